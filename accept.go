@@ -1,0 +1,137 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/wsframe"
+)
+
+// Handler takes the connections of other nodes. It is to be served under the
+// route path, by a server without limits on how long a connection lives.
+// A request that AuthRequest refuses is answered with 403, one that cannot be upgraded with 426.
+func (m *Manager) Handler() http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := m.authRequest(r); err != nil {
+			m.log.Warn("grid: peer refused", "remote", r.RemoteAddr, "local", m.local, "reason", err)
+			http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
+			return
+		}
+		if !upgradable(w, r) {
+			w.Header().Set("Upgrade", "websocket")
+			w.Header().Set("Connection", "Upgrade")
+			http.Error(w, http.StatusText(http.StatusUpgradeRequired), http.StatusUpgradeRequired)
+			return
+		}
+		socket, rw, _, err := ws.UpgradeHTTP(r, w)
+		if err != nil {
+			m.log.Warn("grid: upgrade failed", "remote", r.RemoteAddr, "local", m.local, "reason", err)
+			if socket != nil {
+				socket.Close()
+			}
+			return
+		}
+		early, err := buffered(rw.Reader)
+		if err != nil {
+			socket.Close()
+			return
+		}
+		m.accept(socket, early, r.RemoteAddr)
+	}
+}
+
+// upgradable says whether a request asks for a WebSocket over HTTP/1.1.
+func upgradable(w http.ResponseWriter, r *http.Request) bool {
+	_, hijackable := w.(http.Hijacker)
+	return hijackable &&
+		r.Method == http.MethodGet &&
+		r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+		headerHas(r.Header, "Connection", "upgrade") &&
+		headerHas(r.Header, "Upgrade", "websocket") &&
+		r.Header.Get("Sec-WebSocket-Version") == "13" &&
+		len(r.Header.Get("Sec-WebSocket-Key")) == 24
+}
+
+// headerHas says whether a list of tokens holds one.
+func headerHas(h http.Header, name, token string) bool {
+	for _, line := range h.Values(name) {
+		for t := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// accept goes through the handshake and leaves the session to a goroutine of its own.
+func (m *Manager) accept(socket net.Conn, early []byte, addr string) {
+	stop := context.AfterFunc(m.ctx, func() { closeSocket(socket) })
+	defer stop()
+	frames := wsframe.NewReader(socket, early, wsframe.Config{MaxMessage: maxHandshake})
+	s, resp, err := m.greet(socket, frames)
+	if err != nil {
+		frames.Release()
+		closeSocket(socket)
+		m.log.Warn("grid: peer rejected", "remote", addr, "local", m.local, "reason", err)
+		return
+	}
+	confirm := func() error {
+		err := writeHandshake(socket, message{Op: OpConnectResponse, Payload: resp}, false)
+		return errors.Join(err, socket.SetDeadline(time.Time{}))
+	}
+	c := s.conn
+	if !m.goWork(func() { c.logLoss(m.ctx, c.start(s, confirm)) }) {
+		s.discard(ErrShutdown)
+	}
+}
+
+// greet reads who the peer is. It returns the session that may start once the response is sent.
+func (m *Manager) greet(socket net.Conn, frames *wsframe.Reader) (*session, []byte, error) {
+	if err := socket.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return nil, nil, err
+	}
+	var req connectReq
+	c, err := m.identify(frames, &req)
+	resp := connectResp{ID: m.ID, Accepted: err == nil}
+	if err != nil {
+		resp.RejectedReason = err.Error()
+	}
+	if req.Grid != 0 {
+		resp.Grid = nativeFeatures
+	}
+	payload, marshalErr := resp.MarshalMsg(nil)
+	if err != nil {
+		writeHandshake(socket, message{Op: OpConnectResponse, Payload: payload}, false)
+		return nil, nil, err
+	}
+	if marshalErr != nil {
+		return nil, nil, marshalErr
+	}
+	frames.SetMaxMessage(m.limits.MaxMessageSize)
+	s := newSession(c, socket, frames, false)
+	s.peerID = req.ID
+	s.native = req.Grid != 0
+	return s, payload, nil
+}
+
+// identify finds the connection that the peer's first message is for.
+func (m *Manager) identify(frames *wsframe.Reader, req *connectReq) (*Connection, error) {
+	if err := readHandshake(frames, OpConnect, req); err != nil {
+		return nil, fmt.Errorf("handshake: %w", err)
+	}
+	c := m.Connection(req.Host)
+	switch {
+	case c == nil:
+		return nil, errors.New("unknown incoming host")
+	case shouldDial(m.local, req.Host):
+		return nil, fmt.Errorf("%s should not dial %s, but be dialed", req.Host, m.local)
+	}
+	return c, nil
+}

@@ -1,0 +1,48 @@
+package grid
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// activity counts what runs on a connection, so that a shutdown can wait for it to finish.
+type activity struct {
+	running  atomic.Int64
+	draining atomic.Bool
+	idle     chan struct{} // told when the last one leaves; room for one signal
+}
+
+func newActivity() activity {
+	return activity{idle: make(chan struct{}, 1)}
+}
+
+// enter counts one more, unless a shutdown has begun.
+func (a *activity) enter() bool {
+	a.running.Add(1)
+	if a.draining.Load() {
+		a.leave()
+		return false
+	}
+	return true
+}
+
+func (a *activity) leave() {
+	if a.running.Add(-1) == 0 && a.draining.Load() {
+		signal(a.idle)
+	}
+}
+
+// stop lets nobody in any more.
+func (a *activity) stop() { a.draining.Store(true) }
+
+// wait returns when all have left after stop, or with the error of ctx.
+func (a *activity) wait(ctx context.Context) error {
+	for a.running.Load() > 0 {
+		select {
+		case <-a.idle:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}

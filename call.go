@@ -1,0 +1,183 @@
+package grid
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// defaultDeadline bounds a request whose context has no deadline.
+const defaultDeadline = time.Minute
+
+// call is a single request that waits for its answer.
+//
+// Whoever takes it out of the session's callTable completes it, exactly once:
+// the reader with an answer, the caller who gives up, the sweep of overdue
+// calls or the end of the session. Everybody else lets go of it. That is what
+// makes it safe to use calls again.
+type call struct {
+	answered chan struct{} // has room for the one signal
+	payload  []byte
+	err      error
+	expires  time.Time // when the default deadline passes; zero where the caller's context has one
+}
+
+var callPool = sync.Pool{New: func() any {
+	return &call{answered: make(chan struct{}, 1)}
+}}
+
+// complete hands the outcome to the waiting caller. Only who took the call out of the table may do so.
+func (c *call) complete(payload []byte, err error) {
+	c.payload, c.err = payload, err
+	c.answered <- struct{}{}
+}
+
+// outcome waits for complete and gives the call back.
+func (c *call) outcome() ([]byte, error) {
+	<-c.answered
+	return c.release()
+}
+
+// release gives the call back and returns what it was completed with.
+func (c *call) release() ([]byte, error) {
+	payload, err := c.payload, c.err
+	c.payload, c.err = nil, nil
+	callPool.Put(c)
+	return payload, err
+}
+
+// request sends one request and waits for its answer. route is nil where there is no subroute.
+func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payload []byte) ([]byte, error) {
+	c := callPool.Get().(*call)
+	c.expires = time.Time{}
+	deadline, err := s.deadlineMS(ctx)
+	if err != nil {
+		callPool.Put(c)
+		return nil, err
+	}
+	if deadline == 0 {
+		deadline = uint32(defaultDeadline / time.Millisecond)
+		c.expires = time.Now().Add(defaultDeadline)
+	}
+	id := s.nextMuxID()
+	if !s.calls.put(id, c) {
+		callPool.Put(c)
+		return nil, ErrDisconnected
+	}
+	err = s.send(ctx.Done(), message{
+		MuxID:      id,
+		DeadlineMS: deadline,
+		Handler:    h,
+		Op:         OpRequest,
+		Flags:      FlagEOF,
+		Payload:    payload,
+		subroute:   route,
+	}, nil)
+	if err != nil {
+		if s.calls.take(id) == nil {
+			return c.outcome()
+		}
+		c.release()
+		return nil, sendError(ctx, err)
+	}
+	select {
+	case <-c.answered:
+		return c.release()
+	case <-ctx.Done():
+		if s.calls.take(id) == nil {
+			return c.outcome() // the answer is on its way
+		}
+		c.release()
+		s.sendNow(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
+		return nil, context.Cause(ctx)
+	}
+}
+
+// callTable holds the calls of a session that wait for an answer, by mux ID.
+type callTable struct {
+	shards [callShards]callShard
+}
+
+const callShards = 16
+
+type callShard struct {
+	mu     sync.Mutex // Protects following.
+	calls  map[uint64]*call
+	closed bool
+	_      [40]byte // keeps neighbors off this cache line
+}
+
+func (t *callTable) shard(id uint64) *callShard {
+	return &t.shards[id>>1%callShards] // the lowest bit is the same for all calls of a side
+}
+
+// put adds a call. It returns false once the table is closed.
+func (t *callTable) put(id uint64, c *call) bool {
+	sh := t.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.closed {
+		return false
+	}
+	if sh.calls == nil {
+		sh.calls = make(map[uint64]*call)
+	}
+	sh.calls[id] = c
+	return true
+}
+
+// take removes a call. It returns nil where somebody else was faster.
+func (t *callTable) take(id uint64) *call {
+	sh := t.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c := sh.calls[id]
+	delete(sh.calls, id)
+	return c
+}
+
+// close fails all calls with err and takes no more.
+func (t *callTable) close(err error) {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.mu.Lock()
+		calls := sh.calls
+		sh.calls, sh.closed = nil, true
+		sh.mu.Unlock()
+		for _, c := range calls {
+			c.complete(nil, err)
+		}
+	}
+}
+
+// sweep fails the calls whose default deadline has passed, and returns their IDs.
+func (t *callTable) sweep(now time.Time) (overdue []uint64) {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		var late []*call
+		sh.mu.Lock()
+		for id, c := range sh.calls {
+			if !c.expires.IsZero() && now.After(c.expires) {
+				delete(sh.calls, id)
+				late = append(late, c)
+				overdue = append(overdue, id)
+			}
+		}
+		sh.mu.Unlock()
+		for _, c := range late {
+			c.complete(nil, context.DeadlineExceeded)
+		}
+	}
+	return overdue
+}
+
+// len returns the number of waiting calls.
+func (t *callTable) len() (n int) {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.mu.Lock()
+		n += len(sh.calls)
+		sh.mu.Unlock()
+	}
+	return n
+}

@@ -1,0 +1,412 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Connection is the link to one other node. Its methods may be called by any
+// number of goroutines, and on a nil Connection, which is never connected.
+//
+// A Connection outlives its sockets: each live socket is a session, and a
+// reconnect replaces the session. It is made by NewManager and found with Manager.Connection.
+type Connection struct {
+	// NextID counts the calls and streams opened from here. Atomic access only.
+	NextID uint64
+	// LastPong is when the peer last answered a ping, in nanoseconds of Unix time; 0 for never. Atomic access only.
+	LastPong int64
+	// Local and Remote are the names of the two nodes.
+	Local, Remote string
+
+	manager *Manager
+	log     *slog.Logger
+	limits  Limits
+	caller  RemoteClient // the peer, as handlers see it
+	active  activity
+
+	current atomic.Pointer[session] // the connected session; nil while there is none
+
+	mu      sync.Mutex // Protects following.
+	state   State
+	newest  *session      // the session that was accepted or dialed last; it may not have started
+	changed chan struct{} // closed when state changes
+	failure error         // why there is no session
+}
+
+// ConnectionStats counts what is open on a connection at this moment.
+type ConnectionStats struct {
+	// OutgoingStreams are the streams opened from here.
+	OutgoingStreams int
+	// IncomingStreams are the streams opened by the peer.
+	IncomingStreams int
+}
+
+// shutdownGrace bounds how long closing a connection waits for the peer to take what is queued.
+const shutdownGrace = time.Second
+
+func newConnection(m *Manager, remote string) *Connection {
+	return &Connection{
+		Local:   m.local,
+		Remote:  remote,
+		manager: m,
+		log:     m.log,
+		limits:  m.limits,
+		caller:  RemoteClient{Name: remote},
+		active:  newActivity(),
+		changed: make(chan struct{}),
+	}
+}
+
+// Request sends one request to handler h of the peer and waits for its answer.
+// It returns the answer, which may be given back with PutByteBuffer, or one error:
+// the handler's *RemoteErr; ErrDisconnected at once where there is no connection, or when
+// it is lost during the call, where the handler may or may not have run;
+// ErrShutdown; ErrMessageTooLarge; or context.Cause(ctx) when ctx ends.
+// A ctx without a deadline gets one of a minute, to within a few seconds.
+// req may be used again on return.
+func (c *Connection) Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error) {
+	return c.request(ctx, h, "", nil, req)
+}
+
+// NewStream opens a stream to handler h of the peer. The handler must be
+// registered here too, as its capacities are used, else the error is
+// ErrUnknownHandler. The stream ends with ctx; whether the peer takes it is
+// told by Stream.Results. payload may be used again on return.
+func (c *Connection) NewStream(ctx context.Context, h HandlerID, payload []byte) (st *Stream, err error) {
+	return c.newStream(ctx, h, "", nil, payload)
+}
+
+// Subroute narrows the connection to handlers registered on a subroute.
+func (c *Connection) Subroute(s string) *Subroute {
+	if c == nil {
+		return nil
+	}
+	return &Subroute{Connection: c, route: s}
+}
+
+// WaitForConnect returns nil once the connection is up. It fails with the
+// cause of ctx, and with ErrShutdown after the end of the Manager.
+func (c *Connection) WaitForConnect(ctx context.Context) error {
+	if c == nil {
+		return ErrDisconnected
+	}
+	for {
+		c.mu.Lock()
+		state, changed := c.state, c.changed
+		c.mu.Unlock()
+		switch state {
+		case StateConnected:
+			return nil
+		case StateShutdown:
+			return ErrShutdown
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// State returns the state of this moment.
+func (c *Connection) State() State {
+	if c == nil {
+		return StateUnconnected
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// Stats counts what is open at this moment.
+func (c *Connection) Stats() ConnectionStats {
+	if c == nil {
+		return ConnectionStats{}
+	}
+	s := c.current.Load()
+	if s == nil {
+		return ConnectionStats{}
+	}
+	return ConnectionStats{OutgoingStreams: s.clients.len(), IncomingStreams: s.servers.len()}
+}
+
+// String returns "local->remote".
+func (c *Connection) String() string {
+	if c == nil {
+		return "<nil>"
+	}
+	return c.Local + "->" + c.Remote
+}
+
+// StringReverse returns "remote->local".
+func (c *Connection) StringReverse() string {
+	if c == nil {
+		return "<nil>"
+	}
+	return c.Remote + "->" + c.Local
+}
+
+// request is Request on a route, which is nil for none.
+func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) (resp []byte, err error) {
+	if c == nil {
+		return nil, ErrDisconnected
+	}
+	if h == handlerInvalid {
+		return nil, fmt.Errorf("%w: %v", ErrUnknownHandler, h)
+	}
+	if trace := c.startTrace(ctx, h, subroute, len(req)); trace != nil {
+		defer func() { trace.end(len(resp), err) }()
+	}
+	if !c.active.enter() {
+		return nil, ErrShutdown
+	}
+	defer c.active.leave()
+	s := c.current.Load()
+	if s == nil {
+		return nil, ErrDisconnected
+	}
+	return s.request(ctx, h, route, req)
+}
+
+// newStream is NewStream on a route, which is nil for none.
+func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte) (st *Stream, err error) {
+	if c == nil {
+		return nil, ErrDisconnected
+	}
+	if trace := c.startTrace(ctx, id, subroute, len(payload)); trace != nil {
+		defer func() { trace.end(0, err) }()
+	}
+	h := c.handlers().stream(id, route)
+	if h == nil {
+		name := id.String()
+		if subroute != "" {
+			name += " on subroute " + subroute
+		}
+		return nil, fmt.Errorf("%w: %s is not registered at %s", ErrUnknownHandler, name, c.Local)
+	}
+	if !c.active.enter() {
+		return nil, ErrShutdown
+	}
+	s := c.current.Load()
+	if s == nil {
+		c.active.leave()
+		return nil, ErrDisconnected
+	}
+	m, err := s.openMux(ctx, h, payload)
+	if err != nil {
+		return nil, err
+	}
+	return newStream(m), nil
+}
+
+// refusal is what a caller is told when the peer does not take a call.
+func refusal(remote, text string) error {
+	err := NewRemoteErrString(text)
+	if text == unknownHandlerText {
+		return fmt.Errorf("%w at %s: %w", ErrUnknownHandler, remote, err)
+	}
+	return err
+}
+
+// start makes s the connection's session and runs it to its end. An older
+// session ends first, with all that is open on it. confirm tells the peer that the session begins.
+func (c *Connection) start(s *session, confirm func() error) error {
+	c.mu.Lock()
+	older := c.newest
+	closed := c.state == StateShutdown
+	if !closed {
+		c.newest = s
+	}
+	c.mu.Unlock()
+	if closed {
+		s.discard(ErrShutdown)
+		return ErrShutdown
+	}
+	if older != nil {
+		older.fail(errReplaced)
+		<-older.finished
+	}
+	if err := confirm(); err != nil {
+		c.forget(s, err)
+		s.discard(err)
+		return err
+	}
+	c.mu.Lock()
+	if c.newest == s && c.state != StateShutdown {
+		c.current.Store(s)
+		c.setState(StateConnected)
+	} else {
+		s.fail(errReplaced)
+	}
+	c.mu.Unlock()
+	c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed)
+	err := s.run()
+	c.forget(s, err)
+	return err
+}
+
+// forget takes note of the end of a session.
+func (c *Connection) forget(s *session, reason error) {
+	c.current.CompareAndSwap(s, nil)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.newest != s {
+		return
+	}
+	c.newest = nil
+	c.failure = reason
+	c.setState(StateConnectionError)
+}
+
+// setState tells those who wait. c.mu is held.
+func (c *Connection) setState(s State) {
+	if c.state == s || c.state == StateShutdown {
+		return
+	}
+	c.state = s
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// connecting takes note of the dialer's first attempt.
+func (c *Connection) connecting() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == StateUnconnected {
+		c.setState(StateConnecting)
+	}
+}
+
+// shutdown lets nothing start any more and ends the session: at once where ctx
+// is over, else after all that is queued is sent and the peer is told.
+func (c *Connection) shutdown(ctx context.Context) {
+	c.active.stop()
+	c.mu.Lock()
+	c.setState(StateShutdown)
+	s := c.newest
+	c.mu.Unlock()
+	if s == nil {
+		return
+	}
+	if c.current.Load() != s {
+		s.fail(errLocalClose) // not started
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, shutdownGrace)
+	defer cancel()
+	s.leave(ctx)
+}
+
+// handlers returns the handlers registered at this moment.
+func (c *Connection) handlers() *registry { return c.manager.registry.Load() }
+
+// bothTLS says whether TLS protects both names' traffic, so that messages need no checksum.
+func (c *Connection) bothTLS() bool {
+	return isTLS(c.Local) && isTLS(c.Remote)
+}
+
+func isTLS(name string) bool {
+	return strings.HasPrefix(name, "https:") || strings.HasPrefix(name, "wss:")
+}
+
+func (c *Connection) onWrite() func(int) {
+	outgoing := c.manager.outgoing
+	if outgoing == nil {
+		return nil
+	}
+	return func(n int) { outgoing(int64(n)) }
+}
+
+func (c *Connection) onRead() func(int64) { return c.manager.incoming }
+
+// handlerContext is the context of a handler that the peer called: with its deadline unless that is zero.
+func (c *Connection) handlerContext(deadline time.Time, subroute string) (context.Context, context.CancelCauseFunc) {
+	parent := context.Context(callerContext{
+		Context:  context.Background(),
+		caller:   &c.caller,
+		subroute: subroute,
+	})
+	ctx, cancel := context.WithCancelCause(parent)
+	if deadline.IsZero() {
+		return ctx, cancel
+	}
+	ctx, stop := context.WithDeadline(ctx, deadline)
+	return ctx, func(cause error) {
+		cancel(cause)
+		stop()
+	}
+}
+
+// newMask returns a mask for a control frame.
+func newMask() (key [4]byte) {
+	n := rand.Uint32()
+	return [4]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}
+}
+
+// Backoff between dials: the first within 100 ms, none later than 2 s.
+const (
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = 2 * time.Second
+)
+
+// keepDialing keeps the connection up until ctx ends.
+func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context) (*session, func() error, error)) {
+	failures := failureLog{log: c.log, peer: c.Remote, local: c.Local}
+	attempt := 0
+	for ctx.Err() == nil {
+		c.connecting()
+		s, confirm, err := dial(ctx)
+		if err == nil {
+			attempt = 0
+			failures.reset()
+			err = c.start(s, confirm)
+			c.logLoss(ctx, err)
+		} else if ctx.Err() == nil {
+			failures.add(err)
+		}
+		if errors.Is(err, ErrShutdown) {
+			return
+		}
+		pause(ctx, backoff(attempt))
+		attempt++
+	}
+}
+
+// logLoss says once why a connection was lost.
+func (c *Connection) logLoss(ctx context.Context, reason error) {
+	if ctx.Err() != nil || errors.Is(reason, errLocalClose) || errors.Is(reason, ErrShutdown) {
+		c.log.Info("grid: connection closed", "peer", c.Remote, "local", c.Local)
+		return
+	}
+	c.log.Warn("grid: connection lost", "peer", c.Remote, "local", c.Local, "reason", reason)
+}
+
+// backoff is a random pause of at most 100 ms before the first attempt, of 1 to 2 s at the most later.
+func backoff(attempt int) time.Duration {
+	limit := maxBackoff
+	if attempt < 5 {
+		limit = firstBackoff << attempt
+	}
+	limit = min(limit, maxBackoff)
+	if attempt == 0 {
+		return rand.N(limit)
+	}
+	return limit/2 + rand.N(limit/2)
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

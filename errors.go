@@ -1,0 +1,92 @@
+package grid
+
+import (
+	"errors"
+	"fmt"
+)
+
+// RemoteErr is an error of a handler, as its caller sees it: only the text
+// crosses the wire. errors.Is compares RemoteErr and *RemoteErr by text, in either place.
+type RemoteErr string
+
+// ErrDisconnected says that there is no connection, or that it was lost during
+// the call: the handler may or may not have run.
+var ErrDisconnected = RemoteErr("remote disconnected")
+
+// ErrShutdown is returned to local and remote callers of a node that is shutting down.
+var ErrShutdown = RemoteErr("grid: node is shutting down")
+
+var (
+	// ErrUnknownHandler is returned for an invalid handler ID, and for one that nobody has registered.
+	ErrUnknownHandler = errors.New("grid: unknown handler")
+	// ErrHandlerAlreadyExists is returned when a handler is registered twice.
+	ErrHandlerAlreadyExists = errors.New("grid: handler already exists")
+	// ErrIncorrectSequence ends a stream whose messages do not follow each other.
+	ErrIncorrectSequence = errors.New("grid: incorrect message sequence")
+	// ErrMessageTooLarge is returned for a message over Limits.MaxMessageSize.
+	ErrMessageTooLarge = errors.New("grid: message too large")
+)
+
+// NewRemoteErr returns an error with the text of err; nil for nil. A handler returns it.
+func NewRemoteErr(err error) *RemoteErr {
+	if err == nil {
+		return nil
+	}
+	return NewRemoteErrString(err.Error())
+}
+
+// NewRemoteErrString returns an error with a text.
+func NewRemoteErrString(msg string) *RemoteErr {
+	r := RemoteErr(msg)
+	return &r
+}
+
+// NewRemoteErrf returns an error with a text made by fmt.Sprintf.
+func NewRemoteErrf(format string, a ...any) *RemoteErr {
+	return NewRemoteErrString(fmt.Sprintf(format, a...))
+}
+
+// Error returns the text.
+func (r RemoteErr) Error() string { return string(r) }
+
+// Is says whether other is, or wraps, a RemoteErr or *RemoteErr with the same text.
+func (r RemoteErr) Is(other error) bool {
+	o := IsRemoteErr(other)
+	return o != nil && *o == r
+}
+
+// As fills a target of the type *RemoteErr or **RemoteErr, whichever of the two the error is.
+func (r RemoteErr) As(target any) bool {
+	switch t := target.(type) {
+	case *RemoteErr:
+		*t = r
+	case **RemoteErr:
+		*t = &r
+	default:
+		return false
+	}
+	return true
+}
+
+// IsRemoteErr returns the RemoteErr that err is or wraps; nil where there is none.
+func IsRemoteErr(err error) *RemoteErr {
+	var p *RemoteErr
+	if errors.As(err, &p) {
+		return p
+	}
+	return nil
+}
+
+// ErrResponse is an error answer, for programs that hand answers on.
+type ErrResponse struct {
+	msg string
+}
+
+// Error returns the text.
+func (e ErrResponse) Error() string { return e.msg }
+
+// Response is one answer of a handler, for programs that hand answers on.
+type Response struct {
+	Msg []byte
+	Err error
+}

@@ -1,0 +1,230 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime/debug"
+)
+
+// SingleHandlerFn answers a single request. It owns payload; what it returns
+// is no longer its own. Each call runs on a goroutine of its own.
+type SingleHandlerFn func(payload []byte) ([]byte, *RemoteErr)
+
+// SingleHandlerContextFn is a SingleHandlerFn that knows its caller: ctx has
+// the caller's deadline, GetCaller and GetSubroute, and is canceled when the
+// caller gives up or goes away. Callers of the original do not say that they give up.
+type SingleHandlerContextFn func(ctx context.Context, payload []byte) ([]byte, *RemoteErr)
+
+// StreamHandlerFn serves one stream. It receives requests from in, which is
+// nil where InCapacity is 0 and is closed when the caller ends its input or the
+// stream is canceled, and sends its answers to out, which it never closes.
+// What it sends is no longer its own. All that it sent before it returned is
+// delivered. ctx carries the caller's deadline and cancellation, GetCaller and GetSubroute.
+type StreamHandlerFn func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *RemoteErr
+
+// StreamHandler describes a handler of streams.
+type StreamHandler struct {
+	// Handle serves one stream.
+	Handle StreamHandlerFn
+	// Subroute the handler serves, empty for none.
+	Subroute string
+	// OutCapacity is the number of messages that the handler may send ahead
+	// of the caller's consumer. 0 means 1. Both nodes must use the same number.
+	OutCapacity int
+	// InCapacity is the number of messages that the caller may send ahead of
+	// the handler. 0 means that the handler takes no input. Both nodes must use the same number.
+	InCapacity int
+}
+
+// StatelessHandlerFn is part of the original's API. Its streams were never supported on the wire.
+type StatelessHandlerFn func(ctx context.Context, payload []byte, resp chan<- []byte) *RemoteErr
+
+// StatelessHandler is part of the original's API. Its streams were never supported on the wire.
+type StatelessHandler struct {
+	Handle StatelessHandlerFn
+	// OutCapacity is the number of messages that the handler may send ahead.
+	OutCapacity int
+}
+
+// unknownHandlerText is what a caller of a handler that is not registered is told on the wire.
+const unknownHandlerText = "Invalid Handler for type"
+
+// RegisterSingleHandler registers h for requests with this ID. Several
+// subroutes are joined with "/"; a caller's route must match exactly. It fails
+// with ErrUnknownHandler for an invalid ID and with ErrHandlerAlreadyExists.
+// Register before traffic; it is safe to call at any time.
+func (m *Manager) RegisterSingleHandler(id HandlerID, h SingleHandlerFn, subroute ...string) error {
+	if h == nil {
+		return nilHandler(id)
+	}
+	return m.registerSingle(&singleHandler{id: id, handle: h}, subroute)
+}
+
+// RegisterSingleHandlerContext is RegisterSingleHandler for a handler that is given a context.
+func (m *Manager) RegisterSingleHandlerContext(id HandlerID, h SingleHandlerContextFn, subroute ...string) error {
+	if h == nil {
+		return nilHandler(id)
+	}
+	return m.registerSingle(&singleHandler{id: id, handleContext: h}, subroute)
+}
+
+// RegisterStreamingHandler registers h for streams with this ID. It fails as RegisterSingleHandler does.
+func (m *Manager) RegisterStreamingHandler(id HandlerID, h StreamHandler) error {
+	if h.Handle == nil {
+		return nilHandler(id)
+	}
+	raw := codec[[]byte, []byte]{
+		decode: func(b []byte) ([]byte, error) { return b, nil },
+		encode: func(b []byte) ([]byte, error) { return b, nil },
+	}
+	return registerStream(m, id, h.Subroute, h.InCapacity, h.OutCapacity, raw, h.Handle)
+}
+
+func nilHandler(id HandlerID) error {
+	return fmt.Errorf("grid: handler %v is nil", id)
+}
+
+// codec turns the messages of a stream into a handler's values and back.
+type codec[In, Out any] struct {
+	decode func(b []byte) (In, error)  // takes ownership of b
+	encode func(v Out) ([]byte, error) // takes ownership of v; the bytes go back to the pool once sent
+}
+
+// registerStream registers a handler whose channels carry In and Out. An error
+// of the codec ends the stream with that error for the caller.
+func registerStream[In, Out any](m *Manager, id HandlerID, subroute string, inCap, outCap int, c codec[In, Out],
+	handle func(ctx context.Context, payload []byte, in <-chan In, out chan<- Out) *RemoteErr) error {
+	if inCap < 0 || outCap < 0 {
+		return fmt.Errorf("grid: handler %v: negative capacity (in %d, out %d)", id, inCap, outCap)
+	}
+	h := &streamHandler{id: id, inCapacity: inCap, outCapacity: max(outCap, 1)}
+	h.serve = func(mux *muxServer, payload []byte) {
+		serveStream(mux, c, func(in <-chan In, out chan<- Out) (err *RemoteErr) {
+			defer mux.s.conn.recovered(h.id, &err)
+			return handle(mux.ctx, payload, in, out)
+		})
+	}
+	return m.registerStream(h, subroute)
+}
+
+// recovered turns a panic of a handler into an error for its caller and a log entry.
+func (c *Connection) recovered(id HandlerID, err **RemoteErr) {
+	if r := recover(); r != nil {
+		c.log.Error("grid: handler panicked", "handler", id.String(), "peer", c.Remote, "panic", r, "stack", string(debug.Stack()))
+		*err = NewRemoteErrf("handler %v panicked: %v", id, r)
+	}
+}
+
+// singleHandler is a registered handler of requests. One of its functions is set.
+type singleHandler struct {
+	id            HandlerID
+	subroute      string
+	handle        SingleHandlerFn
+	handleContext SingleHandlerContextFn
+}
+
+// streamHandler is a registered handler of streams.
+type streamHandler struct {
+	id          HandlerID
+	subroute    string
+	route       *routeID // nil without a subroute
+	inCapacity  int
+	outCapacity int
+	serve       func(m *muxServer, payload []byte)
+}
+
+// registry is the set of handlers of a node. It is never changed: registering makes a new one.
+type registry struct {
+	singles      [256]*singleHandler
+	streams      [256]*streamHandler
+	routeSingles map[routeID]*singleHandler
+	routeStreams map[routeID]*streamHandler
+}
+
+// single finds the handler of a request; nil for none.
+func (r *registry) single(id HandlerID, route *routeID) *singleHandler {
+	if route != nil {
+		return r.routeSingles[*route]
+	}
+	return r.singles[id]
+}
+
+// stream finds the handler of a stream; nil for none.
+func (r *registry) stream(id HandlerID, route *routeID) *streamHandler {
+	if route != nil {
+		return r.routeStreams[*route]
+	}
+	return r.streams[id]
+}
+
+// clone copies the registry, to be changed before it is published.
+func (r *registry) clone() *registry {
+	c := *r
+	c.routeSingles = maps.Clone(r.routeSingles)
+	c.routeStreams = maps.Clone(r.routeStreams)
+	if c.routeSingles == nil {
+		c.routeSingles = make(map[routeID]*singleHandler)
+		c.routeStreams = make(map[routeID]*streamHandler)
+	}
+	return &c
+}
+
+func (m *Manager) registerSingle(h *singleHandler, subroute []string) error {
+	for _, part := range subroute {
+		h.subroute = joinRoute(h.subroute, part)
+	}
+	return m.register(h.id, h.subroute, func(r *registry, route *routeID) bool {
+		if r.single(h.id, route) != nil || r.stream(h.id, route) != nil {
+			return false
+		}
+		if route != nil {
+			r.routeSingles[*route] = h
+		} else {
+			r.singles[h.id] = h
+		}
+		return true
+	})
+}
+
+func (m *Manager) registerStream(h *streamHandler, subroute string) error {
+	h.subroute = subroute
+	return m.register(h.id, subroute, func(r *registry, route *routeID) bool {
+		if r.single(h.id, route) != nil || r.stream(h.id, route) != nil {
+			return false
+		}
+		h.route = route
+		if route != nil {
+			r.routeStreams[*route] = h
+		} else {
+			r.streams[h.id] = h
+		}
+		return true
+	})
+}
+
+// register publishes a registry to which add has added a handler. add returns false where there is one already.
+func (m *Manager) register(id HandlerID, subroute string, add func(r *registry, route *routeID) bool) error {
+	if m == nil {
+		return errors.New("grid: register on a nil Manager")
+	}
+	if id == handlerInvalid {
+		return fmt.Errorf("%w: %v", ErrUnknownHandler, id)
+	}
+	var route *routeID
+	name := id.String()
+	if subroute != "" {
+		r := makeRouteID(id, subroute)
+		route = &r
+		name += " on subroute " + subroute
+	}
+	m.registerMu.Lock()
+	defer m.registerMu.Unlock()
+	r := m.registry.Load().clone()
+	if !add(r, route) {
+		return fmt.Errorf("%w: %s", ErrHandlerAlreadyExists, name)
+	}
+	m.registry.Store(r)
+	return nil
+}

@@ -1,0 +1,389 @@
+// Package batch collects the messages of many goroutines and writes them to one
+// connection as few WebSocket frames, in few system calls.
+//
+// A sender appends its message to a shared buffer under a short lock; one
+// flusher takes the whole buffer and writes it. Before it takes the buffer the
+// flusher yields once, so that everybody who is ready to send gets in: that is
+// where nearly all of the throughput comes from. Messages that share a frame
+// are laid out with a length in front of each, and room is left before the
+// first one for the frame's headers, so a frame is sent from where it was built.
+//
+//	w := batch.New(conn, batch.Config{Limit: 256 << 10, MergedHeader: …})
+//	go w.Run()
+//	if err := w.Begin(ctx.Done()); err != nil { … } // waits while the batch is full
+//	b := w.Open(len(msg))
+//	w.Commit(append(b, msg...))
+package batch
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/bytepool"
+	"github.com/gridmesh/grid/internal/wsframe"
+)
+
+// Sizes in bytes.
+const (
+	// maxShared bounds a frame that holds several messages. It is what a
+	// reader takes in with one system call; a larger message has a frame to itself.
+	maxShared = 64 << 10
+	// headroom is left in front of each frame: the longest WebSocket header
+	// (14) and the header of a merged message.
+	headroom = 14 + mergedRoom
+	// mergedRoom bounds what Config.MergedHeader appends.
+	mergedRoom = 18
+	// firstBuffer is what an idle writer starts with.
+	firstBuffer = 4 << 10
+	// writeChunk is what one write deadline covers.
+	writeChunk = 1 << 20
+)
+
+var (
+	// ErrCanceled is returned by Begin when its cancel channel closed while it waited.
+	ErrCanceled = errors.New("canceled while waiting for room in the send queue")
+	// ErrClosed is returned by Begin and BeginNow once the writer is closed.
+	ErrClosed = errors.New("writer closed")
+	// ErrFull is returned by BeginNow when even the reserve for control messages is used up.
+	ErrFull = errors.New("send queue full: the peer does not read")
+)
+
+// Config says how a Writer batches. Limit, Reserve, Timeout and MergedHeader are required.
+type Config struct {
+	// Masked is set where this end dialed: RFC 6455 has clients mask what they send.
+	Masked bool
+	// Limit is the number of queued bytes from which Begin waits.
+	Limit int
+	// Reserve is the number of bytes that BeginNow may queue beyond Limit.
+	Reserve int
+	// Timeout bounds each write of at most 1 MiB.
+	Timeout time.Duration
+	// MergedHeader appends what stands in front of n messages that share a frame, 18 bytes at most.
+	MergedHeader func(dst []byte, n int) []byte
+	// OnWrite is told the bytes of each finished write. May be nil.
+	OnWrite func(n int)
+}
+
+// Writer is the sending half of a connection. Begin, BeginNow, Control and Close
+// may be called by any goroutine; Run belongs to one.
+type Writer struct {
+	conn net.Conn
+	cfg  Config
+
+	wake chan struct{} // has room for the one signal that Run waits for
+	done chan struct{} // closed by Close
+
+	mu sync.Mutex // Protects following.
+	queue
+	asleep  bool          // Run waits for wake
+	closed  bool          // nothing more is taken
+	drain   bool          // Run writes what is queued, then ends
+	room    chan struct{} // closed when the queue is taken; nil while nobody waits
+	control []byte        // a finished frame to be written before the queue
+	last    []byte        // a finished frame to be written after all else
+
+	deadline time.Time // the connection's write deadline, kept by Run
+}
+
+// queue is what has been appended since the last flush.
+type queue struct {
+	buf    []byte
+	frames []frame
+}
+
+// frame is a run of messages in a queue's buffer, each with its length in front.
+type frame struct {
+	start int // of the first message's length
+	body  int // of the first message itself
+	end   int
+	n     int // messages
+}
+
+// New returns a writer to conn. It sends nothing until Run is called.
+func New(conn net.Conn, cfg Config) *Writer {
+	return &Writer{
+		conn: conn,
+		cfg:  cfg,
+		wake: make(chan struct{}, 1),
+		done: make(chan struct{}),
+	}
+}
+
+// Begin waits until the queue has room and locks it for one message. It gives
+// up with ErrCanceled when cancel closes, and with ErrClosed. After a nil
+// error the caller has to call Open and Commit, or Abort, without blocking in between.
+func (w *Writer) Begin(cancel <-chan struct{}) error {
+	w.mu.Lock()
+	for !w.closed && len(w.buf) >= w.cfg.Limit {
+		if w.room == nil {
+			w.room = make(chan struct{})
+		}
+		room := w.room
+		w.mu.Unlock()
+		select {
+		case <-room:
+		case <-w.done:
+		case <-cancel:
+			return ErrCanceled
+		}
+		w.mu.Lock()
+	}
+	if w.closed {
+		w.mu.Unlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+// BeginNow is Begin for control messages: it never waits. Beyond the reserve it fails with ErrFull.
+func (w *Writer) BeginNow() error {
+	w.mu.Lock()
+	switch {
+	case w.closed:
+		w.mu.Unlock()
+		return ErrClosed
+	case len(w.buf) >= w.cfg.Limit+w.cfg.Reserve:
+		w.mu.Unlock()
+		return ErrFull
+	}
+	return nil
+}
+
+// Open returns the buffer to append a message of exactly size bytes to. It
+// has room for them.
+func (w *Writer) Open(size int) []byte {
+	need := headroom + binHeaderSize(size) + size
+	w.grow(need)
+	if len(w.frames) == 0 || w.frames[len(w.frames)-1].full(size) {
+		w.buf = w.buf[:len(w.buf)+headroom]
+		w.frames = append(w.frames, frame{start: len(w.buf), body: len(w.buf) + binHeaderSize(size)})
+	}
+	w.buf = appendBinHeader(w.buf, size)
+	return w.buf
+}
+
+// full reports whether a message of size bytes has to start another frame.
+func (f *frame) full(size int) bool {
+	return f.end-f.start+size > maxShared
+}
+
+// Commit takes the buffer of Open with the message appended, and unlocks the queue.
+func (w *Writer) Commit(buf []byte) {
+	w.buf = buf
+	f := &w.frames[len(w.frames)-1]
+	f.n++
+	f.end = len(buf)
+	w.signalAndUnlock()
+}
+
+// Abort unlocks the queue without a message, in place of Open and Commit.
+func (w *Writer) Abort() {
+	w.mu.Unlock()
+}
+
+// signalAndUnlock wakes Run where it sleeps.
+func (w *Writer) signalAndUnlock() {
+	wake := w.asleep
+	w.asleep = false
+	w.mu.Unlock()
+	if wake {
+		w.wake <- struct{}{} // never blocks: asleep is set once per signal taken
+	}
+}
+
+// Control queues a finished control frame, such as a pong, to go out before the
+// messages. Only the newest is kept: RFC 6455, section 5.5.3, asks for no more.
+func (w *Writer) Control(frame []byte) {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return
+	}
+	w.control = frame
+	w.signalAndUnlock()
+}
+
+// Queued returns the bytes that wait to be written.
+func (w *Writer) Queued() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.buf)
+}
+
+// Close drops what is queued and makes Run return once its write in progress
+// has ended. The connection has to be closed by the caller to end that write.
+func (w *Writer) Close() { w.close(false, nil) }
+
+// CloseAfterFlush takes no more messages and makes Run return once all that is
+// queued is written, and last, a finished frame, behind it.
+func (w *Writer) CloseAfterFlush(last []byte) { w.close(true, last) }
+
+func (w *Writer) close(drain bool, last []byte) {
+	w.mu.Lock()
+	if !w.closed {
+		w.closed = true
+		w.last = last
+		close(w.done)
+	}
+	w.drain = drain
+	w.signalAndUnlock()
+}
+
+// Run writes what is appended until the writer is closed, or a write fails with the error it returns.
+func (w *Writer) Run() error {
+	var spare []frame // of the last flush, to be filled again
+	for w.sleep() {
+		runtime.Gosched() // let everybody who is ready to send get into this batch
+		control, q := w.take(spare)
+		err := w.flush(control, q)
+		bytepool.Put(q.buf)
+		spare = q.frames[:0]
+		if err != nil {
+			w.Close()
+			return err
+		}
+	}
+	return w.end()
+}
+
+// end writes the last frame where the queue was to be flushed, and drops the queue where not.
+func (w *Writer) end() error {
+	_, q := w.take(nil)
+	bytepool.Put(q.buf)
+	w.mu.Lock()
+	last := w.last
+	if !w.drain {
+		last = nil
+	}
+	w.mu.Unlock()
+	return w.write(last)
+}
+
+// sleep waits until there is something to write. It returns false when Run has to end.
+func (w *Writer) sleep() bool {
+	w.mu.Lock()
+	for {
+		pending := len(w.buf) > 0 || len(w.control) > 0
+		if pending || w.closed {
+			flush := pending && (w.drain || !w.closed)
+			w.mu.Unlock()
+			return flush
+		}
+		w.asleep = true
+		w.mu.Unlock()
+		<-w.wake
+		w.mu.Lock()
+	}
+}
+
+// take empties the queue and lets those in who wait for room. frames is used for the next one.
+func (w *Writer) take(frames []frame) (control []byte, q queue) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	control, w.control = w.control, nil
+	q = w.queue
+	w.queue = queue{frames: frames}
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
+	return control, q
+}
+
+// flush writes control frames and then each frame of q.
+func (w *Writer) flush(control []byte, q queue) error {
+	if len(control) > 0 {
+		if err := w.write(control); err != nil {
+			return err
+		}
+	}
+	for _, f := range q.frames {
+		if err := w.write(w.finish(q.buf, f)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish lays the headers in front of a frame and masks it where it has to be.
+func (w *Writer) finish(buf []byte, f frame) []byte {
+	start := f.body // a message alone needs neither length nor merged header
+	if f.n > 1 {
+		var room [mergedRoom]byte
+		merged := w.cfg.MergedHeader(room[:0], f.n)
+		start = f.start - len(merged)
+		copy(buf[start:], merged)
+	}
+	var key [4]byte
+	if w.cfg.Masked {
+		binary.NativeEndian.PutUint32(key[:], rand.Uint32())
+		wsframe.Mask(buf[start:f.end], key)
+	}
+	length := f.end - start
+	head := start - wsframe.HeaderSize(length, w.cfg.Masked)
+	wsframe.PutHeader(buf[head:], ws.OpBinary, length, w.cfg.Masked, key)
+	return buf[head:f.end]
+}
+
+// write sends b under the write timeout. The deadline is moved on only when a
+// quarter of it has passed: a system call less for nearly every write.
+func (w *Writer) write(b []byte) error {
+	for len(b) > 0 {
+		now := time.Now()
+		if w.deadline.Sub(now) < w.cfg.Timeout*3/4 {
+			w.deadline = now.Add(w.cfg.Timeout)
+			if err := w.conn.SetWriteDeadline(w.deadline); err != nil {
+				return err
+			}
+		}
+		n, err := w.conn.Write(b[:min(len(b), writeChunk)])
+		if w.cfg.OnWrite != nil && n > 0 {
+			w.cfg.OnWrite(n)
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// grow makes room for n more bytes.
+func (w *Writer) grow(n int) {
+	if cap(w.buf)-len(w.buf) >= n {
+		return
+	}
+	bigger := bytepool.Get(max(firstBuffer, 2*len(w.buf), len(w.buf)+n))
+	bigger = append(bigger, w.buf...)
+	bytepool.Put(w.buf)
+	w.buf = bigger
+}
+
+// appendBinHeader appends the head of a msgpack bin of n bytes in its shortest form.
+func appendBinHeader(b []byte, n int) []byte {
+	switch binHeaderSize(n) {
+	case 2:
+		return append(b, 0xc4, byte(n))
+	case 3:
+		return append(b, 0xc5, byte(n>>8), byte(n))
+	default:
+		return append(b, 0xc6, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	}
+}
+
+func binHeaderSize(n int) int {
+	switch {
+	case n <= 0xff:
+		return 2
+	case n <= 0xffff:
+		return 3
+	default:
+		return 5
+	}
+}

@@ -1,0 +1,348 @@
+package wsframe
+
+import (
+	"encoding/binary"
+	"io"
+
+	"github.com/gobwas/ws"
+
+	"github.com/gridmesh/grid/internal/bytepool"
+)
+
+// DefaultMaxMessage is the limit of a Config that names none: 64 MiB.
+const DefaultMaxMessage = 64 << 20
+
+// Config says which end a Reader reads for, and what it does with control frames.
+type Config struct {
+	// Client is set at the end that dialed. Its incoming frames must be unmasked, those of the other end masked.
+	Client bool
+
+	// MaxMessage is the most bytes that one message may have, over all its fragments; larger ones fail with close code
+	// 1009. Zero means DefaultMaxMessage.
+	MaxMessage int
+
+	// OnPing and OnPong, if set, are called with the payload of a ping or pong, in its place between the messages or
+	// within one, on the goroutine that reads. The payload is valid during the call only.
+	OnPing, OnPong func(payload []byte)
+}
+
+// Reader reads messages. Its methods must not run at the same time; to stop a Next that waits, close the source.
+type Reader struct {
+	config Config
+	src    io.Reader
+	buffer readBuffer
+	err    error // what Next returned last; it stays
+
+	// The message that is being read in fragments, or was read in pieces.
+	kind messageKind
+	size int    // payload bytes that its frames claimed so far, within MaxMessage
+	msg  []byte // from the pool
+}
+
+type messageKind uint8
+
+const (
+	noMessage messageKind = iota
+	binaryMessage
+	textMessage // read, checked and dropped
+)
+
+// NewReader returns a Reader of src, after the bytes of early: what was read from src already, such as the rest in the
+// buffer of a hijacked HTTP connection. early is copied.
+func NewReader(src io.Reader, early []byte, c Config) *Reader {
+	if c.MaxMessage <= 0 {
+		c.MaxMessage = DefaultMaxMessage
+	}
+	r := &Reader{config: c, src: src}
+	r.buffer.init(early)
+	return r
+}
+
+// SetMaxMessage changes Config.MaxMessage for the messages to come, such as after a handshake. Not while Next runs.
+func (r *Reader) SetMaxMessage(n int) { r.config.MaxMessage = n }
+
+// SetOnPing changes Config.OnPing. Not while Next runs.
+func (r *Reader) SetOnPing(f func(payload []byte)) { r.config.OnPing = f }
+
+// Next returns the next binary message, which is valid until the next call of Next or Release and may be changed until
+// then. Text messages are skipped.
+//
+// It returns *CloseError when the peer closed, *ProtocolError when the peer broke the rules, io.EOF when the source ended
+// between messages, io.ErrUnexpectedEOF when it ended within one, and errors of the source as they are. An error is final:
+// every later call returns it again.
+func (r *Reader) Next() ([]byte, error) {
+	if r.err != nil {
+		return nil, r.err
+	}
+	r.dropMessage()
+	msg, err := r.next()
+	if err != nil {
+		r.err = err
+	}
+	return msg, err
+}
+
+// Release gives the buffers back to the pool. The Reader and the message it returned last are dead afterwards: Next
+// returns an error.
+func (r *Reader) Release() {
+	if r.err == nil {
+		r.err = errReleased
+	}
+	r.dropMessage()
+	r.buffer.release()
+}
+
+func (r *Reader) dropMessage() {
+	bytepool.Put(r.msg)
+	r.msg, r.size = nil, 0
+}
+
+func (r *Reader) next() ([]byte, error) {
+	for {
+		h, err := r.header()
+		if err != nil {
+			return nil, err
+		}
+		if h.op.IsControl() {
+			if err := r.control(h); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		switch h.op {
+		case ws.OpBinary:
+			if h.fin && r.buffer.fits(h.length) {
+				return r.inPlace(h)
+			}
+			r.kind = binaryMessage
+		case ws.OpText:
+			r.kind = textMessage
+		}
+		r.size += h.length
+
+		if r.kind == textMessage {
+			err = r.discard(h.length)
+		} else {
+			err = r.gather(h)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !h.fin {
+			continue
+		}
+		kind := r.kind
+		r.kind, r.size = noMessage, 0
+		if kind == binaryMessage {
+			if r.msg == nil { // nothing but empty fragments
+				return []byte{}, nil
+			}
+			return r.msg[:len(r.msg):len(r.msg)], nil
+		}
+	}
+}
+
+// header is a checked frame header.
+type header struct {
+	op     ws.OpCode
+	fin    bool
+	masked bool
+	key    uint32 // little-endian word of the wire's four bytes
+	length int    // bytes of payload
+}
+
+// header takes the next frame header off the buffer. Each check is made as soon as its bytes are there, so what comes out
+// does not depend on how the bytes were cut into reads.
+func (r *Reader) header() (h header, err error) {
+	if err := r.need(2); err != nil {
+		return h, err
+	}
+	b := r.buffer.bytes()
+	h.op, h.fin, h.masked = ws.OpCode(b[0]&0x0f), b[0]&finBit != 0, b[1]&maskBit != 0
+	if text := r.broken(h, b[0], b[1]); text != "" {
+		return h, violation(text)
+	}
+
+	size, length := 2, uint64(b[1]&0x7f)
+	switch length {
+	case 126:
+		size += 2
+		if err := r.need(size); err != nil {
+			return h, err
+		}
+		if length = uint64(binary.BigEndian.Uint16(r.buffer.bytes()[2:])); length < 126 {
+			return h, violation("length not in its shortest form")
+		}
+	case 127:
+		size += 8
+		if err := r.need(size); err != nil {
+			return h, err
+		}
+		length = binary.BigEndian.Uint64(r.buffer.bytes()[2:])
+		if length>>63 != 0 {
+			return h, violation("length with the highest bit set")
+		}
+		if length <= 0xffff {
+			return h, violation("length not in its shortest form")
+		}
+	}
+	if h.op.IsData() && length > uint64(r.config.MaxMessage-r.size) {
+		return h, &ProtocolError{Code: ws.StatusMessageTooBig, Text: "message too large"}
+	}
+	h.length = int(length)
+
+	if h.masked {
+		size += 4
+		if err := r.need(size); err != nil {
+			return h, err
+		}
+		h.key = binary.LittleEndian.Uint32(r.buffer.bytes()[size-4:])
+	}
+	r.buffer.take(size)
+	return h, nil
+}
+
+// broken names the rule that the first two bytes of a frame break, if any.
+func (r *Reader) broken(h header, b0, b1 byte) string {
+	switch {
+	case b0&0x70 != 0:
+		return "reserved bits set"
+	case h.op.IsReserved():
+		return "reserved opcode"
+	case h.masked == r.config.Client:
+		if h.masked {
+			return "masked frame from the server"
+		}
+		return "unmasked frame from the client"
+	case h.op.IsControl():
+		if !h.fin {
+			return "fragmented control frame"
+		}
+		if b1&0x7f > maxControl {
+			return "control frame of more than 125 bytes"
+		}
+	case h.op == ws.OpContinuation:
+		if r.kind == noMessage {
+			return "continuation of nothing"
+		}
+	case r.kind != noMessage:
+		return "new message within a fragmented one"
+	}
+	return ""
+}
+
+// control obeys a control frame. A close frame ends everything with an error.
+func (r *Reader) control(h header) error {
+	payload, err := r.inPlace(h)
+	if err != nil {
+		return err
+	}
+	switch h.op {
+	case ws.OpClose:
+		return parseClose(payload)
+	case ws.OpPing:
+		if r.config.OnPing != nil {
+			r.config.OnPing(payload)
+		}
+	case ws.OpPong:
+		if r.config.OnPong != nil {
+			r.config.OnPong(payload)
+		}
+	}
+	return nil
+}
+
+// inPlace returns a payload that fits into the read buffer, there.
+func (r *Reader) inPlace(h header) ([]byte, error) {
+	if err := r.fill(h.length); err != nil {
+		return nil, unexpected(err)
+	}
+	payload := r.buffer.take(h.length)
+	if h.masked {
+		mask(payload, h.key)
+	}
+	return payload, nil
+}
+
+// discard takes n payload bytes and drops them.
+func (r *Reader) discard(n int) error {
+	for n > 0 {
+		if err := r.fill(1); err != nil {
+			return unexpected(err)
+		}
+		n -= len(r.buffer.takeUpTo(n))
+	}
+	return nil
+}
+
+const (
+	// minDirect is the least room for which reading past the buffer is worth a system call, in bytes.
+	minDirect = 16 << 10
+	// firstMessage is the least capacity of a message that is put together, in bytes.
+	firstMessage = 1 << 10
+)
+
+// gather appends the payload of a frame to the message, unmasking each piece while it is warm in the cache. What is in the
+// buffer is copied; the bulk of a large rest is read to where it belongs.
+func (r *Reader) gather(h header) error {
+	for left, key := h.length, h.key; left > 0; {
+		var n int
+		var err error
+		start := len(r.msg)
+		if r.buffer.len() == 0 && left >= max(minDirect, r.buffer.size()/2) {
+			r.reserve(minDirect, left)
+			n, err = r.buffer.readInto(r.src, r.msg[start:min(cap(r.msg), start+left)])
+			r.msg = r.msg[:start+n]
+		} else if err = r.fill(1); err == nil {
+			piece := r.buffer.takeUpTo(left)
+			n = len(piece)
+			r.reserve(n, left)
+			r.msg = append(r.msg, piece...)
+		}
+		if err != nil {
+			return unexpected(err)
+		}
+		if h.masked {
+			key = mask(r.msg[start:], key)
+		}
+		left -= n
+	}
+	return nil
+}
+
+// reserve makes room for n more bytes of the message, and with that for twice what has arrived; the claim of how many more
+// the frame has only keeps it from taking too much.
+func (r *Reader) reserve(n, claim int) {
+	have := len(r.msg)
+	if cap(r.msg)-have >= n {
+		return
+	}
+	grown := bytepool.Get(max(firstMessage, min(2*(have+n), have+claim)))
+	grown = append(grown, r.msg...)
+	bytepool.Put(r.msg)
+	r.msg = grown
+}
+
+// need reads until the first n bytes of a frame are in the buffer.
+func (r *Reader) need(n int) error {
+	err := r.fill(n)
+	if err != nil && (r.buffer.len() > 0 || r.kind != noMessage) {
+		return unexpected(err)
+	}
+	return err
+}
+
+func (r *Reader) fill(n int) error {
+	if r.buffer.len() >= n {
+		return nil
+	}
+	return r.buffer.fill(r.src, n)
+}
+
+// unexpected is for the end of the source where it must not end.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

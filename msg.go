@@ -1,0 +1,353 @@
+package grid
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+	"github.com/zeebo/xxh3"
+)
+
+//go:generate go tool -modfile=internal/tools/go.mod msgp -unexported -tests=false -file=msg.go -o=msg_gen.go
+//go:generate go tool -modfile=internal/tools/go.mod stringer -type=Op -trimprefix=Op -output=op_string.go
+//go:generate go run internal/tools/handlernames.go
+//go:generate go tool -modfile=internal/tools/go.mod stringer -type=State -trimprefix=State -output=state_string.go
+
+// Op is the operation of a message.
+type Op uint8
+
+// The operations, as numbered on the wire.
+const (
+	// OpConnect is the dialer's first message.
+	OpConnect Op = iota + 1
+	// OpConnectResponse is the acceptor's answer to OpConnect.
+	OpConnectResponse
+	// OpPing asks whether a connection, or a stream, is alive.
+	OpPing
+	// OpPong answers OpPing.
+	OpPong
+	// OpConnectMux opens a stream.
+	OpConnectMux
+	// OpMuxConnectError refuses a request or a stream.
+	OpMuxConnectError
+	// OpDisconnectClientMux tells the caller of a stream that it has ended.
+	OpDisconnectClientMux
+	// OpDisconnectServerMux tells the handler's side that the caller has gone.
+	OpDisconnectServerMux
+	// OpMuxClientMsg carries a stream message to the handler.
+	OpMuxClientMsg
+	// OpMuxServerMsg carries a stream message to the caller.
+	OpMuxServerMsg
+	// OpUnblockSrvMux gives the handler's side credit for one more message.
+	OpUnblockSrvMux
+	// OpUnblockClMux gives the caller credit for one more message.
+	OpUnblockClMux
+	// OpAckMux accepts a stream.
+	OpAckMux
+	// OpRequest is a single request.
+	OpRequest
+	// OpResponse is the answer to a single request.
+	OpResponse
+	// OpDisconnect says that the sender is about to close the connection.
+	OpDisconnect
+	// OpMerged holds several messages.
+	OpMerged
+)
+
+// Flags qualify a message.
+type Flags uint8
+
+// The flags, as on the wire.
+const (
+	// FlagCRCxxh3 says that the last four bytes are a checksum.
+	FlagCRCxxh3 Flags = 1 << iota
+	// FlagEOF marks the last message of its direction.
+	FlagEOF
+	// FlagStateless asks for a kind of stream that does not exist.
+	FlagStateless
+	// FlagPayloadIsErr says that the payload is the text of an error.
+	FlagPayloadIsErr
+	// FlagPayloadIsZero tells an empty payload from none.
+	FlagPayloadIsZero
+	// FlagSubroute says that the ID of a subroute follows the message.
+	FlagSubroute
+)
+
+var flagNames = [...]string{"CRC", "EOF", "SL", "ERR", "ZERO", "SUB"}
+
+// Set sets flags.
+func (f *Flags) Set(flags Flags) { *f |= flags }
+
+// Clear clears flags.
+func (f *Flags) Clear(flags Flags) { *f &^= flags }
+
+// String returns the names of the flags that are set, such as "[CRC,EOF]".
+func (f Flags) String() string {
+	var set []string
+	for i, name := range flagNames {
+		if f&(1<<i) != 0 {
+			set = append(set, name)
+		}
+	}
+	return "[" + strings.Join(set, ",") + "]"
+}
+
+// message is what goes over the wire. Its fields are written as a msgpack
+// array; the ID of a subroute and a checksum may follow.
+//
+//msgp:tuple message
+//msgp:ignore routeID
+type message struct {
+	MuxID      uint64
+	Seq        uint32
+	DeadlineMS uint32
+	Handler    HandlerID
+	Op         Op
+	Flags      Flags
+	Payload    []byte `msg:",zerocopy"`
+
+	subroute *routeID `msg:"-"` // nil for none; points into the parsed bytes
+	rest     []byte   `msg:"-"` // the messages inside an OpMerged, parsed only
+}
+
+// routeID stands for a subroute and a handler on the wire.
+//
+type routeID [32]byte
+
+// MaxDeadline is the longest deadline that a message can carry, about 49 days.
+const MaxDeadline = time.Duration(math.MaxUint32) * time.Millisecond
+
+const (
+	messageFields = 7
+	checksumSize  = 4
+)
+
+var (
+	errChecksumMissing = errors.New("no room for the checksum")
+	errSubrouteMissing = errors.New("no room for the subroute")
+)
+
+// size returns the number of bytes that appendTo appends.
+func (m *message) size() int {
+	n := 1 + uintSize(m.MuxID) + uintSize(uint64(m.Seq)) + uintSize(uint64(m.DeadlineMS)) +
+		uintSize(uint64(m.Handler)) + uintSize(uint64(m.Op)) + uintSize(uint64(m.wireFlags())) +
+		binSize(len(m.Payload))
+	if m.subroute != nil {
+		n += len(m.subroute)
+	}
+	if m.Flags&FlagCRCxxh3 != 0 {
+		n += checksumSize
+	}
+	return n
+}
+
+// wireFlags are the flags with those that follow from the other fields.
+func (m *message) wireFlags() Flags {
+	f := m.Flags &^ (FlagPayloadIsZero | FlagSubroute)
+	if m.Payload != nil && len(m.Payload) == 0 {
+		f |= FlagPayloadIsZero
+	}
+	if m.subroute != nil {
+		f |= FlagSubroute
+	}
+	return f
+}
+
+// appendTo appends the message to dst. FlagPayloadIsZero and FlagSubroute are set as the other fields ask for.
+func (m *message) appendTo(dst []byte) []byte {
+	start := len(dst)
+	dst = append(dst, 0x90|messageFields)
+	dst = appendUint(dst, m.MuxID)
+	dst = appendUint(dst, uint64(m.Seq))
+	dst = appendUint(dst, uint64(m.DeadlineMS))
+	dst = appendUint(dst, uint64(m.Handler))
+	dst = appendUint(dst, uint64(m.Op))
+	dst = appendUint(dst, uint64(m.wireFlags()))
+	dst = msgp.AppendBytes(dst, m.Payload)
+	if m.subroute != nil {
+		dst = append(dst, m.subroute[:]...)
+	}
+	if m.Flags&FlagCRCxxh3 != 0 {
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(xxh3.Hash(dst[start:])))
+	}
+	return dst
+}
+
+// parse reads a message from b, which Payload, subroute and rest point into.
+func (m *message) parse(b []byte) error {
+	*m = message{}
+	rest, ok := m.parseShortest(b)
+	if !ok {
+		var err error
+		if rest, err = m.UnmarshalMsg(b); err != nil {
+			return err
+		}
+	}
+	if m.Op == OpMerged {
+		m.rest = rest
+		return nil
+	}
+	return m.parseTail(b, rest)
+}
+
+// parseTail reads what follows the array: the subroute and the checksum, which covers all of b before it.
+func (m *message) parseTail(b, rest []byte) error {
+	if m.Flags&FlagCRCxxh3 != 0 {
+		if len(rest) < checksumSize {
+			return fmt.Errorf("%w: %d bytes", errChecksumMissing, len(rest))
+		}
+		sum := len(b) - checksumSize
+		want, got := binary.LittleEndian.Uint32(b[sum:]), uint32(xxh3.Hash(b[:sum]))
+		if want != got {
+			return fmt.Errorf("checksum mismatch: message says %#x, its bytes %#x", want, got)
+		}
+		rest = rest[:len(rest)-checksumSize]
+	}
+	if m.Flags&FlagSubroute != 0 {
+		if len(rest) < len(routeID{}) {
+			return fmt.Errorf("%w: %d bytes", errSubrouteMissing, len(rest))
+		}
+		m.subroute = (*routeID)(rest[len(rest)-len(routeID{}):])
+	}
+	m.normalizePayload()
+	return nil
+}
+
+// normalizePayload makes an empty payload nil, or not, as its flag says.
+func (m *message) normalizePayload() {
+	if len(m.Payload) > 0 {
+		return
+	}
+	if m.Flags&FlagPayloadIsZero != 0 {
+		m.Payload = []byte{}
+	} else {
+		m.Payload = nil
+	}
+}
+
+// parseShortest reads the array where everything in it has the form that nodes write. It
+// returns false where something has not, which is not an error yet.
+func (m *message) parseShortest(b []byte) (rest []byte, ok bool) {
+	if len(b) < 9 || b[0] != 0x90|messageFields {
+		return nil, false
+	}
+	b = b[1:]
+	var seq, deadline uint64
+	if m.MuxID, b, ok = cutUint(b, math.MaxUint64); !ok {
+		return nil, false
+	}
+	if seq, b, ok = cutUint(b, math.MaxUint32); !ok {
+		return nil, false
+	}
+	if deadline, b, ok = cutUint(b, math.MaxUint32); !ok {
+		return nil, false
+	}
+	m.Seq, m.DeadlineMS = uint32(seq), uint32(deadline)
+	var small [3]uint64
+	for i := range small {
+		if small[i], b, ok = cutUint(b, math.MaxUint8); !ok {
+			return nil, false
+		}
+	}
+	m.Handler, m.Op, m.Flags = HandlerID(small[0]), Op(small[1]), Flags(small[2])
+	m.Payload, rest, ok = cutBin(b)
+	return rest, ok
+}
+
+// appendMergedHeader appends the head of an OpMerged with n messages.
+func appendMergedHeader(dst []byte, n int) []byte {
+	m := message{Seq: uint32(n), Op: OpMerged}
+	return m.appendTo(dst)
+}
+
+// nextMerged takes the first message off the messages inside an OpMerged.
+func nextMerged(rest []byte) (one, tail []byte, err error) {
+	one, tail, ok := cutBin(rest)
+	if !ok {
+		return nil, nil, errors.New("a message runs past the end")
+	}
+	return one, tail, nil
+}
+
+// appendUint appends n in its shortest form.
+func appendUint(dst []byte, n uint64) []byte {
+	if n < 0x80 {
+		return append(dst, byte(n))
+	}
+	return msgp.AppendUint64(dst, n)
+}
+
+// uintSize returns the number of bytes that appendUint appends.
+func uintSize(n uint64) int {
+	switch {
+	case n < 0x80:
+		return 1
+	case n <= math.MaxUint8:
+		return 2
+	case n <= math.MaxUint16:
+		return 3
+	case n <= math.MaxUint32:
+		return 5
+	default:
+		return 9
+	}
+}
+
+// binSize returns the size of a bin with n bytes.
+func binSize(n int) int {
+	switch {
+	case n <= math.MaxUint8:
+		return 2 + n
+	case n <= math.MaxUint16:
+		return 3 + n
+	default:
+		return 5 + n
+	}
+}
+
+// cutUint takes an unsigned integer of at most limit off the front of b. It takes no signed forms.
+func cutUint(b []byte, limit uint64) (n uint64, rest []byte, ok bool) {
+	if len(b) == 0 {
+		return 0, nil, false
+	}
+	first := b[0]
+	if first < 0x80 {
+		return uint64(first), b[1:], true
+	}
+	switch {
+	case first == 0xcc && len(b) >= 2:
+		n, rest = uint64(b[1]), b[2:]
+	case first == 0xcd && len(b) >= 3:
+		n, rest = uint64(binary.BigEndian.Uint16(b[1:])), b[3:]
+	case first == 0xce && len(b) >= 5:
+		n, rest = uint64(binary.BigEndian.Uint32(b[1:])), b[5:]
+	case first == 0xcf && len(b) >= 9:
+		n, rest = binary.BigEndian.Uint64(b[1:]), b[9:]
+	default:
+		return 0, nil, false
+	}
+	return n, rest, n <= limit
+}
+
+// cutBin takes a bin off the front of b.
+func cutBin(b []byte) (bin, rest []byte, ok bool) {
+	var n uint64
+	switch {
+	case len(b) >= 2 && b[0] == 0xc4:
+		n, b = uint64(b[1]), b[2:]
+	case len(b) >= 3 && b[0] == 0xc5:
+		n, b = uint64(binary.BigEndian.Uint16(b[1:])), b[3:]
+	case len(b) >= 5 && b[0] == 0xc6:
+		n, b = uint64(binary.BigEndian.Uint32(b[1:])), b[5:]
+	default:
+		return nil, nil, false
+	}
+	if n > uint64(len(b)) {
+		return nil, nil, false
+	}
+	return b[:n:n], b[n:], true
+}

@@ -1,0 +1,336 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Stream liveness, as peers expect it.
+const (
+	muxPingInterval  = 15 * time.Second // between pings of a stream without a deadline, or a longer one
+	muxPeerTimeout   = 30 * time.Second // without any message from the handler's side
+	muxCallerTimeout = 60 * time.Second // without a ping from the caller's side
+)
+
+// errCredit ends a stream whose peer sends more than it was granted.
+var errCredit = errors.New("grid: peer sent more stream messages than granted")
+
+// muxClient is the caller's side of a stream.
+//
+// It is open until one of finish, abort and cancel ends it; the first decides the error.
+// The reader puts what comes in into the queue, which the stream's credits
+// bound; the consumer (Stream.Results) takes it out; a pump carries requests
+// the other way where the handler takes any.
+type muxClient struct {
+	s   *session
+	id  uint64
+	ctx context.Context // the caller's
+
+	sent     sequence // guarded by the batch
+	received uint32   // number of the next counted message; the reader's alone
+
+	needsPing bool          // no deadline, or one that is far away
+	window    int           // messages the handler may send ahead of the consumer
+	inputs    int           // messages the handler lets the pump send ahead; 0 where it takes none
+	arrived   chan struct{} // tells the consumer to look again; room for one signal
+	granted   chan struct{} // tells the pump that there is credit again; room for one signal
+	done      chan struct{} // closed when the stream has ended
+
+	stopWatch func() bool // ends the watch over ctx
+
+	mu      sync.Mutex // Protects following.
+	queue   payloadQueue
+	credits int  // messages the pump may send
+	ended   bool // finish, abort or cancel was called
+	err     error
+	heard   time.Time // of the last message from the peer
+	pinged  time.Time
+}
+
+// openMux opens a stream to handler h with the capacities of the handler that
+// is registered here under the same name. The stream's end leaves the
+// connection's activity, which the caller has entered.
+func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte) (*muxClient, error) {
+	deadline, err := s.deadlineMS(ctx)
+	if err != nil {
+		s.conn.active.leave()
+		return nil, err
+	}
+	now := time.Now()
+	m := &muxClient{
+		s:         s,
+		id:        s.nextMuxID(),
+		ctx:       ctx,
+		needsPing: deadline == 0 || time.Duration(deadline)*time.Millisecond > muxPingInterval,
+		window:    h.outCapacity,
+		inputs:    h.inCapacity,
+		arrived:   make(chan struct{}, 1),
+		done:      make(chan struct{}),
+		heard:     now,
+		pinged:    now,
+	}
+	open := message{
+		MuxID:      m.id,
+		DeadlineMS: deadline,
+		Handler:    h.id,
+		Op:         OpConnectMux,
+		Payload:    payload,
+		subroute:   h.route,
+	}
+	if h.inCapacity == 0 {
+		open.Flags = FlagEOF
+	} else {
+		m.granted = make(chan struct{}, 1)
+	}
+	if !s.clients.put(m.id, m) {
+		s.conn.active.leave()
+		return nil, ErrDisconnected
+	}
+	if err := s.send(ctx.Done(), open, &m.sent); err != nil {
+		err = sendError(ctx, err)
+		m.abort(err)
+		return nil, err
+	}
+	m.watch()
+	return m, nil
+}
+
+// watch cancels the stream when its context ends.
+func (m *muxClient) watch() {
+	stop := context.AfterFunc(m.ctx, func() { m.cancel(context.Cause(m.ctx)) })
+	m.mu.Lock()
+	ended := m.ended
+	m.stopWatch = stop
+	m.mu.Unlock()
+	if ended {
+		stop()
+	}
+}
+
+// finish ends a stream that the handler's side has ended; the consumer still gets what is queued.
+func (m *muxClient) finish(err error) { m.end(err, true) }
+
+// abort ends a stream at once.
+func (m *muxClient) abort(err error) { m.end(err, false) }
+
+// cancel ends a stream at once and tells the peer.
+func (m *muxClient) cancel(err error) {
+	if m.end(err, false) {
+		m.s.sendNow(message{MuxID: m.id, Op: OpDisconnectServerMux}, &m.sent)
+	}
+}
+
+// end returns false where the stream has ended before.
+func (m *muxClient) end(err error, deliver bool) bool {
+	m.mu.Lock()
+	if m.ended {
+		m.mu.Unlock()
+		return false
+	}
+	m.ended, m.err = true, err
+	if !deliver {
+		m.queue.drop()
+	}
+	stop := m.stopWatch
+	m.mu.Unlock()
+	m.s.clients.remove(m.id)
+	m.s.conn.active.leave()
+	if stop != nil {
+		stop()
+	}
+	close(m.done)
+	signal(m.arrived)
+	return true
+}
+
+// signal leaves a signal in a channel with room for one.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// receive takes a message of the reader.
+func (m *muxClient) receive(msg *message) {
+	if msg.Op.counted() {
+		if msg.Seq != m.received {
+			m.cancel(fmt.Errorf("%w: want %d, got %d", ErrIncorrectSequence, m.received, msg.Seq))
+			return
+		}
+		m.received++
+	}
+	m.mu.Lock()
+	m.heard = time.Now()
+	m.mu.Unlock()
+	switch msg.Op {
+	case OpMuxServerMsg:
+		m.deliver(msg)
+	case OpAckMux:
+		m.grant(m.inputs)
+	case OpUnblockClMux:
+		m.grant(1)
+	case OpPong:
+		m.pong(msg)
+	case OpDisconnectClientMux:
+		if msg.Flags&FlagPayloadIsErr != 0 {
+			m.abort(NewRemoteErrString(string(msg.Payload)))
+		} else {
+			m.abort(ErrDisconnected)
+		}
+	}
+}
+
+// deliver queues a message of the handler for the consumer.
+func (m *muxClient) deliver(msg *message) {
+	if msg.Flags&FlagPayloadIsErr != 0 {
+		m.finish(NewRemoteErrString(string(msg.Payload)))
+		return
+	}
+	last := msg.Flags&FlagEOF != 0
+	if !last || msg.Payload != nil {
+		m.mu.Lock()
+		full := m.queue.len() >= m.window
+		if !full && !m.ended {
+			m.queue.push(msg.ownPayload())
+		}
+		m.mu.Unlock()
+		if full {
+			m.cancel(errCredit)
+			return
+		}
+		signal(m.arrived)
+	}
+	if last {
+		m.finish(nil)
+	}
+}
+
+// next waits for the next message. more is false when the stream has ended.
+func (m *muxClient) next() (b []byte, more bool, err error) {
+	for {
+		m.mu.Lock()
+		if m.queue.len() > 0 {
+			b := m.queue.pop()
+			open := !m.ended
+			m.mu.Unlock()
+			if open {
+				m.s.sendNow(message{MuxID: m.id, Op: OpUnblockSrvMux}, &m.sent)
+			}
+			return b, true, nil
+		}
+		if m.ended {
+			err := m.err
+			m.mu.Unlock()
+			return nil, false, err
+		}
+		m.mu.Unlock()
+		<-m.arrived
+	}
+}
+
+// grant lets the pump send n more messages.
+func (m *muxClient) grant(n int) {
+	if m.granted == nil {
+		return // takes no requests
+	}
+	m.mu.Lock()
+	m.credits = min(m.credits+n, m.inputs)
+	m.mu.Unlock()
+	signal(m.granted)
+}
+
+// spend waits for credit and takes one. It returns false when the stream has ended.
+func (m *muxClient) spend() bool {
+	for {
+		m.mu.Lock()
+		ok := m.credits > 0
+		if ok {
+			m.credits--
+		}
+		m.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-m.granted:
+		case <-m.done:
+			return false
+		}
+	}
+}
+
+// pumpRequests carries what comes in over requests to the handler until the
+// channel is closed, the stream ends, or adopt hands the pump another job.
+func pumpRequests[T any](m *muxClient, requests <-chan T, adopt <-chan func(), encode func(T) ([]byte, error)) {
+	for {
+		select {
+		case <-m.done:
+			return
+		case job := <-adopt:
+			job()
+			return
+		case v, ok := <-requests:
+			if !ok {
+				m.sendRequest(nil, FlagEOF)
+				return
+			}
+			b, err := encode(v)
+			if err != nil {
+				m.cancel(fmt.Errorf("grid: stream request: %w", err))
+				return
+			}
+			if !m.spend() || !m.sendRequest(b, 0) {
+				return
+			}
+		}
+	}
+}
+
+// sendRequest sends one message to the handler and gives its buffer back.
+func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
+	err := m.s.send(m.done, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b}, &m.sent)
+	PutByteBuffer(b)
+	if errors.Is(err, ErrMessageTooLarge) {
+		m.cancel(err)
+	}
+	return err == nil
+}
+
+// pong takes the answer to a ping of the stream.
+func (m *muxClient) pong(msg *message) {
+	var pong pongMsg
+	if _, err := pong.UnmarshalMsg(msg.Payload); err != nil {
+		m.cancel(fmt.Errorf("grid: malformed pong: %w", err))
+		return
+	}
+	switch {
+	case pong.Err != nil:
+		m.cancel(NewRemoteErrString(*pong.Err))
+	case pong.NotFound:
+		m.abort(ErrDisconnected)
+	}
+}
+
+// checkAlive pings the handler's side and gives the stream up when that is silent. The janitor calls it.
+func (m *muxClient) checkAlive(now time.Time) {
+	if !m.needsPing {
+		return
+	}
+	m.mu.Lock()
+	silent := now.Sub(m.heard) > muxPeerTimeout
+	ping := now.Sub(m.pinged) >= muxPingInterval
+	if ping {
+		m.pinged = now
+	}
+	m.mu.Unlock()
+	switch {
+	case silent:
+		m.cancel(ErrDisconnected)
+	case ping:
+		m.s.sendNow(message{MuxID: m.id, Op: OpPing}, &m.sent)
+	}
+}

@@ -1,0 +1,545 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/batch"
+	"github.com/gridmesh/grid/internal/wsframe"
+)
+
+// Times of a session, as PROTOCOL-compatible peers expect them.
+const (
+	pingInterval   = 10 * time.Second // between connection pings
+	pongTimeout    = 20 * time.Second // without a pong: the peer is gone
+	janitorTick    = pingInterval / 4
+	pingDeadlineMS = 5000
+	writeTimeout   = 3 * time.Second // of one write
+)
+
+// Bytes a session queues for sending.
+const (
+	queueLimit   = 256 << 10 // from here on senders wait
+	queueReserve = 4 << 20   // beyond that for answers that must not wait
+)
+
+// Why a session ended, where no I/O error says it.
+var (
+	errPeerSilent   = errors.New("no pong from peer")
+	errReplaced     = errors.New("replaced by a newer connection from the same host")
+	errPeerLeaving  = errors.New("peer is disconnecting")
+	errLocalClose   = errors.New("closed locally")
+	errMuxDone      = errors.New("mux already ended")
+	errMessageNoMux = errors.New("message without a mux ID")
+)
+
+// session is one live socket of a Connection with all that depends on it. A
+// reconnect makes a new one: nothing of an old session can touch the new.
+//
+// Three goroutines run while it lives: the reader (run), the flusher
+// (batch.Writer.Run) and the janitor. None of them ever waits for a peer, a
+// handler or a consumer; only the flusher waits for the socket.
+type session struct {
+	conn     *Connection
+	socket   net.Conn
+	frames   *wsframe.Reader
+	out      *batch.Writer
+	dialed   bool   // this node opened the connection
+	native   bool   // the peer is a node of this project
+	checksum Flags  // FlagCRCxxh3, or 0 under TLS
+	peerID   [16]byte
+
+	calls   callTable
+	clients muxTable[*muxClient] // streams opened here
+	servers muxTable[*muxServer] // streams opened by the peer
+	running runningCalls         // requests of the peer whose handlers have a context
+
+	lastPong atomic.Int64 // Unix time in nanoseconds
+	rtt      atomic.Int64 // nanoseconds
+
+	failOnce sync.Once
+	reason   error         // why it ended; set before failed is closed
+	failed   chan struct{} // closed by fail: the session is ending
+	finished chan struct{} // closed when all its goroutines and entries are gone
+}
+
+// newSession prepares a session over a socket whose handshake is done. Nothing runs until run is called.
+func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed bool) *session {
+	s := &session{
+		conn:     c,
+		socket:   socket,
+		frames:   frames,
+		dialed:   dialed,
+		failed:   make(chan struct{}),
+		finished: make(chan struct{}),
+	}
+	if !c.bothTLS() {
+		s.checksum = FlagCRCxxh3
+	}
+	frames.SetOnPing(func(payload []byte) {
+		s.out.Control(wsframe.AppendControl(nil, ws.OpPong, payload, dialed, newMask()))
+	})
+	s.out = batch.New(socket, batch.Config{
+		Masked:       dialed,
+		Limit:        queueLimit,
+		Reserve:      queueReserve,
+		Timeout:      writeTimeout,
+		MergedHeader: appendMergedHeader,
+		OnWrite:      c.onWrite(),
+	})
+	return s
+}
+
+// run reads until the session ends, then fails everything that was open on it
+// and waits for the session's own goroutines. It returns why the session ended.
+func (s *session) run() error {
+	s.lastPong.Store(time.Now().UnixNano())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		err := s.out.Run()
+		if err == nil {
+			err = errLocalClose
+		}
+		s.fail(err)
+	})
+	wg.Go(s.janitor)
+	err := s.readLoop()
+	s.calls.close(ErrDisconnected)
+	for _, m := range s.clients.close() {
+		m.abort(ErrDisconnected)
+	}
+	for _, m := range s.servers.close() {
+		m.cancel(ErrDisconnected)
+	}
+	s.running.close()
+	s.fail(s.farewell(err))
+	s.out.Close()
+	wg.Wait()
+	s.frames.Release()
+	close(s.finished)
+	return s.reason
+}
+
+// discard ends a session that was never run.
+func (s *session) discard(reason error) {
+	s.fail(reason)
+	s.frames.Release()
+	close(s.finished)
+}
+
+// fail ends the session; the first reason counts. It may be called by anybody and waits for nothing.
+func (s *session) fail(reason error) {
+	s.failOnce.Do(func() {
+		s.reason = reason
+		close(s.failed)
+		closeSocket(s.socket)
+	})
+}
+
+// closeSocket closes a connection without the farewell of TLS, which could wait for the peer.
+func closeSocket(c net.Conn) {
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = t.NetConn()
+	}
+	c.Close()
+}
+
+// leave sends what is queued, tells the peer that this node goes, and ends the session.
+func (s *session) leave(ctx context.Context) {
+	if s.native {
+		s.sendNow(message{Op: OpDisconnect}, nil)
+	}
+	s.out.CloseAfterFlush(s.closeFrame(ws.StatusGoingAway))
+	select {
+	case <-s.failed:
+	case <-ctx.Done():
+		s.fail(errLocalClose)
+	}
+	<-s.finished
+}
+
+// janitor pings the peer and ends what is overdue.
+func (s *session) janitor() {
+	tick := time.NewTicker(janitorTick)
+	defer tick.Stop()
+	var pinged time.Time
+	for {
+		select {
+		case <-s.failed:
+			return
+		case now := <-tick.C:
+			heard := time.Unix(0, s.lastPong.Load())
+			if now.Sub(heard) > pongTimeout-janitorTick {
+				s.fail(fmt.Errorf("%w for %v", errPeerSilent, now.Sub(heard).Round(time.Second)))
+				return
+			}
+			if now.Sub(pinged) >= pingInterval {
+				pinged = now
+				s.ping(now)
+			}
+			for _, id := range s.calls.sweep(now) {
+				s.sendNow(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
+			}
+			for _, m := range s.clients.all() {
+				m.checkAlive(now)
+			}
+			for _, m := range s.servers.all() {
+				m.checkAlive(now)
+			}
+		}
+	}
+}
+
+func (s *session) ping(now time.Time) {
+	payload, err := (&pingMsg{T: now}).MarshalMsg(nil)
+	if err != nil {
+		return
+	}
+	s.sendNow(message{Op: OpPing, DeadlineMS: pingDeadlineMS, Payload: payload}, nil)
+}
+
+// nextMuxID chooses the number of a new call or stream. Two nodes of this
+// project use odd and even numbers, so that no number means two things between
+// them. A node of the original counts from 1: numbers from 2^31 stay clear of its own.
+func (s *session) nextMuxID() uint64 {
+	n := atomic.AddUint64(&s.conn.NextID, 1)
+	switch {
+	case !s.native:
+		return 1<<31 + n
+	case s.dialed:
+		return 2*n - 1
+	default:
+		return 2 * n
+	}
+}
+
+// sequence numbers the counted messages of one direction of a mux. It is guarded by the lock of the batch.
+type sequence struct {
+	next   uint32
+	closed bool // the final message is queued
+}
+
+// counted says whether messages of an operation take a number of their mux's sequence.
+func (o Op) counted() bool {
+	switch o {
+	case OpConnectMux, OpAckMux, OpMuxClientMsg, OpMuxServerMsg, OpUnblockSrvMux, OpUnblockClMux, OpPing:
+		return true
+	}
+	return false
+}
+
+// send queues a message, waiting for room. It fails with errors of the batch,
+// with errMuxDone after the final message of q, and with ErrMessageTooLarge. The payload is the caller's again on return.
+// q is nil where the message belongs to no stream.
+func (s *session) send(cancel <-chan struct{}, m message, q *sequence) error {
+	if len(m.Payload) > s.conn.limits.MaxMessageSize-maxOverhead {
+		return fmt.Errorf("%w: payload of %d bytes to %s", ErrMessageTooLarge, len(m.Payload), s.conn.Remote)
+	}
+	if err := s.out.Begin(cancel); err != nil {
+		return err
+	}
+	return s.append(m, q)
+}
+
+// sendNow queues a control message without waiting. A peer that makes this
+// node queue answers without end and does not read them loses its session.
+func (s *session) sendNow(m message, q *sequence) {
+	err := s.out.BeginNow()
+	if err == nil {
+		s.append(m, q)
+		return
+	}
+	if errors.Is(err, batch.ErrFull) {
+		s.fail(err)
+	}
+}
+
+// append encodes m into the batch that Begin has locked.
+func (s *session) append(m message, q *sequence) error {
+	if m.MuxID != 0 {
+		m.Flags |= s.checksum
+	}
+	if q != nil {
+		if q.closed {
+			s.out.Abort()
+			return errMuxDone
+		}
+		if m.Op.counted() {
+			m.Seq = q.next
+			q.next++
+		}
+		q.closed = m.final()
+	}
+	s.out.Commit(m.appendTo(s.out.Open(m.size())))
+	return nil
+}
+
+// final says whether nothing of the same direction may follow a message.
+func (m *message) final() bool {
+	switch m.Op {
+	case OpMuxServerMsg:
+		return m.Flags&FlagEOF != 0
+	case OpDisconnectServerMux:
+		return true
+	}
+	return false
+}
+
+// sendError is what a caller is told when its message could not be queued.
+func sendError(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, batch.ErrCanceled):
+		return context.Cause(ctx)
+	case errors.Is(err, batch.ErrClosed):
+		return ErrDisconnected
+	}
+	return err
+}
+
+// deadlineMS is what goes over the wire for the deadline of ctx: 0 for none.
+func (s *session) deadlineMS(ctx context.Context) (uint32, error) {
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0, nil
+	}
+	left := time.Until(deadline)
+	if left <= 0 {
+		return 0, context.DeadlineExceeded
+	}
+	return uint32(max(min(left, MaxDeadline)/time.Millisecond, 1)), nil
+}
+
+// readLoop dispatches what comes in until reading fails.
+func (s *session) readLoop() error {
+	incoming := s.conn.onRead()
+	for {
+		b, err := s.frames.Next()
+		if err != nil {
+			return err
+		}
+		if incoming != nil {
+			incoming(int64(len(b)))
+		}
+		if err := s.receive(b); err != nil {
+			return err
+		}
+	}
+}
+
+// farewell answers the peer where RFC 6455 asks for it, and puts into words why reading ended.
+func (s *session) farewell(err error) error {
+	var closed *wsframe.CloseError
+	var broken *wsframe.ProtocolError
+	code := ws.StatusCode(0)
+	switch {
+	case errors.As(err, &closed):
+		code = closed.Code
+		err = fmt.Errorf("peer closed the connection: %d %s", closed.Code, closed.Reason)
+	case errors.As(err, &broken):
+		code = broken.Code
+		err = fmt.Errorf("protocol error: %s", broken.Text)
+	case errors.Is(err, io.EOF):
+		return errors.New("peer closed the connection without a word")
+	default:
+		return err
+	}
+	s.out.CloseAfterFlush(s.closeFrame(code))
+	patience := time.NewTimer(writeTimeout)
+	defer patience.Stop()
+	select {
+	case <-s.failed: // the flusher is done
+	case <-patience.C:
+	}
+	return err
+}
+
+// closeFrame is the last frame of a session.
+func (s *session) closeFrame(code ws.StatusCode) []byte {
+	if code == ws.StatusNoStatusRcvd {
+		code = ws.StatusNormalClosure
+	}
+	return wsframe.AppendClose(nil, code, "", s.dialed, newMask())
+}
+
+// receive dispatches one frame. An error ends the session.
+func (s *session) receive(b []byte) error {
+	var m message
+	if err := m.parse(b); err != nil {
+		return fmt.Errorf("malformed message: %w", err)
+	}
+	if m.Op != OpMerged {
+		return s.dispatch(&m)
+	}
+	rest := m.rest
+	for range m.Seq {
+		one, tail, err := nextMerged(rest)
+		if err != nil {
+			return fmt.Errorf("malformed merged message: %w", err)
+		}
+		rest = tail
+		if err := m.parse(one); err != nil {
+			return fmt.Errorf("malformed message: %w", err)
+		}
+		if m.Op == OpMerged {
+			return errors.New("malformed merged message: nested")
+		}
+		if err := s.dispatch(&m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dispatch hands a message to whom it concerns. m and its payload are valid during the call only. Nothing in here waits.
+func (s *session) dispatch(m *message) error {
+	if m.MuxID == 0 {
+		return s.dispatchConnection(m)
+	}
+	switch m.Op {
+	case OpRequest:
+		s.handleRequest(m)
+	case OpResponse:
+		if c := s.calls.take(m.MuxID); c != nil {
+			c.complete(m.answer())
+		}
+	case OpConnectMux:
+		s.acceptMux(m)
+	case OpMuxClientMsg, OpUnblockSrvMux, OpPing, OpDisconnectServerMux:
+		s.dispatchServer(m)
+	case OpAckMux, OpMuxServerMsg, OpUnblockClMux, OpPong, OpDisconnectClientMux:
+		s.dispatchClient(m)
+	case OpMuxConnectError:
+		s.connectError(m)
+	default:
+		s.conn.log.Debug("grid: unexpected operation ignored", "peer", s.conn.Remote, "op", m.Op.String())
+	}
+	return nil
+}
+
+// dispatchConnection handles what concerns the connection itself.
+func (s *session) dispatchConnection(m *message) error {
+	switch m.Op {
+	case OpPing:
+		var ping pingMsg
+		if len(m.Payload) > 0 {
+			if _, err := ping.UnmarshalMsg(m.Payload); err != nil {
+				return fmt.Errorf("malformed ping: %w", err)
+			}
+		}
+		payload, err := (&pongMsg{T: ping.T}).MarshalMsg(nil)
+		if err != nil {
+			return err
+		}
+		s.sendNow(message{Op: OpPong, Payload: payload}, nil)
+		return nil
+	case OpPong:
+		return s.pong(m)
+	case OpDisconnect:
+		return errPeerLeaving
+	}
+	return fmt.Errorf("%w: %v", errMessageNoMux, m.Op)
+}
+
+func (s *session) pong(m *message) error {
+	var pong pongMsg
+	if _, err := pong.UnmarshalMsg(m.Payload); err != nil {
+		return fmt.Errorf("malformed pong: %w", err)
+	}
+	now := time.Now()
+	s.lastPong.Store(now.UnixNano())
+	atomic.StoreInt64(&s.conn.LastPong, now.UnixNano())
+	if rtt := now.Sub(pong.T); !pong.T.IsZero() && rtt >= 0 {
+		s.rtt.Store(int64(rtt))
+	}
+	return nil
+}
+
+// dispatchServer handles what the peer's caller says about a stream or a request of its own.
+func (s *session) dispatchServer(m *message) {
+	mux, ok := s.servers.get(m.MuxID)
+	switch {
+	case ok:
+		mux.receive(m)
+	case m.Op == OpDisconnectServerMux:
+		s.running.cancel(m.MuxID)
+	case m.Op == OpMuxClientMsg:
+		s.sendNow(message{MuxID: m.MuxID, Op: OpDisconnectClientMux}, nil)
+	case m.Op == OpPing:
+		payload, _ := (&pongMsg{NotFound: true}).MarshalMsg(nil)
+		s.sendNow(message{MuxID: m.MuxID, Seq: m.Seq, Op: OpPong, Payload: payload}, nil)
+	}
+}
+
+// dispatchClient handles what the peer's handler says about a stream opened here.
+func (s *session) dispatchClient(m *message) {
+	mux, ok := s.clients.get(m.MuxID)
+	switch {
+	case ok:
+		mux.receive(m)
+	case m.Op == OpAckMux, m.Op == OpPong, m.Op == OpMuxServerMsg && m.Flags&FlagEOF == 0:
+		// Never DisconnectClientMux: it would concern a mux of the peer's own numbering.
+		s.sendNow(message{MuxID: m.MuxID, Op: OpDisconnectServerMux}, nil)
+	}
+}
+
+// connectError ends the call or the stream that the peer did not take.
+func (s *session) connectError(m *message) {
+	var refused muxConnectError
+	if _, err := refused.UnmarshalMsg(m.Payload); err != nil {
+		refused.Error = "refused"
+	}
+	if c := s.calls.take(m.MuxID); c != nil {
+		c.complete(nil, refusal(s.conn.Remote, refused.Error))
+		return
+	}
+	if mux, ok := s.clients.get(m.MuxID); ok {
+		mux.cancel(refusal(s.conn.Remote, refused.Error))
+	}
+}
+
+// refuse answers a request or a stream that is not taken.
+func (s *session) refuse(m *message, text string) {
+	payload, _ := (&muxConnectError{Error: text}).MarshalMsg(nil)
+	s.sendNow(message{
+		MuxID:      m.MuxID,
+		DeadlineMS: m.DeadlineMS,
+		Handler:    m.Handler,
+		Op:         OpMuxConnectError,
+		Flags:      m.Flags & FlagEOF,
+		Payload:    payload,
+	}, nil)
+}
+
+// answer is what a response or a final message carries: a copy of its payload that belongs to the receiver, or its error.
+func (m *message) answer() ([]byte, error) {
+	if m.Flags&FlagPayloadIsErr != 0 {
+		return nil, NewRemoteErrString(string(m.Payload))
+	}
+	return m.ownPayload(), nil
+}
+
+// deadline is when the caller of a request or stream that came in now gives up; zero for never.
+func (m *message) deadline(now time.Time) time.Time {
+	if m.DeadlineMS == 0 {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(m.DeadlineMS) * time.Millisecond)
+}
+
+// ownPayload copies the payload out of the read buffer.
+func (m *message) ownPayload() []byte {
+	if m.Payload == nil {
+		return nil
+	}
+	return append(GetByteBufferCap(len(m.Payload)), m.Payload...)
+}

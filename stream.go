@@ -1,0 +1,153 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"sync/atomic"
+)
+
+var (
+	errNoInput       = errors.New("grid: the stream's handler takes no requests")
+	errRequestsEnded = errors.New("grid: Requests of the stream is closed")
+	errResultsTaken  = errors.New("grid: results of the stream are already being read")
+	errResultsLeft   = errors.New("grid: results of the stream no longer wanted")
+)
+
+// Stream is the caller's side of a stream to a handler of another node.
+//
+// A stream ends when its handler returns, when its context ends, when the
+// consumer of its results gives up, or with the connection. Its memory is
+// bounded by the handler's OutCapacity and InCapacity, in messages.
+// One goroutine may read results while others send requests.
+type Stream struct {
+	// Requests carries messages to the handler; close it to end the handler's
+	// input. A buffer that has been sent is no longer the sender's. Once the
+	// stream has ended nobody receives from Requests: use Send, or select on
+	// the stream's context as well. It is nil where the handler takes no input.
+	Requests chan<- []byte
+
+	ctx      context.Context
+	mux      *muxClient
+	requests chan []byte
+	adopt    chan func() // hands the pump another job
+	reading  atomic.Bool
+}
+
+// newStream wraps a mux and starts its pump where requests can be sent.
+func newStream(m *muxClient) *Stream {
+	st := &Stream{ctx: m.ctx, mux: m}
+	if m.inputs > 0 {
+		st.requests = make(chan []byte)
+		st.Requests = st.requests
+		st.adopt = make(chan func())
+		go pumpRequests(m, st.requests, st.adopt, func(b []byte) ([]byte, error) { return b, nil })
+	}
+	return st
+}
+
+// typedRequests makes the stream take its requests as values: its pump reads
+// the returned channel from now on, in place of Requests. It returns nil where
+// the handler takes no input.
+func typedRequests[Req any](st *Stream, encode func(Req) ([]byte, error)) chan<- Req {
+	if st == nil || st.adopt == nil {
+		return nil
+	}
+	requests := make(chan Req)
+	select {
+	case st.adopt <- func() { pumpRequests(st.mux, requests, nil, encode) }:
+	case <-st.mux.done:
+	}
+	return requests
+}
+
+// Send sends one message to the handler. It waits while the handler is behind
+// by its InCapacity, and returns the error that ended the stream, where it has
+// ended. b is no longer the caller's after a nil error.
+func (st *Stream) Send(b []byte) (err error) {
+	if st == nil {
+		return ErrDisconnected
+	}
+	if st.requests == nil {
+		return errNoInput
+	}
+	return sendTo(st, st.requests, b)
+}
+
+// sendTo sends a request over the channel that the pump of st reads.
+func sendTo[T any](st *Stream, requests chan<- T, v T) (err error) {
+	defer func() {
+		if recover() != nil { // a send on a closed channel is the only thing that can panic here
+			err = errRequestsEnded
+		}
+	}()
+	select {
+	case <-st.mux.done:
+		return st.endError()
+	default:
+	}
+	select {
+	case requests <- v:
+		return nil
+	case <-st.mux.done:
+		return st.endError()
+	}
+}
+
+// endError is why the stream ended, for a sender: never nil.
+func (st *Stream) endError() error {
+	st.mux.mu.Lock()
+	defer st.mux.mu.Unlock()
+	if st.mux.err != nil {
+		return st.mux.err
+	}
+	return errHandlerReturned
+}
+
+var errHandlerReturned = errors.New("grid: the stream's handler has returned")
+
+// Results calls next with each message of the handler, in order, until the
+// stream ends. It returns nil when the handler has returned without an error
+// and every message has been delivered; the handler's *RemoteErr; the cause of
+// the context; or ErrDisconnected. An error of next cancels the stream and is
+// returned. The buffers belong to next, which may give them back with
+// PutByteBuffer. Results may be called once.
+func (st *Stream) Results(next func(b []byte) error) (err error) {
+	if st == nil {
+		return ErrDisconnected
+	}
+	if next == nil {
+		return errors.New("grid: Results needs a function")
+	}
+	if !st.reading.CompareAndSwap(false, true) {
+		return errResultsTaken
+	}
+	defer st.mux.cancel(errResultsLeft) // only next's error, or its panic, finds the stream open
+	for {
+		b, more, err := st.mux.next()
+		if !more {
+			return err
+		}
+		if err := next(b); err != nil {
+			st.mux.cancel(err)
+			return err
+		}
+	}
+}
+
+// All returns the handler's messages as an iterator, with the promises of
+// Results. An error is the last element, with a nil message. Leaving the loop
+// cancels the stream.
+func (st *Stream) All() iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		err := st.Results(func(b []byte) error {
+			if !yield(b, nil) {
+				return errResultsLeft
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errResultsLeft) {
+			yield(nil, err)
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package grid
+
+import (
+	"context"
+	"time"
+)
+
+// TraceType says what kind of trace a TraceInfo is, as a bit mask for subscribers.
+type TraceType uint64
+
+// TraceInternode is the type of all traces of this package.
+const TraceInternode TraceType = 1
+
+// TraceParamsKey is the context key under which a caller may leave a
+// map[string]string; the trace of its request carries it as Params.
+type TraceParamsKey struct{}
+
+// TraceInfo tells of one finished request or opened stream.
+type TraceInfo struct {
+	// Type is TraceInternode.
+	Type TraceType
+	// Time is when the request began, Duration how long it took.
+	Time     time.Time
+	Duration time.Duration
+	// Handler is "grid." and the handler's name.
+	Handler string
+	// Local is this node, Remote the other.
+	Local, Remote string
+	// Subroute is the route called, empty for none.
+	Subroute string
+	// BytesOut and BytesIn count what this node sent and got as payload.
+	BytesOut, BytesIn int
+	// Error is empty where the request succeeded.
+	Error string
+	// Params are the caller's, from TraceParamsKey.
+	Params map[string]string
+}
+
+// Mask returns the type, for subscribers that want some types only.
+func (t TraceInfo) Mask() TraceType { return t.Type }
+
+// tracePrefix stands in front of handler names in traces.
+const tracePrefix = "grid."
+
+// trace is a request that is being traced.
+type trace struct {
+	info TraceInfo
+	conn *Connection
+}
+
+// startTrace returns nil where nobody wants traces.
+func (c *Connection) startTrace(ctx context.Context, h HandlerID, subroute string, out int) *trace {
+	if !c.manager.traceTo.Wants(TraceInternode) {
+		return nil
+	}
+	params, _ := ctx.Value(TraceParamsKey{}).(map[string]string)
+	return &trace{
+		conn: c,
+		info: TraceInfo{
+			Type:     TraceInternode,
+			Time:     time.Now(),
+			Handler:  tracePrefix + h.String(),
+			Local:    c.Local,
+			Remote:   c.Remote,
+			Subroute: subroute,
+			BytesOut: out,
+			Params:   params,
+		},
+	}
+}
+
+func (t *trace) end(in int, err error) {
+	t.info.Duration = time.Since(t.info.Time)
+	t.info.BytesIn = in
+	if err != nil {
+		t.info.Error = err.Error()
+	}
+	t.conn.manager.traceTo.Publish(t.info)
+}
