@@ -91,7 +91,7 @@ type Manager struct {
 
 	ctx     context.Context // ends with the Manager
 	cancel  context.CancelFunc
-	unwatch func() bool // stops watching ctx
+	unwatch func() bool    // stops watching ctx
 	workers sync.WaitGroup // dialers and accepted sessions
 
 	mu      sync.Mutex // Protects following.

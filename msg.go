@@ -115,7 +115,6 @@ type message struct {
 }
 
 // routeID stands for a subroute and a handler on the wire.
-//
 type routeID [32]byte
 
 // MaxDeadline is the longest deadline that a message can carry, about 49 days.

@@ -51,9 +51,9 @@ type session struct {
 	socket   net.Conn
 	frames   *wsframe.Reader
 	out      *batch.Writer
-	dialed   bool   // this node opened the connection
-	native   bool   // the peer is a node of this project
-	checksum Flags  // FlagCRCxxh3, or 0 under TLS
+	dialed   bool  // this node opened the connection
+	native   bool  // the peer is a node of this project
+	checksum Flags // FlagCRCxxh3, or 0 under TLS
 	peerID   [16]byte
 
 	calls   callTable

@@ -11,6 +11,7 @@ var (
 	errNoInput       = errors.New("grid: the stream's handler takes no requests")
 	errRequestsEnded = errors.New("grid: Requests of the stream is closed")
 	errResultsTaken  = errors.New("grid: results of the stream are already being read")
+	errNilConsumer   = errors.New("grid: Results needs a function")
 	errResultsLeft   = errors.New("grid: results of the stream no longer wanted")
 )
 
@@ -117,7 +118,7 @@ func (st *Stream) Results(next func(b []byte) error) (err error) {
 		return ErrDisconnected
 	}
 	if next == nil {
-		return errors.New("grid: Results needs a function")
+		return errNilConsumer
 	}
 	if !st.reading.CompareAndSwap(false, true) {
 		return errResultsTaken

@@ -47,7 +47,9 @@ func (s *Subroute) routeID(h HandlerID) (*routeID, string) {
 }
 
 // WaitForConnect is Connection.WaitForConnect.
-func (s *Subroute) WaitForConnect(ctx context.Context) error { return s.connection().WaitForConnect(ctx) }
+func (s *Subroute) WaitForConnect(ctx context.Context) error {
+	return s.connection().WaitForConnect(ctx)
+}
 
 // State is Connection.State.
 func (s *Subroute) State() State { return s.connection().State() }

@@ -39,11 +39,13 @@ func (f frame) append(dst []byte, masked bool) []byte {
 
 func binaryFrame(payload string) frame { return frame{op: ws.OpBinary, payload: payload} }
 func firstPart(payload string) frame   { return frame{op: ws.OpBinary, payload: payload, more: true} }
-func nextPart(payload string) frame    { return frame{op: ws.OpContinuation, payload: payload, more: true} }
-func lastPart(payload string) frame    { return frame{op: ws.OpContinuation, payload: payload} }
-func textFrame(payload string) frame   { return frame{op: ws.OpText, payload: payload} }
-func ping(payload string) frame        { return frame{op: ws.OpPing, payload: payload} }
-func pong(payload string) frame        { return frame{op: ws.OpPong, payload: payload} }
+func nextPart(payload string) frame {
+	return frame{op: ws.OpContinuation, payload: payload, more: true}
+}
+func lastPart(payload string) frame  { return frame{op: ws.OpContinuation, payload: payload} }
+func textFrame(payload string) frame { return frame{op: ws.OpText, payload: payload} }
+func ping(payload string) frame      { return frame{op: ws.OpPing, payload: payload} }
+func pong(payload string) frame      { return frame{op: ws.OpPong, payload: payload} }
 
 func closing(code ws.StatusCode, reason string) frame {
 	return frame{op: ws.OpClose, payload: string(binary.BigEndian.AppendUint16(nil, uint16(code))) + reason}
