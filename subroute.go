@@ -1,6 +1,80 @@
 package grid
 
-import "crypto/sha256"
+import (
+	"context"
+	"crypto/sha256"
+)
+
+
+// Subroute is a Connection narrowed to handlers that are registered on a
+// subroute. Its methods may be called by any number of goroutines, and on a
+// nil Subroute, which is never connected.
+type Subroute struct {
+	*Connection
+
+	route string
+}
+
+// Subroute narrows the route further: the parts are joined with "/".
+func (s *Subroute) Subroute(sub string) *Subroute {
+	if s == nil {
+		return nil
+	}
+	return &Subroute{Connection: s.Connection, route: joinRoute(s.route, sub)}
+}
+
+// Request is Connection.Request to a handler on the subroute.
+func (s *Subroute) Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error) {
+	if s == nil {
+		return nil, ErrDisconnected
+	}
+	id, route := s.routeID(h)
+	return s.Connection.request(ctx, h, route, id, req)
+}
+
+// NewStream is Connection.NewStream to a handler on the subroute.
+func (s *Subroute) NewStream(ctx context.Context, h HandlerID, payload []byte) (st *Stream, err error) {
+	if s == nil {
+		return nil, ErrDisconnected
+	}
+	id, route := s.routeID(h)
+	return s.Connection.newStream(ctx, h, route, id, payload)
+}
+
+// routeID is what the route is on the wire for a handler; nil for the empty route.
+func (s *Subroute) routeID(h HandlerID) (*routeID, string) {
+	if s.route == "" {
+		return nil, ""
+	}
+	id := makeRouteID(h, s.route)
+	return &id, s.route
+}
+
+// WaitForConnect is Connection.WaitForConnect.
+func (s *Subroute) WaitForConnect(ctx context.Context) error {
+	return s.connection().WaitForConnect(ctx)
+}
+
+// State is Connection.State.
+func (s *Subroute) State() State { return s.connection().State() }
+
+// Stats is Connection.Stats.
+func (s *Subroute) Stats() ConnectionStats { return s.connection().Stats() }
+
+// String returns "local->remote".
+func (s *Subroute) String() string { return s.connection().String() }
+
+// StringReverse returns "remote->local".
+func (s *Subroute) StringReverse() string { return s.connection().StringReverse() }
+
+// connection makes the promoted methods safe on a nil Subroute.
+func (s *Subroute) connection() *Connection {
+	if s == nil {
+		return nil
+	}
+	return s.Connection
+}
+
 
 // joinRoute joins two parts of a route; an empty one adds nothing.
 func joinRoute(a, b string) string {

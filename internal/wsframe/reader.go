@@ -290,13 +290,13 @@ func (r *Reader) gather(h header) error {
 		var err error
 		start := len(r.msg)
 		if r.buffer.len() == 0 && left >= max(minDirect, r.buffer.size()/2) {
-			r.reserve(minDirect, left)
+			r.reserve(minDirect, start, left)
 			n, err = r.buffer.readInto(r.src, r.msg[start:min(cap(r.msg), start+left)])
 			r.msg = r.msg[:start+n]
 		} else if err = r.fill(1); err == nil {
 			piece := r.buffer.takeUpTo(left)
 			n = len(piece)
-			r.reserve(n, left)
+			r.reserve(n, start+n, left)
 			r.msg = append(r.msg, piece...)
 		}
 		if err != nil {
@@ -310,14 +310,14 @@ func (r *Reader) gather(h header) error {
 	return nil
 }
 
-// reserve makes room for n more bytes of the message, and with that for twice what has arrived; the claim of how many more
-// the frame has only keeps it from taking too much.
-func (r *Reader) reserve(n, claim int) {
+// reserve makes room for n more bytes of the message, and with that for twice what has arrived of it. The claim of how many
+// more bytes the frame has only keeps it from taking too much.
+func (r *Reader) reserve(n, arrived, claim int) {
 	have := len(r.msg)
 	if cap(r.msg)-have >= n {
 		return
 	}
-	grown := bytepool.Get(max(firstMessage, min(2*(have+n), have+claim)))
+	grown := bytepool.Get(max(firstMessage, min(max(have+n, 2*arrived), have+claim)))
 	grown = append(grown, r.msg...)
 	bytepool.Put(r.msg)
 	r.msg = grown
