@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 )
 
-
 // Subroute is a Connection narrowed to handlers that are registered on a
 // subroute. Its methods may be called by any number of goroutines, and on a
 // nil Subroute, which is never connected.
@@ -74,7 +73,6 @@ func (s *Subroute) connection() *Connection {
 	}
 	return s.Connection
 }
-
 
 // joinRoute joins two parts of a route; an empty one adds nothing.
 func joinRoute(a, b string) string {
