@@ -1,0 +1,321 @@
+package batch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gridmesh/grid/internal/wsframe"
+)
+
+// mergedHeader stands for the header of a merged message: a letter and the number of messages.
+func mergedHeader(dst []byte, n int) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, 'M'), uint32(n))
+}
+
+var testConfig = Config{
+	Limit:        1000,
+	Reserve:      1000,
+	Timeout:      3 * time.Second,
+	MergedHeader: mergedHeader,
+}
+
+// appendMessage is what a sender does.
+func appendMessage(w *Writer, cancel <-chan struct{}, msg []byte) error {
+	if err := w.Begin(cancel); err != nil {
+		return err
+	}
+	w.Commit(append(w.Open(len(msg)), msg...))
+	return nil
+}
+
+// messages reads frames until the connection ends and returns the messages in them.
+func messages(t *testing.T, conn net.Conn, client bool) (all [][]byte) {
+	t.Helper()
+	r := wsframe.NewReader(conn, nil, wsframe.Config{Client: client})
+	for {
+		b, err := r.Next()
+		if err != nil {
+			return all
+		}
+		all = append(all, split(t, bytes.Clone(b))...)
+	}
+}
+
+// split takes a frame apart where it is a merged one.
+func split(t *testing.T, b []byte) (all [][]byte) {
+	t.Helper()
+	if len(b) == 0 || b[0] != 'M' {
+		return [][]byte{b}
+	}
+	n := binary.BigEndian.Uint32(b[1:])
+	b = b[5:]
+	for range n {
+		size, head := int(b[1]), 2
+		switch b[0] {
+		case 0xc5:
+			size, head = int(binary.BigEndian.Uint16(b[1:])), 3
+		case 0xc6:
+			size, head = int(binary.BigEndian.Uint32(b[1:])), 5
+		}
+		all = append(all, b[head:head+size])
+		b = b[head+size:]
+	}
+	if len(b) != 0 {
+		t.Errorf("%d bytes behind the last message", len(b))
+	}
+	return all
+}
+
+// pair returns a writer whose Run is not started, and the reading end of its connection.
+func pair(cfg Config) (*Writer, net.Conn, net.Conn) {
+	here, there := net.Pipe()
+	return New(here, cfg), here, there
+}
+
+func TestMessagesArriveWholeAndInOrder(t *testing.T) {
+	for _, masked := range []bool{false, true} {
+		for _, sizes := range [][]int{
+			{0}, {1}, {255}, {256}, {65535}, {65536}, {200000},
+			{1, 2}, {0, 0, 0}, {255, 256, 1}, {65535, 65536, 1}, {60000, 10000, 60000, 1}, {1 << 20, 1, 1 << 20},
+		} {
+			t.Run(fmt.Sprintf("masked=%v sizes=%v", masked, sizes), func(t *testing.T) {
+				cfg := testConfig
+				cfg.Masked, cfg.Limit = masked, 10<<20
+				w, conn, peer := pair(cfg)
+				var want [][]byte
+				for i, size := range sizes {
+					msg := bytes.Repeat([]byte{byte('a' + i)}, size)
+					want = append(want, msg)
+					if err := appendMessage(w, nil, msg); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.CloseAfterFlush(nil)
+				go func() {
+					if err := w.Run(); err != nil {
+						t.Error(err)
+					}
+					conn.Close()
+				}()
+				got := messages(t, peer, !masked)
+				if len(got) != len(want) {
+					t.Fatalf("%d messages came of %d", len(got), len(want))
+				}
+				for i := range want {
+					if !bytes.Equal(got[i], want[i]) {
+						t.Errorf("message %d of %d bytes came as one of %d", i, len(want[i]), len(got[i]))
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestSharedFramesStaySmallAndLargeMessagesAlone(t *testing.T) {
+	cfg := testConfig
+	cfg.Limit = 10 << 20
+	w, conn, peer := pair(cfg)
+	for range 300 {
+		appendMessage(w, nil, make([]byte, 1000))
+	}
+	appendMessage(w, nil, make([]byte, 1<<20))
+	w.CloseAfterFlush(nil)
+	go func() {
+		w.Run()
+		conn.Close()
+	}()
+	r := wsframe.NewReader(peer, nil, wsframe.Config{Client: true})
+	frames := 0
+	for {
+		b, err := r.Next()
+		if err != nil {
+			break
+		}
+		frames++
+		if len(b) > maxShared+1000 && len(b) != 1<<20 {
+			t.Errorf("a shared frame of %d bytes", len(b))
+		}
+	}
+	if frames < 5 || frames > 7 {
+		t.Errorf("%d frames for 300 kB of small messages and a large one", frames)
+	}
+}
+
+func TestAFullQueueHoldsSendersBackButNotControl(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		go w.Run()
+		synctest.Wait()
+		first := make([]byte, testConfig.Limit)
+		appendMessage(w, nil, first) // taken by Run, which waits for the peer
+		synctest.Wait()
+		appendMessage(w, nil, first)
+
+		var wg sync.WaitGroup
+		cancel := make(chan struct{})
+		var canceled, waited error
+		wg.Go(func() { canceled = appendMessage(w, cancel, first) })
+		wg.Go(func() { waited = appendMessage(w, nil, []byte("waited")) })
+		synctest.Wait()
+		if w.Queued() > 2*testConfig.Limit {
+			t.Errorf("%d bytes are queued over a limit of %d", w.Queued(), testConfig.Limit)
+		}
+		close(cancel)
+		synctest.Wait()
+		if !errors.Is(canceled, ErrCanceled) {
+			t.Errorf("a canceled sender got %v", canceled)
+		}
+
+		var err error
+		control := 0
+		for ; err == nil; control++ {
+			if err = w.BeginNow(); err == nil {
+				w.Commit(append(w.Open(10), make([]byte, 10)...))
+			}
+		}
+		if !errors.Is(err, ErrFull) || control < testConfig.Reserve/20 {
+			t.Errorf("after %d control messages: %v", control, err)
+		}
+
+		var got [][]byte
+		read := make(chan struct{})
+		go func() {
+			got = messages(t, peer, true)
+			close(read)
+		}()
+		wg.Wait()
+		if waited != nil {
+			t.Errorf("a sender that waited got %v", waited)
+		}
+		w.CloseAfterFlush(nil)
+		synctest.Wait()
+		conn.Close()
+		<-read
+		if want := 2 + control - 1 + 1; len(got) != want || string(got[want-1]) != "waited" {
+			t.Errorf("%d messages came, want %d with the one that waited last", len(got), want)
+		}
+	})
+}
+
+func TestCloseReleasesEverybody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		defer peer.Close()
+		ended := make(chan error, 3)
+		go func() { ended <- w.Run() }()
+		synctest.Wait()
+		for range 2 {
+			appendMessage(w, nil, make([]byte, testConfig.Limit))
+			synctest.Wait()
+		}
+		go func() { ended <- appendMessage(w, nil, []byte("x")) }()
+		synctest.Wait()
+		w.Close()
+		conn.Close()
+		var closed, failed int
+		for range 2 {
+			if err := <-ended; errors.Is(err, ErrClosed) {
+				closed++
+			} else if err != nil {
+				failed++
+			}
+		}
+		if closed != 1 || failed != 1 {
+			t.Errorf("%d senders were told, %d runs failed; want 1 and 1", closed, failed)
+		}
+		if err := w.BeginNow(); !errors.Is(err, ErrClosed) {
+			t.Errorf("BeginNow after Close: %v", err)
+		}
+		if err := w.Begin(nil); !errors.Is(err, ErrClosed) {
+			t.Errorf("Begin after Close: %v", err)
+		}
+	})
+}
+
+func TestAWriteThatTakesTooLongFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, peer := pair(testConfig)
+		defer peer.Close()
+		appendMessage(w, nil, []byte("nobody reads this"))
+		start := time.Now()
+		err := w.Run()
+		if took := time.Since(start); err == nil || took > testConfig.Timeout {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+func TestControlFramesGoFirstAndTheLastFrameLast(t *testing.T) {
+	w, conn, peer := pair(testConfig)
+	appendMessage(w, nil, []byte("message"))
+	w.Control([]byte("older"))
+	w.Control([]byte("pong"))
+	w.CloseAfterFlush([]byte("close"))
+	w.Control([]byte("late"))
+	go func() {
+		w.Run()
+		conn.Close()
+	}()
+	var all bytes.Buffer
+	all.ReadFrom(peer)
+	if got, want := all.String(), "pong\x82\x07messageclose"; got != want {
+		t.Errorf("sent %q, want %q", got, want)
+	}
+}
+
+func TestManySendersAtOnce(t *testing.T) {
+	const senders, each = 16, 200
+	w, conn, peer := pair(testConfig)
+	go w.Run()
+	var wg sync.WaitGroup
+	for s := range senders {
+		wg.Go(func() {
+			for i := range each {
+				if err := appendMessage(w, nil, []byte{byte(s), byte(i)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	go func() {
+		wg.Wait()
+		w.CloseAfterFlush(nil)
+	}()
+	next := make([]int, senders)
+	r := wsframe.NewReader(peer, nil, wsframe.Config{Client: true})
+	for total := 0; total < senders*each; {
+		b, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range split(t, b) {
+			if int(m[1]) != next[m[0]] {
+				t.Fatalf("sender %d: message %d came when %d was due", m[0], m[1], next[m[0]])
+			}
+			next[m[0]]++
+			total++
+		}
+	}
+	conn.Close()
+}
+
+func TestAppendingDoesNotAllocate(t *testing.T) {
+	here, there := net.Pipe()
+	defer here.Close()
+	defer there.Close()
+	cfg := testConfig
+	cfg.Limit = 100 << 20
+	w := New(here, cfg)
+	msg := make([]byte, 100)
+	appendMessage(w, nil, make([]byte, 1<<20))
+	if n := testing.AllocsPerRun(1000, func() { appendMessage(w, nil, msg) }); n != 0 {
+		t.Errorf("%v allocations a message", n)
+	}
+}
