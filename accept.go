@@ -128,6 +128,8 @@ func (m *Manager) identify(frames *wsframe.Reader, req *connectReq) (*Connection
 	}
 	c := m.Connection(req.Host)
 	switch {
+	case m.ctx.Err() != nil:
+		return nil, ErrShutdown
 	case c == nil:
 		return nil, errors.New("unknown incoming host")
 	case shouldDial(m.local, req.Host):

@@ -48,6 +48,8 @@ type ConnectionStats struct {
 	IncomingStreams int
 }
 
+var errNilContext = errors.New("grid: nil context")
+
 // shutdownGrace bounds how long closing a connection waits for the peer to take what is queued.
 const shutdownGrace = time.Second
 
@@ -94,8 +96,11 @@ func (c *Connection) Subroute(s string) *Subroute {
 // WaitForConnect returns nil once the connection is up. It fails with the
 // cause of ctx, and with ErrShutdown after the end of the Manager.
 func (c *Connection) WaitForConnect(ctx context.Context) error {
-	if c == nil {
+	switch {
+	case c == nil:
 		return ErrDisconnected
+	case ctx == nil:
+		return errNilContext
 	}
 	for {
 		c.mu.Lock()
@@ -155,10 +160,12 @@ func (c *Connection) StringReverse() string {
 
 // request is Request on a route, which is nil for none.
 func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) (resp []byte, err error) {
-	if c == nil {
+	switch {
+	case c == nil:
 		return nil, ErrDisconnected
-	}
-	if h == handlerInvalid {
+	case ctx == nil:
+		return nil, errNilContext
+	case h == handlerInvalid:
 		return nil, fmt.Errorf("%w: %v", ErrUnknownHandler, h)
 	}
 	if trace := c.startTrace(ctx, h, subroute, len(req)); trace != nil {
@@ -177,8 +184,11 @@ func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, 
 
 // newStream is NewStream on a route, which is nil for none.
 func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte) (st *Stream, err error) {
-	if c == nil {
+	switch {
+	case c == nil:
 		return nil, ErrDisconnected
+	case ctx == nil:
+		return nil, errNilContext
 	}
 	if trace := c.startTrace(ctx, id, subroute, len(payload)); trace != nil {
 		defer func() { trace.end(0, err) }()
@@ -364,10 +374,13 @@ func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context)
 		c.connecting()
 		s, confirm, err := dial(ctx)
 		if err == nil {
-			attempt = 0
 			failures.reset()
+			started := time.Now()
 			err = c.start(s, confirm)
 			c.logLoss(ctx, err)
+			if time.Since(started) > maxBackoff {
+				attempt = 0 // else the connection is cut again and again
+			}
 		} else if ctx.Err() == nil {
 			failures.add(err)
 		}

@@ -92,6 +92,16 @@ type codec[In, Out any] struct {
 	encode func(v Out) ([]byte, error) // takes ownership of v; the bytes go back to the pool once sent
 }
 
+// safely calls f, which may be the application's code, and makes an error of its panic.
+func safely[A, B any](f func(A) (B, error), a A) (b B, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return f(a)
+}
+
 // registerStream registers a handler whose channels carry In and Out. An error
 // of the codec ends the stream with that error for the caller.
 func registerStream[In, Out any](m *Manager, id HandlerID, subroute string, inCap, outCap int, c codec[In, Out],

@@ -106,7 +106,7 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		return nil, err
 	}
 	if ctx == nil {
-		return nil, errors.New("grid: nil context")
+		return nil, errNilContext
 	}
 	m := &Manager{
 		ID:          uuid.New(),

@@ -278,7 +278,7 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, adopt <-chan func(), e
 				m.sendRequest(nil, FlagEOF)
 				return
 			}
-			b, err := encode(v)
+			b, err := safely(encode, v)
 			if err != nil {
 				m.cancel(fmt.Errorf("grid: stream request: %w", err))
 				return

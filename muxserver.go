@@ -169,7 +169,11 @@ func serveStream[In, Out any](m *muxServer, c codec[In, Out], handle func(in <-c
 		p.in = make(chan In)
 	}
 	in, out := p.in, p.out
-	go func() { p.returned <- handle(in, out) }()
+	go func() {
+		result := NewRemoteErrString("handler exited without a result") // by runtime.Goexit
+		defer func() { p.returned <- result }()
+		result = handle(in, out)
+	}()
 	p.run()
 	if m.ctx.Err() != context.DeadlineExceeded { // else the caller ends it by itself, with the better error
 		m.s.sendNow(message{MuxID: m.id, Op: OpDisconnectClientMux}, nil)
@@ -288,7 +292,7 @@ func (p *streamPump[In, Out]) prepare() (credit, ok bool) {
 	if !fetch {
 		return credit, true
 	}
-	head, err := p.codec.decode(b)
+	head, err := safely(p.codec.decode, b)
 	if err != nil {
 		m.fail(fmt.Sprintf("stream request: %v", err))
 		return false, false
@@ -316,7 +320,7 @@ func (p *streamPump[In, Out]) refuseInput() {
 
 // send sends one answer of the handler, for one credit.
 func (p *streamPump[In, Out]) send(v Out) bool {
-	b, err := p.codec.encode(v)
+	b, err := safely(p.codec.encode, v)
 	if err != nil {
 		p.m.fail(fmt.Sprintf("stream response: %v", err))
 		return false
