@@ -1,39 +1,56 @@
-# make demo runs four nodes in one process; make test passes the tests.
-# Both need Go and make only.
+# Needs Go and make. `make help` lists the targets.
 
-TOOLS    := -modfile=internal/tools/go.mod
+GO       ?= go
 FUZZTIME ?= 20s
+BENCH    ?= .
+TOOL      = $(GO) tool -modfile=internal/tools/go.mod
 
-.PHONY: demo test race fuzz bench generate lint ci
+.DEFAULT_GOAL := help
 
-demo:
-	go run ./cmd/gridctl demo
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test:
-	go test ./...
+.PHONY: demo
+demo: ## run four nodes in one process that call each other
+	$(GO) run ./cmd/gridctl demo
 
-race:
-	go test -race ./...
+.PHONY: test
+test: ## run the tests
+	$(GO) test ./...
 
-bench:
-	go test -run '^$$' -bench . .
+.PHONY: race
+race: ## run the tests under the race detector (needs a C compiler on Linux)
+	$(GO) test -race ./...
 
-# Each fuzz target runs for FUZZTIME.
-fuzz:
-	@set -e; for pkg in $$(go list ./...); do \
-		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "fuzz $$pkg $$target"; \
-			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 50x $$pkg; \
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME each
+	@set -e; found=; \
+	for pkg in $$($(GO) list ./...); do \
+		listed=$$($(GO) test -list '^Fuzz' $$pkg); \
+		for target in $$(printf '%s\n' "$$listed" | grep '^Fuzz' || true); do \
+			found=yes; \
+			echo "--- $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
-	done
+	done; \
+	test -n "$$found" || { echo "no fuzz target found"; exit 1; }
 
-generate:
-	go generate ./...
+.PHONY: bench
+bench: ## run the benchmarks whose names match BENCH
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
-lint:
-	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
-	go vet ./...
-	go tool $(TOOLS) staticcheck ./...
+.PHONY: generate
+generate: ## write the generated files again
+	$(GO) generate ./...
 
-ci:
-	bash .ci/run
+.PHONY: lint
+lint: ## check format, vet and staticcheck
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && test -z "$$unformatted" || \
+		{ echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+.PHONY: ci
+ci: ## run all checks that a change has to pass
+	.ci/run

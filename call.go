@@ -170,14 +170,3 @@ func (t *callTable) sweep(now time.Time) (overdue []uint64) {
 	}
 	return overdue
 }
-
-// len returns the number of waiting calls.
-func (t *callTable) len() (n int) {
-	for i := range t.shards {
-		sh := &t.shards[i]
-		sh.mu.Lock()
-		n += len(sh.calls)
-		sh.mu.Unlock()
-	}
-	return n
-}

@@ -8,9 +8,6 @@ import (
 
 //go:generate go tool -modfile=internal/tools/go.mod msgp -unexported -tests=false -io=false -file=handshake.go -o=handshake_gen.go
 
-//msgp:newtime
-//msgp:limit arrays:16 maps:64
-
 // connectReq is the payload of OpConnect. Time and Token are expected by later
 // originals. Grid is this project's own: a set of features, 0 for the original.
 type connectReq struct {

@@ -8,12 +8,6 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// Size limits for msgp deserialization
-const (
-	z9ade6394limitArrays = 16
-	z9ade6394limitMaps   = 64
-)
-
 // MarshalMsg implements msgp.Marshaler
 func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
@@ -47,7 +41,7 @@ func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 		if (zb0001Mask & 0x4) == 0 { // if not omitted
 			// string "Time"
 			o = append(o, 0xa4, 0x54, 0x69, 0x6d, 0x65)
-			o = msgp.AppendTimeExt(o, z.Time)
+			o = msgp.AppendTime(o, z.Time)
 		}
 		if (zb0001Mask & 0x8) == 0 { // if not omitted
 			// string "Token"
@@ -71,10 +65,6 @@ func (z *connectReq) UnmarshalMsg(bts []byte) (o []byte, err error) {
 	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
 	if err != nil {
 		err = msgp.WrapError(err)
-		return
-	}
-	if zb0001 > z9ade6394limitMaps {
-		err = msgp.ErrLimitExceeded
 		return
 	}
 	for zb0001 > 0 {
@@ -177,10 +167,6 @@ func (z *connectResp) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		err = msgp.WrapError(err)
 		return
 	}
-	if zb0001 > z9ade6394limitMaps {
-		err = msgp.ErrLimitExceeded
-		return
-	}
 	for zb0001 > 0 {
 		zb0001--
 		field, bts, err = msgp.ReadMapKeyZC(bts)
@@ -251,10 +237,6 @@ func (z *muxConnectError) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		err = msgp.WrapError(err)
 		return
 	}
-	if zb0001 > z9ade6394limitMaps {
-		err = msgp.ErrLimitExceeded
-		return
-	}
 	for zb0001 > 0 {
 		zb0001--
 		field, bts, err = msgp.ReadMapKeyZC(bts)
@@ -303,7 +285,7 @@ func (z pingMsg) MarshalMsg(b []byte) (o []byte, err error) {
 	if (zb0001Mask & 0x1) == 0 { // if not omitted
 		// string "t"
 		o = append(o, 0xa1, 0x74)
-		o = msgp.AppendTimeExt(o, z.T)
+		o = msgp.AppendTime(o, z.T)
 	}
 	return
 }
@@ -316,10 +298,6 @@ func (z *pingMsg) UnmarshalMsg(bts []byte) (o []byte, err error) {
 	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
 	if err != nil {
 		err = msgp.WrapError(err)
-		return
-	}
-	if zb0001 > z9ade6394limitMaps {
-		err = msgp.ErrLimitExceeded
 		return
 	}
 	for zb0001 > 0 {
@@ -383,7 +361,7 @@ func (z *pongMsg) MarshalMsg(b []byte) (o []byte, err error) {
 		if (zb0001Mask & 0x4) == 0 { // if not omitted
 			// string "t"
 			o = append(o, 0xa1, 0x74)
-			o = msgp.AppendTimeExt(o, z.T)
+			o = msgp.AppendTime(o, z.T)
 		}
 	}
 	return
@@ -397,10 +375,6 @@ func (z *pongMsg) UnmarshalMsg(bts []byte) (o []byte, err error) {
 	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
 	if err != nil {
 		err = msgp.WrapError(err)
-		return
-	}
-	if zb0001 > z9ade6394limitMaps {
-		err = msgp.ErrLimitExceeded
 		return
 	}
 	for zb0001 > 0 {

@@ -1,0 +1,92 @@
+// Package grid connects the nodes of a cluster: each two of them share one
+// WebSocket connection, over which they send each other single requests and
+// open streams, any number at the same time and in both directions.
+//
+// A node is a [Manager]. It knows the names of all nodes, which are their base
+// URLs, and takes connections at [RoutePath] of an HTTP server. Connections are
+// made, and made again after a loss, in the background.
+//
+//	m, err := grid.NewManager(ctx, grid.ManagerOptions{
+//		Local:       "http://10.0.0.1:9000",
+//		Hosts:       []string{"http://10.0.0.1:9000", "http://10.0.0.2:9000"},
+//		AuthRequest: checkToken, // func(*http.Request) error
+//		AddAuth:     token,      // func(audience string) string
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	err = m.RegisterSingleHandler(grid.HandlerUserFirst, func(payload []byte) ([]byte, *grid.RemoteErr) {
+//		return append([]byte("hello, "), payload...), nil
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	http.Handle(grid.RoutePath, m.Handler())
+//
+// Every other node can now call the handler, and this node theirs:
+//
+//	conn := m.Connection("http://10.0.0.2:9000")
+//	if err := conn.WaitForConnect(ctx); err != nil {
+//		return err
+//	}
+//	answer, err := conn.Request(ctx, grid.HandlerUserFirst, []byte("world"))
+//
+// # Requests and streams
+//
+// [Connection.Request] sends one message and returns one answer or one error.
+// [Connection.NewStream] opens a [Stream]: a handler that sends any number of
+// messages, and takes messages where it is registered with an InCapacity. Both
+// ends of a stream register the handler, because its capacities are part of
+// what the two agree on. A slow consumer slows its own stream and no other.
+//
+// [SingleHandler] and [StreamTypeHandler] do the same with values in place of
+// bytes, for types with the methods that the msgp tool generates. [Bytes],
+// [MSS], [URLValues], [JSON], [Array] and [NoPayload] have them already.
+//
+// A handler is found by its [HandlerID] and, where it was registered with one,
+// by its subroute: see [Connection.Subroute].
+//
+// # Errors
+//
+// What a handler returns as error arrives as [RemoteErr], by text.
+// [ErrDisconnected] says that the handler may or may not have run. When a
+// context ends, its cause is returned. errors.Is works for all of them.
+//
+// # Buffers
+//
+// Who is given a buffer owns it, and may give it back to the pool with
+// [PutByteBuffer] when nobody uses it any more. What a handler returns or sends
+// is no longer its own. The payload of a request, and the one that opens a
+// stream, stay the caller's.
+//
+// # One request, from file to file
+//
+// On the calling node:
+//
+//   - [Connection.Request] in connection.go finds the session, which is the live
+//     socket of the connection.
+//   - session.request in call.go takes a pooled call, gives it a number, and
+//     puts it into the session's callTable.
+//   - session.send in session.go encodes the message (msg.go) straight into the
+//     batch of the batch.Writer in internal/batch. Its Run writes everything
+//     that has come together as one WebSocket frame.
+//
+// On the other node:
+//
+//   - session.readLoop takes the frame from the wsframe.Reader in
+//     internal/wsframe. session.receive parses each message in it, and
+//     session.dispatch hands it on by its operation.
+//   - session.handleRequest in request.go finds the handler in the registry of
+//     handlers.go and starts it on a goroutine of its own.
+//   - incoming.serve in the same file runs the handler and sends its answer
+//     through that node's batch.Writer.
+//
+// Back on the calling node, dispatch takes the call out of the callTable and
+// completes it, and Request returns. Whoever takes a call out of the table, be
+// it dispatch, a caller whose context has ended, or the end of the session, is
+// the only one to complete it.
+//
+// Streams go the same way, with muxclient.go and muxserver.go in place of
+// call.go and request.go. Sessions come from dial.go on the node that dials,
+// and from accept.go on the other.
+package grid
