@@ -3,8 +3,8 @@
 //
 // A sender appends its message to a shared buffer under a short lock; one
 // flusher takes the whole buffer and writes it. Before it takes the buffer the
-// flusher yields once, so that everybody who is ready to send gets in: that is
-// where nearly all of the throughput comes from. Messages that share a frame
+// flusher yields until it no longer grows, so that everybody who is ready to
+// send gets in: that is where nearly all of the throughput comes from. Messages that share a frame
 // are laid out with a length in front of each, and room is left before the
 // first one for the frame's headers, so a frame is sent from where it was built.
 //
@@ -41,6 +41,8 @@ const (
 	mergedRoom = 18
 	// firstBuffer is what an idle writer starts with.
 	firstBuffer = 4 << 10
+	// maxYields bounds how often the flusher yields for one batch.
+	maxYields = 8
 	// writeChunk is what one write deadline covers.
 	writeChunk = 1 << 20
 )
@@ -239,7 +241,7 @@ func (w *Writer) close(drain bool, last []byte) {
 func (w *Writer) Run() error {
 	var spare []frame // of the last flush, to be filled again
 	for w.sleep() {
-		runtime.Gosched() // let everybody who is ready to send get into this batch
+		w.gather()
 		control, q := w.take(spare)
 		err := w.flush(control, q)
 		bytepool.Put(q.buf)
@@ -250,6 +252,19 @@ func (w *Writer) Run() error {
 		}
 	}
 	return w.end()
+}
+
+// gather lets everybody who is ready to send get into the batch: it yields until the queue no longer grows.
+func (w *Writer) gather() {
+	queued := 0
+	for range maxYields {
+		runtime.Gosched()
+		n := w.Queued()
+		if n == queued || n >= maxShared {
+			return
+		}
+		queued = n
+	}
 }
 
 // end writes the last frame where the queue was to be flushed, and drops the queue where not.
