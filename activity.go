@@ -44,5 +44,6 @@ func (a *activity) wait(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+	signal(a.idle) // for whoever else waits
 	return nil
 }

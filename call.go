@@ -22,9 +22,14 @@ type call struct {
 	expires  time.Time // when the default deadline passes; zero where the caller's context has one
 }
 
-var callPool = sync.Pool{New: func() any {
+// newCall returns a call from the session's pool. Pools are not shared between
+// sessions, as channels cannot be between testing/synctest bubbles.
+func (s *session) newCall() *call {
+	if c, ok := s.callPool.Get().(*call); ok {
+		return c
+	}
 	return &call{answered: make(chan struct{}, 1)}
-}}
+}
 
 // complete hands the outcome to the waiting caller. Only who took the call out of the table may do so.
 func (c *call) complete(payload []byte, err error) {
@@ -33,26 +38,26 @@ func (c *call) complete(payload []byte, err error) {
 }
 
 // outcome waits for complete and gives the call back.
-func (c *call) outcome() ([]byte, error) {
+func (s *session) outcome(c *call) ([]byte, error) {
 	<-c.answered
-	return c.release()
+	return s.release(c)
 }
 
 // release gives the call back and returns what it was completed with.
-func (c *call) release() ([]byte, error) {
+func (s *session) release(c *call) ([]byte, error) {
 	payload, err := c.payload, c.err
 	c.payload, c.err = nil, nil
-	callPool.Put(c)
+	s.callPool.Put(c)
 	return payload, err
 }
 
 // request sends one request and waits for its answer. route is nil where there is no subroute.
 func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payload []byte) ([]byte, error) {
-	c := callPool.Get().(*call)
+	c := s.newCall()
 	c.expires = time.Time{}
 	deadline, err := s.deadlineMS(ctx)
 	if err != nil {
-		callPool.Put(c)
+		s.callPool.Put(c)
 		return nil, err
 	}
 	if deadline == 0 {
@@ -61,7 +66,7 @@ func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payl
 	}
 	id := s.nextMuxID()
 	if !s.calls.put(id, c) {
-		callPool.Put(c)
+		s.callPool.Put(c)
 		return nil, ErrDisconnected
 	}
 	err = s.send(ctx.Done(), message{
@@ -75,19 +80,19 @@ func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payl
 	}, nil)
 	if err != nil {
 		if s.calls.take(id) == nil {
-			return c.outcome()
+			return s.outcome(c)
 		}
-		c.release()
+		s.release(c)
 		return nil, sendError(ctx, err)
 	}
 	select {
 	case <-c.answered:
-		return c.release()
+		return s.release(c)
 	case <-ctx.Done():
 		if s.calls.take(id) == nil {
-			return c.outcome() // the answer is on its way
+			return s.outcome(c) // the answer is on its way
 		}
-		c.release()
+		s.release(c)
 		s.sendNow(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
 		return nil, context.Cause(ctx)
 	}

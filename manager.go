@@ -91,11 +91,11 @@ type Manager struct {
 
 	ctx     context.Context // ends with the Manager
 	cancel  context.CancelFunc
-	unwatch func() bool    // stops watching ctx
 	workers sync.WaitGroup // dialers and accepted sessions
 
-	mu      sync.Mutex // Protects following.
-	closing bool       // no more workers are started
+	mu      sync.Mutex  // Protects following.
+	closing bool        // no more workers are started
+	unwatch func() bool // stops watching ctx
 }
 
 // NewManager starts a node. It connects to every other host at once, or when
@@ -145,7 +145,9 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 			m.workers.Go(func() { m.dialWhenAllowed(c, o.BlockConnect) })
 		}
 	}
+	m.mu.Lock()
 	m.unwatch = context.AfterFunc(m.ctx, func() { m.Close() })
+	m.mu.Unlock()
 	return m, nil
 }
 
@@ -265,13 +267,14 @@ func (m *Manager) Close() error {
 func (m *Manager) close(ctx context.Context) {
 	m.mu.Lock()
 	m.closing = true
+	unwatch := m.unwatch
 	m.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, c := range m.connections {
 		wg.Go(func() { c.shutdown(ctx) })
 	}
 	wg.Wait()
-	m.unwatch()
+	unwatch()
 	m.cancel()
 	m.workers.Wait()
 }

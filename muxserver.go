@@ -128,7 +128,7 @@ func (m *muxServer) take(msg *message) string {
 
 // fail ends the stream with an error for the caller.
 func (m *muxServer) fail(text string) {
-	m.s.sendNow(message{MuxID: m.id, Op: OpMuxServerMsg, Flags: FlagEOF | FlagPayloadIsErr, Payload: []byte(text)}, &m.sent)
+	m.s.sendNow(message{MuxID: m.id, Op: OpMuxServerMsg, Flags: FlagEOF | FlagPayloadIsErr, Payload: m.s.errorText(text)}, &m.sent)
 	m.cancel(NewRemoteErrString(text))
 }
 
@@ -170,7 +170,7 @@ func serveStream[In, Out any](m *muxServer, c codec[In, Out], handle func(in <-c
 	}
 	in, out := p.in, p.out
 	go func() {
-		result := NewRemoteErrString("handler exited without a result") // by runtime.Goexit
+		result := &errExited // by runtime.Goexit
 		defer func() { p.returned <- result }()
 		result = handle(in, out)
 	}()
@@ -335,7 +335,7 @@ func (p *streamPump[In, Out]) finish() {
 	last := message{Flags: FlagEOF}
 	if p.result != nil {
 		last.Flags |= FlagPayloadIsErr
-		last.Payload = []byte(*p.result)
+		last.Payload = p.m.s.errorText(string(*p.result))
 	}
 	p.transmit(last)
 }

@@ -42,7 +42,7 @@ func (s *session) handleRequest(m *message) {
 		return
 	}
 	if !s.conn.active.enter() {
-		s.sendNow(errorResponse(m.MuxID, m.Seq, &errShutdown), nil)
+		s.sendNow(s.errorResponse(m.MuxID, m.Seq, &errShutdown), nil)
 		return
 	}
 	in := newIncoming()
@@ -65,17 +65,26 @@ var errShutdown = ErrShutdown
 
 // serve runs the handler and sends its answer.
 func (in *incoming) serve() {
+	out, failure := []byte(nil), &errExited
+	defer func() { in.respond(out, failure) }() // also after runtime.Goexit
+	out, failure = in.call()
+}
+
+// errExited is the error of a handler that ended its goroutine.
+var errExited = RemoteErr("handler exited without a result")
+
+// respond sends the answer, unless nobody waits for it any more.
+func (in *incoming) respond(out []byte, failure *RemoteErr) {
 	s := in.s
-	out, failure := in.call()
 	if in.deadline.IsZero() || time.Now().Before(in.deadline) {
 		answer := message{MuxID: in.id, Seq: in.seq, Op: OpResponse, Flags: FlagEOF, Payload: out}
 		if failure != nil {
-			answer = errorResponse(in.id, in.seq, failure)
+			answer = s.errorResponse(in.id, in.seq, failure)
 		}
 		// Only the end of the session ends the wait for room: the number of
 		// requests that can wait here is bounded by what the caller has open.
 		if err := s.send(nil, answer, nil); err != nil && failure == nil {
-			s.sendNow(errorResponse(in.id, in.seq, NewRemoteErr(err)), nil)
+			s.sendNow(s.errorResponse(in.id, in.seq, NewRemoteErr(err)), nil)
 		}
 	}
 	PutByteBuffer(out)
@@ -101,13 +110,13 @@ func (in *incoming) call() (out []byte, err *RemoteErr) {
 }
 
 // errorResponse is the answer of a handler that failed.
-func errorResponse(id uint64, seq uint32, err *RemoteErr) message {
+func (s *session) errorResponse(id uint64, seq uint32, err *RemoteErr) message {
 	return message{
 		MuxID:   id,
 		Seq:     seq,
 		Op:      OpResponse,
 		Flags:   FlagEOF | FlagPayloadIsErr,
-		Payload: []byte(*err),
+		Payload: s.errorText(string(*err)),
 	}
 }
 

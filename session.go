@@ -56,18 +56,20 @@ type session struct {
 	checksum Flags // FlagCRCxxh3, or 0 under TLS
 	peerID   [16]byte
 
-	calls   callTable
-	clients muxTable[*muxClient] // streams opened here
-	servers muxTable[*muxServer] // streams opened by the peer
-	running runningCalls         // requests of the peer whose handlers have a context
+	calls    callTable
+	callPool sync.Pool
+	clients  muxTable[*muxClient] // streams opened here
+	servers  muxTable[*muxServer] // streams opened by the peer
+	running  runningCalls         // requests of the peer whose handlers have a context
 
 	lastPong atomic.Int64 // Unix time in nanoseconds
 	rtt      atomic.Int64 // nanoseconds
 
-	failOnce sync.Once
-	reason   error         // why it ended; set before failed is closed
-	failed   chan struct{} // closed by fail: the session is ending
-	finished chan struct{} // closed when all its goroutines and entries are gone
+	reasonOnce sync.Once
+	failOnce   sync.Once
+	reason     error         // why it ended; set before failed is closed
+	failed     chan struct{} // closed by fail: the session is ending
+	finished   chan struct{} // closed when all its goroutines and entries are gone
 }
 
 // newSession prepares a session over a socket whose handshake is done. Nothing runs until run is called.
@@ -90,6 +92,7 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 		Masked:       dialed,
 		Limit:        queueLimit,
 		Reserve:      queueReserve,
+		MaxShared:    c.limits.MaxMessageSize,
 		Timeout:      writeTimeout,
 		MergedHeader: appendMergedHeader,
 		OnWrite:      c.onWrite(),
@@ -136,11 +139,16 @@ func (s *session) discard(reason error) {
 
 // fail ends the session; the first reason counts. It may be called by anybody and waits for nothing.
 func (s *session) fail(reason error) {
+	s.blame(reason)
 	s.failOnce.Do(func() {
-		s.reason = reason
 		close(s.failed)
 		closeSocket(s.socket)
 	})
+}
+
+// blame notes why the session ends. The first reason counts.
+func (s *session) blame(reason error) {
+	s.reasonOnce.Do(func() { s.reason = reason })
 }
 
 // closeSocket closes a connection without the farewell of TLS, which could wait for the peer.
@@ -353,6 +361,7 @@ func (s *session) farewell(err error) error {
 	default:
 		return err
 	}
+	s.blame(err)
 	s.out.CloseAfterFlush(s.closeFrame(code))
 	patience := time.NewTimer(writeTimeout)
 	defer patience.Stop()
@@ -505,6 +514,11 @@ func (s *session) connectError(m *message) {
 	if mux, ok := s.clients.get(m.MuxID); ok {
 		mux.cancel(refusal(s.conn.Remote, refused.Error))
 	}
+}
+
+// errorText is the text of an error as it is sent: cut where it is longer than a message may be.
+func (s *session) errorText(text string) []byte {
+	return []byte(text[:min(len(text), s.conn.limits.MaxMessageSize-maxOverhead)])
 }
 
 // refuse answers a request or a stream that is not taken.

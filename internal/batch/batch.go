@@ -62,8 +62,10 @@ type Config struct {
 	Masked bool
 	// Limit is the number of queued bytes from which Begin waits.
 	Limit int
-	// Reserve is the number of bytes that BeginNow may queue beyond Limit.
+	// Reserve is the number of bytes that BeginNow may queue, whatever else is queued.
 	Reserve int
+	// MaxShared bounds a frame that holds several messages, in bytes: 64 KiB at most, and by default.
+	MaxShared int
 	// Timeout bounds each write of at most 1 MiB.
 	Timeout time.Duration
 	// MergedHeader appends what stands in front of n messages that share a frame, 18 bytes at most.
@@ -84,6 +86,7 @@ type Writer struct {
 	mu sync.Mutex // Protects following.
 	queue
 	asleep  bool          // Run waits for wake
+	urgent  bool          // the message that is being appended is from BeginNow
 	closed  bool          // nothing more is taken
 	drain   bool          // Run writes what is queued, then ends
 	room    chan struct{} // closed when the queue is taken; nil while nobody waits
@@ -95,8 +98,9 @@ type Writer struct {
 
 // queue is what has been appended since the last flush.
 type queue struct {
-	buf    []byte
-	frames []frame
+	buf      []byte
+	frames   []frame
+	reserved int // bytes of messages from BeginNow
 }
 
 // frame is a run of messages in a queue's buffer, each with its length in front.
@@ -109,6 +113,9 @@ type frame struct {
 
 // New returns a writer to conn. It sends nothing until Run is called.
 func New(conn net.Conn, cfg Config) *Writer {
+	if cfg.MaxShared <= 0 || cfg.MaxShared > maxShared {
+		cfg.MaxShared = maxShared
+	}
 	return &Writer{
 		conn: conn,
 		cfg:  cfg,
@@ -150,10 +157,11 @@ func (w *Writer) BeginNow() error {
 	case w.closed:
 		w.mu.Unlock()
 		return ErrClosed
-	case len(w.buf) >= w.cfg.Limit+w.cfg.Reserve:
+	case w.reserved >= w.cfg.Reserve:
 		w.mu.Unlock()
 		return ErrFull
 	}
+	w.urgent = true
 	return nil
 }
 
@@ -162,21 +170,26 @@ func (w *Writer) BeginNow() error {
 func (w *Writer) Open(size int) []byte {
 	need := headroom + binHeaderSize(size) + size
 	w.grow(need)
-	if len(w.frames) == 0 || w.frames[len(w.frames)-1].full(size) {
+	if len(w.frames) == 0 || !w.fits(size) {
 		w.buf = w.buf[:len(w.buf)+headroom]
-		w.frames = append(w.frames, frame{start: len(w.buf), body: len(w.buf) + binHeaderSize(size)})
+		w.frames = append(w.frames, frame{start: len(w.buf), body: len(w.buf) + binHeaderSize(size), end: len(w.buf)})
 	}
 	w.buf = appendBinHeader(w.buf, size)
 	return w.buf
 }
 
-// full reports whether a message of size bytes has to start another frame.
-func (f *frame) full(size int) bool {
-	return f.end-f.start+size > maxShared
+// fits reports whether the last frame has room for one more message of size bytes.
+func (w *Writer) fits(size int) bool {
+	f := &w.frames[len(w.frames)-1]
+	return mergedRoom+f.end-f.start+binHeaderSize(size)+size <= w.cfg.MaxShared
 }
 
 // Commit takes the buffer of Open with the message appended, and unlocks the queue.
 func (w *Writer) Commit(buf []byte) {
+	if w.urgent {
+		w.reserved += len(buf) - w.frames[len(w.frames)-1].end
+		w.urgent = false
+	}
 	w.buf = buf
 	f := &w.frames[len(w.frames)-1]
 	f.n++
@@ -186,6 +199,7 @@ func (w *Writer) Commit(buf []byte) {
 
 // Abort unlocks the queue without a message, in place of Open and Commit.
 func (w *Writer) Abort() {
+	w.urgent = false
 	w.mu.Unlock()
 }
 
