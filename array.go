@@ -1,150 +1,205 @@
 package grid
 
 import (
-	"sync"
+	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/tinylib/msgp/msgp"
 )
 
-// ArrayOf makes Arrays of one element type and keeps elements for reuse.
+var (
+	errArrayWithoutPool = errors.New("grid: an Array must come from an ArrayOf to be read")
+	errEmptyElement     = errors.New("grid: an Array's element has no bytes")
+)
+
+// ArrayOf makes Array payloads of one element type and keeps the elements they read for reuse.
+// It may be used by several goroutines at once.
 type ArrayOf[T RoundTripper] struct {
-	newElement func() T
-	elements   sync.Pool
-	arrays     sync.Pool
+	elems pool[T]
 }
 
-// NewArrayOf returns a maker of arrays. newFn returns a new element.
+// NewArrayOf returns an ArrayOf that makes its elements with newFn.
 func NewArrayOf[T RoundTripper](newFn func() T) *ArrayOf[T] {
-	return &ArrayOf[T]{newElement: newFn}
+	return &ArrayOf[T]{elems: pool[T]{newFn: newFn}}
 }
 
-// New returns an empty array.
+// New returns an Array without a value.
 func (p *ArrayOf[T]) New() *Array[T] {
-	if a, ok := p.arrays.Get().(*Array[T]); ok {
-		return a
-	}
-	return &Array[T]{p: p, val: []T{}}
+	return &Array[T]{from: p}
 }
 
-// NewWith returns an array that uses val itself. Recycle keeps its elements for reuse.
+// NewWith returns an Array of the elements val. Slice and elements stay the caller's: Recycle lets go of them.
 func (p *ArrayOf[T]) NewWith(val []T) *Array[T] {
-	return &Array[T]{p: p, val: val}
+	return &Array[T]{from: p, val: val}
 }
 
-func (p *ArrayOf[T]) element() T {
-	if v, ok := p.elements.Get().(T); ok {
-		return v
-	}
-	return p.newElement()
-}
-
-func (p *ArrayOf[T]) putElement(v T) {
-	var zero T
-	if v == zero {
-		return
-	}
-	if r, ok := any(v).(Recycler); ok {
-		r.Recycle()
-	}
-	p.elements.Put(v)
-}
-
-// Array is a sequence of msgp values. A nil slice stays nil over the wire.
+// Array is a slice of payloads as one payload. Nil and empty are different on the wire.
+// Each element must take at least a byte there, which rules out NoPayload.
+// The methods of a nil *Array are safe. An Array must not be used by several goroutines at once while one changes it.
 type Array[T RoundTripper] struct {
-	p   *ArrayOf[T]
-	val []T
+	from *ArrayOf[T]
+	val  []T
+	read int  // the first elements of val, made by UnmarshalMsg, are from's
+	own  bool // the memory of val is the Array's
+	kept []T  // memory for the next val; of length 0
 }
 
-// Value returns the elements themselves, not a copy.
-func (j *Array[T]) Value() []T {
-	if j == nil {
+// Value returns the elements. Those that were received, and the slice, are valid until Recycle.
+func (a *Array[T]) Value() []T {
+	if a == nil {
 		return nil
 	}
-	return j.val
+	return slices.Clip(a.val)
 }
 
-// Set makes val the elements.
-func (j *Array[T]) Set(val []T) { j.val = val }
-
-// Append adds elements, and returns the array.
-func (j *Array[T]) Append(v ...T) *Array[T] {
-	j.val = append(j.val, v...)
-	return j
+// Append appends v, whose elements stay the caller's, and returns a. On a nil *Array it does nothing.
+func (a *Array[T]) Append(v ...T) *Array[T] {
+	if a == nil || len(v) == 0 {
+		return a
+	}
+	switch {
+	case a.val == nil:
+		a.val, a.own, a.kept = append(a.kept, v...), true, nil
+	case a.own:
+		a.val = append(a.val, v...)
+	default:
+		a.val, a.own = append(slices.Clip(a.val), v...), true
+	}
+	return a
 }
 
-// Recycle keeps the elements and the array for reuse. Neither may be used afterwards.
-func (j *Array[T]) Recycle() {
-	if j == nil || j.p == nil {
+// Set makes val the elements. Slice and elements stay the caller's: Recycle lets go of them. On a nil *Array it does nothing.
+func (a *Array[T]) Set(val []T) {
+	if a == nil {
 		return
 	}
-	j.drop()
-	if j.val == nil {
-		j.val = []T{}
-	}
-	j.p.arrays.Put(j)
+	// The former elements are not given back: val may hold some of them.
+	a.val, a.read, a.own = val, 0, false
 }
 
-// drop empties the array and keeps its elements for reuse.
-func (j *Array[T]) drop() {
-	for _, v := range j.val {
-		j.p.putElement(v)
-	}
-	clear(j.val)
-	j.val = j.val[:0]
-}
-
-// MarshalMsg appends the elements.
-func (j *Array[T]) MarshalMsg(b []byte) (o []byte, err error) {
-	if j == nil || j.val == nil {
+// MarshalMsg appends the elements to b, or nil if the slice is nil.
+func (a *Array[T]) MarshalMsg(b []byte) ([]byte, error) {
+	if a == nil || a.val == nil {
 		return msgp.AppendNil(b), nil
 	}
-	o = msgp.AppendArrayHeader(b, uint32(len(j.val)))
-	for i, v := range j.val {
-		if o, err = v.MarshalMsg(o); err != nil {
-			return b, msgp.WrapError(err, "Array", i)
+	b = msgp.AppendArrayHeader(b, uint32(len(a.val)))
+	for i, v := range a.val {
+		v, err := a.present(v)
+		if err != nil {
+			return b, fmt.Errorf("element %d: %w", i, err)
+		}
+		before := len(b)
+		if b, err = v.MarshalMsg(b); err != nil {
+			return b, fmt.Errorf("element %d: %w", i, err)
+		}
+		if len(b) == before {
+			return b, fmt.Errorf("element %d: %w", i, errEmptyElement)
 		}
 	}
-	return o, nil
+	return b, nil
 }
 
-// UnmarshalMsg reads elements or nil. The elements there were are kept for reuse.
-func (j *Array[T]) UnmarshalMsg(bytes []byte) ([]byte, error) {
-	j.drop()
-	if msgp.IsNil(bytes) {
-		j.val = nil
-		return bytes[1:], nil
+// UnmarshalMsg replaces the elements with those at the start of b and returns the bytes after them.
+// It never writes into elements that were Set or appended. After an error there are no elements.
+func (a *Array[T]) UnmarshalMsg(b []byte) ([]byte, error) {
+	if a == nil {
+		return b, errNilReceiver
 	}
-	n, o, err := msgp.ReadArrayHeaderBytes(bytes)
+	a.Recycle()
+	if msgp.IsNil(b) {
+		return b[1:], nil
+	}
+	n, b, err := msgp.ReadArrayHeaderBytes(b)
 	if err != nil {
-		return bytes, msgp.WrapError(err, "Array")
+		return b, err
 	}
-	if uint64(n) > uint64(len(o)) {
-		return bytes, msgp.WrapError(msgp.ErrShortBytes, "Array") // an element has a byte at least
+	if uint64(n) > uint64(len(b)) {
+		return b, msgp.ErrShortBytes
 	}
-	if j.val == nil {
-		j.val = []T{}
+	if n > 0 && a.from == nil {
+		return b, errArrayWithoutPool
 	}
+	if a.val = a.kept; a.val == nil {
+		a.val = make([]T, 0, min(n, maxSizeHint))
+	}
+	a.own, a.kept = true, nil
 	for i := range n {
-		v := j.p.element()
-		if o, err = v.UnmarshalMsg(o); err != nil {
-			j.drop()
-			return bytes, msgp.WrapError(err, "Array", i)
+		if b, err = a.readElement(b); err != nil {
+			a.Recycle()
+			return b, fmt.Errorf("element %d: %w", i, err)
 		}
-		j.val = append(j.val, v)
 	}
-	return o, nil
+	return b, nil
 }
 
-// Msgsize returns an upper bound of the encoded size in bytes.
-func (j *Array[T]) Msgsize() int {
-	if j == nil || j.val == nil {
+func (a *Array[T]) readElement(b []byte) ([]byte, error) {
+	var zero T
+	v := a.from.elems.get()
+	if v == zero && nilable[T]() {
+		return b, errNoValue
+	}
+	a.val = append(a.val, v)
+	a.read = len(a.val)
+	rest, err := v.UnmarshalMsg(b)
+	if err == nil && len(rest) == len(b) {
+		err = errEmptyElement
+	}
+	return rest, err
+}
+
+// Msgsize returns an upper bound of the encoded size in bytes, where that of the elements is one.
+func (a *Array[T]) Msgsize() int {
+	if a == nil || a.val == nil {
 		return msgp.NilSize
 	}
-	s := msgp.ArrayHeaderSize
-	for _, v := range j.val {
-		s += v.Msgsize()
+	n := msgp.ArrayHeaderSize
+	for _, v := range a.val {
+		if v, err := a.present(v); err == nil {
+			n += v.Msgsize()
+		}
 	}
-	return s
+	return n
 }
 
-func (j *Array[T]) marshalsNil() {}
+// present returns v, or what stands for a nil v.
+func (a *Array[T]) present(v T) (T, error) {
+	if a.from != nil {
+		return a.from.elems.present(v)
+	}
+	var zero T
+	if v == zero && nilable[T]() {
+		return v, errNoValue
+	}
+	return v, nil
+}
+
+// Recycle gives received elements back to the ArrayOf. a has no elements afterwards.
+func (a *Array[T]) Recycle() {
+	if a == nil || a.val == nil {
+		return
+	}
+	for _, v := range a.val[:a.read] {
+		a.from.elems.put(v)
+	}
+	if a.own && len(a.val) <= maxKeptLen {
+		clear(a.val)
+		a.kept = a.val[:0]
+	}
+	a.val, a.read, a.own = nil, 0, false
+}
+
+func (a *Array[T]) self() any { return a }
+
+func (a *Array[T]) refill() bool {
+	return a.from != nil
+}
+
+func (a *Array[T]) shares(other any) bool {
+	for _, v := range a.val[:a.read] {
+		if s, ok := any(v).(sharer); ok && s.shares(other) {
+			return true
+		}
+	}
+	return false
+}

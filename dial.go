@@ -102,6 +102,7 @@ func clientTLS(config *tls.Config, hostname string) *tls.Config {
 	if config.ServerName == "" {
 		config.ServerName = hostname
 	}
+	config.NextProtos = []string{"http/1.1"} // a WebSocket cannot be opened over HTTP/2 here
 	if config.MinVersion == 0 {
 		config.MinVersion = tls.VersionTLS12
 	}

@@ -13,14 +13,13 @@ import (
 	"github.com/gridmesh/grid"
 )
 
-// One node of two: start it with the name of either as its argument.
+// One node of two: start it with localhost:9001 or localhost:9002 as its argument.
 func Example() {
-	hosts := []string{"http://localhost:9001", "http://localhost:9002"}
-	local := os.Args[1]
+	addr := os.Args[1]
 	ready := make(chan struct{})
 	m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
-		Local:        local,
-		Hosts:        hosts,
+		Local:        "http://" + addr,
+		Hosts:        []string{"http://localhost:9001", "http://localhost:9002"},
 		AuthRequest:  func(*http.Request) error { return nil }, // lets everybody in
 		BlockConnect: ready,
 	})
@@ -28,21 +27,18 @@ func Example() {
 		log.Fatal(err)
 	}
 	err = m.RegisterSingleHandler(grid.HandlerUserFirst, func(name []byte) ([]byte, *grid.RemoteErr) {
-		return fmt.Appendf(nil, "hello %s, I am %s", name, local), nil
+		return fmt.Appendf(nil, "hello %s, I am %s", name, addr), nil
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	close(ready)
+	close(ready) // handlers first, then calls
 	http.Handle(grid.RoutePath, m.Handler())
-	go func() { log.Fatal(http.ListenAndServe(strings.TrimPrefix(local, "http://"), nil)) }()
-
-	for _, host := range m.Targets() {
-		conn := m.Connection(host)
-		conn.WaitForConnect(context.Background())
-		answer, err := conn.Request(context.Background(), grid.HandlerUserFirst, []byte(local))
-		fmt.Printf("%s %v\n", answer, err)
-	}
+	go func() { log.Fatal(http.ListenAndServe(addr, nil)) }()
+	conn := m.Connection(m.Targets()[0])
+	conn.WaitForConnect(context.Background())
+	answer, err := conn.Request(context.Background(), grid.HandlerUserFirst, []byte(addr))
+	fmt.Printf("%s %v\n", answer, err)
 	select {} // keeps serving
 }
 

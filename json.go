@@ -9,62 +9,86 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// JSONPool makes JSON values of one type and keeps them for reuse.
+// defaultJSONSize is the size in bytes expected of a JSON text before one has been written.
+const defaultJSONSize = 512
+
+// JSONPool makes JSON payloads of one type and keeps what they read for reuse.
+// It may be used by several goroutines at once.
 type JSONPool[T any] struct {
-	pool sync.Pool
-	size atomic.Int64 // bytes of the encoded values, smoothed
+	values sync.Pool // of *T, zeroed
+	size   atomic.Int64
 }
 
-// firstJSONSize is the assumed size of an encoded value, in bytes, before one was seen.
-const firstJSONSize = 64
-
-// NewJSONPool returns a pool.
+// NewJSONPool returns a JSONPool.
 func NewJSONPool[T any]() *JSONPool[T] {
-	p := new(JSONPool[T])
-	p.size.Store(firstJSONSize)
-	return p
+	return new(JSONPool[T])
 }
 
-// NewJSON returns a JSON that holds the zero value.
+// NewJSON returns a JSON without a value, to be Set or read into.
 func (p *JSONPool[T]) NewJSON() *JSON[T] {
-	val, ok := p.pool.Get().(*T)
-	if !ok {
-		val = new(T)
-	}
-	return &JSON[T]{p: p, val: val}
+	return &JSON[T]{pool: p}
 }
 
-// NewJSONWith returns a JSON that holds val itself. Recycle keeps it for reuse.
+// NewJSONWith returns a JSON with the value val, which stays the caller's: Recycle lets go of it.
 func (p *JSONPool[T]) NewJSONWith(val *T) *JSON[T] {
-	return &JSON[T]{p: p, val: val}
+	return &JSON[T]{pool: p, val: val}
 }
 
-// seen corrects the estimated size.
-func (p *JSONPool[T]) seen(size int) {
+func (p *JSONPool[T]) get() *T {
+	if p != nil {
+		if v, ok := p.values.Get().(*T); ok {
+			return v
+		}
+	}
+	return new(T)
+}
+
+func (p *JSONPool[T]) put(v *T) {
 	if p == nil {
 		return
 	}
-	old := p.size.Load()
-	p.size.Store((3*old + int64(size)) / 4) // a lost update costs an estimate
+	var zero T
+	*v = zero
+	p.values.Put(v)
 }
 
-// put keeps a value for reuse.
-func (p *JSONPool[T]) put(val *T) {
-	if p == nil || val == nil {
+// expectedSize is how many bytes the next text is likely to have.
+func (p *JSONPool[T]) expectedSize() int {
+	if p != nil {
+		if n := p.size.Load(); n > 0 {
+			return int(n)
+		}
+	}
+	return defaultJSONSize
+}
+
+// sized tells the pool of a text of n bytes. The estimate rises to a larger
+// one at once, as a buffer too small costs a copy, and falls slowly.
+func (p *JSONPool[T]) sized(n int) {
+	if p == nil {
 		return
 	}
-	var zero T
-	*val = zero
-	p.pool.Put(val)
+	was := p.size.Load()
+	is := int64(n)
+	if is < was {
+		is = was - (was-is+7)/8
+	}
+	if is != was {
+		p.size.Store(is) // a concurrent size may be lost: it is an estimate
+	}
 }
 
-// JSON carries a value as JSON text, for types without msgp methods. nil stays nil over the wire.
+// JSON is a value of any type as a payload, written as its JSON text. It is
+// for values without MessagePack code, and costs more than those.
+// The methods of a nil *JSON are safe, and a JSON without a value is written as nil.
+// The zero JSON works, without reuse. A JSON must not be used by several goroutines at once while one changes it.
 type JSON[T any] struct {
-	p   *JSONPool[T]
-	val *T
+	pool *JSONPool[T]
+	val  *T
+	read bool // val was made by UnmarshalMsg and is the pool's
 }
 
-// Value returns the value itself; nil where there is none.
+// Value returns the value, nil if there is none. One that was received is valid until Recycle.
 func (j *JSON[T]) Value() *T {
 	if j == nil {
 		return nil
@@ -72,7 +96,7 @@ func (j *JSON[T]) Value() *T {
 	return j.val
 }
 
-// ValueOrZero returns a copy of the value; the zero value where there is none.
+// ValueOrZero returns a copy of the value, or the zero value if there is none.
 func (j *JSON[T]) ValueOrZero() T {
 	if j == nil || j.val == nil {
 		var zero T
@@ -81,69 +105,94 @@ func (j *JSON[T]) ValueOrZero() T {
 	return *j.val
 }
 
-// Set makes v the value. The one before is kept for reuse.
+// Set makes v the value; nil is none. v stays the caller's: Recycle lets go of it. On a nil *JSON it does nothing.
 func (j *JSON[T]) Set(v *T) {
-	if j.val != v {
-		j.p.put(j.val)
-	}
-	j.val = v
-}
-
-// Recycle keeps the value for reuse.
-func (j *JSON[T]) Recycle() {
 	if j == nil {
 		return
 	}
-	j.p.put(j.val)
-	j.val = nil
+	j.val, j.read = v, false
 }
 
-// MarshalMsg appends the JSON text, which ends in a newline.
-func (j *JSON[T]) MarshalMsg(b []byte) (o []byte, err error) {
+// MarshalMsg appends the JSON text of the value to b, or nil if there is none.
+// It returns the errors of encoding/json.
+func (j *JSON[T]) MarshalMsg(b []byte) ([]byte, error) {
 	if j == nil || j.val == nil {
 		return msgp.AppendNil(b), nil
 	}
-	buf := bytes.NewBuffer(GetByteBufferCap(j.estimate()))
-	defer func() { PutByteBuffer(buf.Bytes()) }()
-	if err := json.NewEncoder(buf).Encode(j.val); err != nil {
+	w := jsonWriters.Get().(*jsonWriter)
+	defer w.release()
+	if err := w.enc.Encode(j.val); err != nil {
 		return b, err
 	}
-	j.p.seen(buf.Len())
-	return msgp.AppendBytes(b, buf.Bytes()), nil
+	j.pool.sized(w.text.Len())
+	return msgp.AppendBytes(b, w.text.Bytes()), nil
 }
 
-// UnmarshalMsg reads JSON text or nil.
-func (j *JSON[T]) UnmarshalMsg(bytes []byte) ([]byte, error) {
-	if msgp.IsNil(bytes) {
-		j.Recycle()
-		return bytes[1:], nil
+// UnmarshalMsg replaces the value with the one at the start of b and returns the bytes after it.
+// It never writes into a value that was Set. After an error there is no value.
+func (j *JSON[T]) UnmarshalMsg(b []byte) ([]byte, error) {
+	if j == nil {
+		return b, errNilReceiver
 	}
-	text, rest, err := msgp.ReadBytesZC(bytes)
+	j.Recycle()
+	if msgp.IsNil(b) {
+		return b[1:], nil
+	}
+	text, rest, err := msgp.ReadBytesZC(b)
 	if err != nil {
-		return bytes, msgp.WrapError(err, "JSON")
+		return b, err
 	}
-	val := new(T)
-	if err := json.Unmarshal(text, val); err != nil {
-		return bytes, msgp.WrapError(err, "JSON")
+	v := j.pool.get()
+	if err := json.Unmarshal(text, v); err != nil {
+		j.pool.put(v)
+		return b, err
 	}
-	j.Set(val)
-	j.p.seen(len(text))
+	j.val, j.read = v, true
 	return rest, nil
 }
 
-// Msgsize returns an estimate of the encoded size in bytes, from what has been seen.
+// Msgsize returns an estimate of the encoded size in bytes, from the sizes of
+// the texts that the pool's values had so far.
 func (j *JSON[T]) Msgsize() int {
 	if j == nil || j.val == nil {
 		return msgp.NilSize
 	}
-	return msgp.BytesPrefixSize + j.estimate()
+	return msgp.BytesPrefixSize + j.pool.expectedSize()
 }
 
-func (j *JSON[T]) estimate() int {
-	if j.p == nil {
-		return firstJSONSize
+// Recycle gives a received value back to the pool. j has no value afterwards.
+func (j *JSON[T]) Recycle() {
+	if j == nil || j.val == nil {
+		return
 	}
-	return int(j.p.size.Load())
+	if j.read {
+		j.pool.put(j.val)
+	}
+	j.val, j.read = nil, false
 }
 
-func (j *JSON[T]) marshalsNil() {}
+func (j *JSON[T]) self() any { return j }
+
+func (j *JSON[T]) refill() bool {
+	return j.pool != nil
+}
+
+// jsonWriter is an encoder with the buffer it writes to, kept together for reuse.
+type jsonWriter struct {
+	text bytes.Buffer
+	enc  *json.Encoder
+}
+
+var jsonWriters = sync.Pool{New: func() any {
+	w := new(jsonWriter)
+	w.enc = json.NewEncoder(&w.text)
+	return w
+}}
+
+func (w *jsonWriter) release() {
+	if w.text.Cap() > maxKeptBuffer {
+		return
+	}
+	w.text.Reset()
+	jsonWriters.Put(w)
+}

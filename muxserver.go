@@ -31,6 +31,7 @@ type muxServer struct {
 
 	mu       sync.Mutex // Protects following.
 	queue    payloadQueue
+	held     int  // requests that the pump has taken out of the queue and the handler has not got
 	inputEnd bool // the caller sends no more
 	returned bool // the handler takes no more
 	credits  int  // messages the caller lets the pump send
@@ -116,7 +117,7 @@ func (m *muxServer) take(msg *message) string {
 		return "did not expect inbound message"
 	}
 	if !last || msg.Payload != nil {
-		if m.queue.len() >= m.inputs {
+		if m.queue.len()+m.held >= m.inputs {
 			return "handler blocked"
 		}
 		m.queue.push(msg.ownPayload())
@@ -250,10 +251,7 @@ func (p *streamPump[In, Out]) step() bool {
 	}
 	select {
 	case in <- p.head:
-		p.ready = false
-		var none In
-		p.head = none
-		p.m.s.sendNow(message{MuxID: p.m.id, Op: OpUnblockClMux}, &p.m.sent)
+		p.taken()
 	case v, ok := <-out:
 		if !ok {
 			p.out = nil // the handler has closed it, which is not its to do
@@ -283,6 +281,7 @@ func (p *streamPump[In, Out]) prepare() (credit, ok bool) {
 	fetch := p.in != nil && !p.ready && m.queue.len() > 0
 	if fetch {
 		b = m.queue.pop()
+		m.held = 1
 	}
 	inputEnd := !fetch && m.inputEnd && m.queue.len() == 0
 	m.mu.Unlock()
@@ -299,6 +298,16 @@ func (p *streamPump[In, Out]) prepare() (credit, ok bool) {
 	}
 	p.head, p.ready = head, true
 	return credit, true
+}
+
+// taken gives the caller credit for the request that the handler has got.
+func (p *streamPump[In, Out]) taken() {
+	var none In
+	p.head, p.ready = none, false
+	p.m.mu.Lock()
+	p.m.held = 0
+	p.m.mu.Unlock()
+	p.m.s.sendNow(message{MuxID: p.m.id, Op: OpUnblockClMux}, &p.m.sent)
 }
 
 // closeInput tells the handler that no more requests come.

@@ -141,13 +141,15 @@ func (st *Stream) Results(next func(b []byte) error) (err error) {
 // cancels the stream.
 func (st *Stream) All() iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
+		left := false
 		err := st.Results(func(b []byte) error {
 			if !yield(b, nil) {
+				left = true
 				return errResultsLeft
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, errResultsLeft) {
+		if err != nil && !left {
 			yield(nil, err)
 		}
 	}

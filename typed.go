@@ -4,151 +4,230 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
-	"sync"
 )
 
-// SingleHandler is a typed handler of single requests. Make one per handler ID
-// with NewSingleHandler and keep it: it pools requests and answers. Its
-// methods may be called by any number of goroutines, after its options are set.
-//
-// A value that is pooled must not be used once it has been given back. A type
-// that has Recycle is recycled by that before.
-type SingleHandler[Req, Resp RoundTripper] struct {
-	id             HandlerID
-	requests       valuePool[Req]
-	responses      valuePool[Resp]
-	sharedResponse bool // answers are not used again
-	reuseRequest   bool // the caller's requests are used again
-	ignoreNilConn  bool
+var (
+	errNilHandler = errors.New("no handler function")
+	errNilManager = errors.New("no manager")
+)
+
+// Requester sends single requests: a *Connection or a *Subroute.
+type Requester interface {
+	// Request sends req to the handler h and returns its response, or one error.
+	// The implementation must not keep req, and the response becomes the caller's.
+	Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error)
 }
 
-// NewSingleHandler describes handler h. newReq and newResp return new values to unmarshal into.
+// SingleHandler is a single request handler with typed requests and responses.
+// One value, usually a package variable, serves both ends: Register where requests are answered, Call where they are made.
+//
+// Values are used again to save allocations. A request belongs to the
+// handler function until that returns. A response belongs to the function's
+// caller, this package, from then on, which reuses it once it is encoded (see WithSharedResponse).
+// A response returned by Call belongs to the caller of Call, who may give it to PutResponse.
+// A type with Recycle is recycled by calling that. Another one is reused when the functions for
+// new values return a pointer to a zero value; it is zeroed before.
+//
+// A nil request or response is sent as a new value, but as nil where it is a payload type of this package.
+//
+// All methods but the options may be used by several goroutines at once. Create one with NewSingleHandler.
+type SingleHandler[Req, Resp RoundTripper] struct {
+	id    HandlerID
+	reqs  pool[Req]
+	resps pool[Resp]
+
+	// Options.
+	sharedResponse  bool
+	recycleRequests bool
+	ignoreNilConn   bool
+}
+
+// NewSingleHandler returns a typed handler for h. newReq and newResp return new values to read into.
 func NewSingleHandler[Req, Resp RoundTripper](h HandlerID, newReq func() Req, newResp func() Resp) *SingleHandler[Req, Resp] {
 	return &SingleHandler[Req, Resp]{
-		id:        h,
-		requests:  valuePool[Req]{fresh: newReq},
-		responses: valuePool[Resp]{fresh: newResp},
+		id:    h,
+		reqs:  pool[Req]{newFn: newReq},
+		resps: pool[Resp]{newFn: newResp},
 	}
 }
 
-// WithSharedResponse is for handlers whose answers are shared, such as a
-// cached value: they are not used again after they are sent. It returns h.
+// WithSharedResponse turns the reuse of responses off, for handler functions
+// that return something others use as well. It also makes PutResponse do nothing.
+// It must be called before Register and Call, and returns h.
 func (h *SingleHandler[Req, Resp]) WithSharedResponse() *SingleHandler[Req, Resp] {
-	h.sharedResponse = true
+	if h != nil {
+		h.sharedResponse = true
+	}
 	return h
 }
 
-// AllowCallRequestPool sets whether Call keeps its request for reuse once it
-// is sent; the caller must not touch it then. It returns h.
+// AllowCallRequestPool sets whether Call reuses the request it was given, which then
+// must not be used any more once Call was called. The default is false: it stays the caller's.
+// It must be called before Call, and returns h.
 func (h *SingleHandler[Req, Resp]) AllowCallRequestPool(b bool) *SingleHandler[Req, Resp] {
-	h.reuseRequest = b
+	if h != nil {
+		h.recycleRequests = b
+	}
 	return h
 }
 
-// IgnoreNilConn makes Call on a nil connection return a zero answer and no error. It returns h.
+// IgnoreNilConn makes Call on a nil connection return a zero response and no
+// error instead of ErrDisconnected. It must be called before Call, and returns h.
 func (h *SingleHandler[Req, Resp]) IgnoreNilConn() *SingleHandler[Req, Resp] {
-	h.ignoreNilConn = true
+	if h != nil {
+		h.ignoreNilConn = true
+	}
 	return h
 }
 
-// NewRequest returns a request, from the pool where that has one.
-func (h *SingleHandler[Req, Resp]) NewRequest() Req { return h.requests.get() }
-
-// NewResponse returns an answer, from the pool where that has one.
-func (h *SingleHandler[Req, Resp]) NewResponse() Resp { return h.responses.get() }
-
-// PutResponse gives an answer of Call back. It must not be used afterwards.
-func (h *SingleHandler[Req, Resp]) PutResponse(r Resp) { h.responses.put(r) }
-
-// Register makes handle answer the requests with this ID. The request is used
-// again when handle has returned, and so is the answer, unless it is shared: handle keeps neither.
-// It fails as Manager.RegisterSingleHandler does.
-func (h *SingleHandler[Req, Resp]) Register(m *Manager, handle func(req Req) (resp Resp, err *RemoteErr), subroute ...string) error {
-	if handle == nil {
-		return nilHandler(h.id)
-	}
-	return m.RegisterSingleHandler(h.id, func(payload []byte) ([]byte, *RemoteErr) {
-		req, err := h.readRequest(payload)
-		if err != nil {
-			return nil, err
-		}
-		resp, err := handle(req)
-		return h.answer(req, resp, err)
-	}, subroute...)
-}
-
-// RegisterContext is Register for a handler that is given a context, as SingleHandlerContextFn is.
-func (h *SingleHandler[Req, Resp]) RegisterContext(m *Manager, handle func(ctx context.Context, req Req) (resp Resp, err *RemoteErr), subroute ...string) error {
-	if handle == nil {
-		return nilHandler(h.id)
-	}
-	return m.RegisterSingleHandlerContext(h.id, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
-		req, err := h.readRequest(payload)
-		if err != nil {
-			return nil, err
-		}
-		resp, err := handle(ctx, req)
-		return h.answer(req, resp, err)
-	}, subroute...)
-}
-
-// readRequest unmarshals a request and gives its buffer back.
-func (h *SingleHandler[Req, Resp]) readRequest(payload []byte) (Req, *RemoteErr) {
-	req, err := h.requests.read(payload)
-	if err != nil {
-		return req, NewRemoteErrf("grid: handler %v: request: %v", h.id, err)
-	}
-	return req, nil
-}
-
-// answer marshals what a handler has returned.
-func (h *SingleHandler[Req, Resp]) answer(req Req, resp Resp, failure *RemoteErr) ([]byte, *RemoteErr) {
-	defer h.requests.put(req)
-	if !h.sharedResponse && any(req) != any(resp) {
-		defer h.responses.put(resp)
-	}
-	if failure != nil {
-		return nil, failure
-	}
-	payload, err := marshal(resp)
-	if err != nil {
-		return nil, NewRemoteErrf("grid: handler %v: response: %v", h.id, err)
-	}
-	return payload, nil
-}
-
-// Call sends req and returns the answer, which may be given back with
-// PutResponse. It fails as Connection.Request does, and where a value does not
-// marshal or unmarshal. c is nil, or holds a nil pointer, where there is no connection.
+// Call sends req to the handler over c and returns its response, which belongs
+// to the caller and may be given back with PutResponse. The errors are those of
+// c.Request, among them the handler's as RemoteErr; ErrDisconnected for a nil
+// connection; and those of encoding req and decoding the response, wrapped.
 func (h *SingleHandler[Req, Resp]) Call(ctx context.Context, c Requester, req Req) (resp Resp, err error) {
-	if isNil(c) {
+	if h == nil {
+		return resp, ErrUnknownHandler
+	}
+	if h.recycleRequests {
+		defer h.reqs.put(req)
+	}
+	if isNilConn(c) {
 		if h.ignoreNilConn {
 			return resp, nil
 		}
 		return resp, ErrDisconnected
 	}
-	payload, err := marshal(req)
+	payload, err := h.reqs.marshal(req)
 	if err != nil {
-		return resp, fmt.Errorf("grid: handler %v: request: %w", h.id, err)
-	}
-	if h.reuseRequest {
-		h.requests.put(req)
+		return resp, fmt.Errorf("grid: %s: encode request: %w", h.id, err)
 	}
 	answer, err := c.Request(ctx, h.id, payload)
 	PutByteBuffer(payload)
 	if err != nil {
 		return resp, err
 	}
-	resp, err = h.responses.read(answer)
-	if err != nil {
-		return resp, fmt.Errorf("grid: handler %v: response: %w", h.id, err)
+	if resp, err = h.resps.unmarshal(answer); err != nil {
+		return resp, fmt.Errorf("grid: %s: decode response: %w", h.id, err)
 	}
 	return resp, nil
 }
 
-// isNil says whether there is no connection behind c.
-func isNil(c any) bool {
+// Register registers handle on m, at a subroute if one is given; several parts are joined with "/".
+// handle runs on a goroutine of its own for each request. The request is reused when handle has returned, so it
+// must not be kept; the response is reused when it has been encoded, unless WithSharedResponse was
+// called. The response may hold what the request holds, or be the request itself.
+// A request that cannot be decoded is answered with a RemoteErr without calling handle.
+// Besides the errors of Manager.RegisterSingleHandler there is one for a nil handle.
+func (h *SingleHandler[Req, Resp]) Register(m *Manager, handle func(req Req) (resp Resp, err *RemoteErr), subroute ...string) error {
+	if err := h.mayRegister(m, handle == nil); err != nil {
+		return err
+	}
+	return m.RegisterSingleHandler(h.id, func(payload []byte) ([]byte, *RemoteErr) {
+		req, rerr := h.request(payload)
+		if rerr != nil {
+			return nil, rerr
+		}
+		resp, rerr := handle(req)
+		return h.answer(req, resp, rerr)
+	}, subroute...)
+}
+
+// RegisterContext is Register for a function that takes a context, which carries the
+// request's deadline, GetCaller and GetSubroute.
+func (h *SingleHandler[Req, Resp]) RegisterContext(m *Manager, handle func(ctx context.Context, req Req) (resp Resp, err *RemoteErr), subroute ...string) error {
+	if err := h.mayRegister(m, handle == nil); err != nil {
+		return err
+	}
+	return m.RegisterSingleHandlerContext(h.id, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+		req, rerr := h.request(payload)
+		if rerr != nil {
+			return nil, rerr
+		}
+		resp, rerr := handle(ctx, req)
+		return h.answer(req, resp, rerr)
+	}, subroute...)
+}
+
+// NewRequest returns a new request, one given back earlier if there is one.
+func (h *SingleHandler[Req, Resp]) NewRequest() (req Req) {
+	if h == nil {
+		return req
+	}
+	return h.reqs.get()
+}
+
+// NewResponse returns a new response, one given back earlier if there is one.
+func (h *SingleHandler[Req, Resp]) NewResponse() (resp Resp) {
+	if h == nil {
+		return resp
+	}
+	return h.resps.get()
+}
+
+// PutResponse gives r back for reuse. Neither r nor what it holds may be used afterwards.
+// A nil r is ignored.
+func (h *SingleHandler[Req, Resp]) PutResponse(r Resp) {
+	if h == nil || h.sharedResponse {
+		return
+	}
+	h.resps.put(r)
+}
+
+func (h *SingleHandler[Req, Resp]) mayRegister(m *Manager, nilHandle bool) error {
+	switch {
+	case h == nil:
+		return ErrUnknownHandler
+	case nilHandle:
+		return fmt.Errorf("grid: %s: register: %w", h.id, errNilHandler)
+	case m == nil:
+		return fmt.Errorf("grid: %s: register: %w", h.id, errNilManager)
+	}
+	return nil
+}
+
+// request decodes the payload of a request and gives it back.
+func (h *SingleHandler[Req, Resp]) request(payload []byte) (Req, *RemoteErr) {
+	req, err := h.reqs.unmarshal(payload)
+	if err != nil {
+		return req, NewRemoteErrf("grid: %s: decode request: %v", h.id, err)
+	}
+	return req, nil
+}
+
+// answer encodes what the handler function returned, and gives request and response back.
+func (h *SingleHandler[Req, Resp]) answer(req Req, resp Resp, rerr *RemoteErr) ([]byte, *RemoteErr) {
+	if rerr != nil {
+		h.reqs.put(req)
+		return nil, rerr
+	}
+	payload, err := h.resps.marshal(resp)
+	// Whether they share anything can only be told while both are whole.
+	if !h.sharedResponse && !haveShared(req, resp) {
+		h.resps.put(resp)
+	}
+	h.reqs.put(req)
+	if err != nil {
+		return nil, NewRemoteErrf("grid: %s: encode response: %v", h.id, err)
+	}
+	return payload, nil
+}
+
+// haveShared reports whether recycling both values would give the same memory back twice.
+func haveShared[Req, Resp RoundTripper](req Req, resp Resp) bool {
+	var noReq Req
+	var noResp Resp
+	if req == noReq || resp == noResp {
+		return false
+	}
+	if any(req) == any(resp) {
+		return true
+	}
+	s, ok := any(req).(sharer)
+	return ok && s.shares(any(resp))
+}
+
+// isNilConn reports whether c is no connection at all, also where its type hides that.
+func isNilConn(c any) bool {
 	switch c := c.(type) {
 	case nil:
 		return true
@@ -157,82 +236,5 @@ func isNil(c any) bool {
 	case *Subroute:
 		return c == nil || c.Connection == nil
 	}
-	v := reflect.ValueOf(c)
-	return v.Kind() == reflect.Pointer && v.IsNil()
-}
-
-var errNilValue = errors.New("nil value")
-
-// nilMarshaler is implemented by this package's types, which marshal a nil pointer as nil.
-type nilMarshaler interface{ marshalsNil() }
-
-// marshal encodes a value into a buffer from the pool.
-func marshal[T RoundTripper](v T) (b []byte, err error) {
-	if isNilPointer(v) {
-		if _, ok := any(v).(nilMarshaler); !ok {
-			return nil, errNilValue
-		}
-	}
-	b = GetByteBufferCap(v.Msgsize())
-	out, err := v.MarshalMsg(b)
-	if err != nil {
-		PutByteBuffer(b)
-		return nil, err
-	}
-	return out, nil
-}
-
-func isNilPointer[T comparable](v T) bool {
-	var zero T
-	return v == zero && reflect.TypeFor[T]().Kind() == reflect.Pointer
-}
-
-// valuePool keeps values of one type for reuse. A type with Recycle looks after itself.
-type valuePool[T RoundTripper] struct {
-	pool  sync.Pool
-	fresh func() T
-}
-
-// renewer is implemented by types of this package that Recycle leaves ready for the pool.
-type renewer interface {
-	renew() // makes a recycled value like a new one
-}
-
-func (p *valuePool[T]) get() T {
-	v, ok := p.pool.Get().(T)
-	if !ok {
-		return p.fresh()
-	}
-	if r, ok := any(v).(renewer); ok {
-		r.renew()
-	}
-	return v
-}
-
-// put recycles a value. A zero value is ignored.
-func (p *valuePool[T]) put(v T) {
-	var zero T
-	if v == zero {
-		return
-	}
-	if r, ok := any(v).(Recycler); ok {
-		r.Recycle()
-		if _, ok := any(v).(renewer); !ok {
-			return
-		}
-	}
-	p.pool.Put(v)
-}
-
-// read unmarshals a value and gives the buffer back.
-func (p *valuePool[T]) read(payload []byte) (T, error) {
-	v := p.get()
-	_, err := v.UnmarshalMsg(payload)
-	PutByteBuffer(payload)
-	if err != nil {
-		var zero T
-		p.put(v)
-		return zero, err
-	}
-	return v, nil
+	return false
 }

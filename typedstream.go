@@ -1,170 +1,158 @@
 package grid
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 )
 
-// StreamTypeHandler is a typed handler of streams. Make one per handler ID with
-// NewStream and keep it: it pools requests and answers. Its methods may be
-// called by any number of goroutines, after its options are set.
-//
-// A value that is pooled must not be used once it has been given back. A type
-// that has Recycle is recycled by that.
-type StreamTypeHandler[Payload, Req, Resp RoundTripper] struct {
-	// WithPayload says whether the stream is opened with a payload. NewStream sets it, RegisterNoPayload clears it.
-	WithPayload bool
-	// InCapacity is the number of requests that the caller may send ahead of
-	// the handler; 0 where it takes none. NewStream sets 1 unless Req is NoPayload.
-	InCapacity int
-	// OutCapacity is the number of answers that the handler may send ahead of the caller's consumer. NewStream sets 1.
-	OutCapacity int
+// The capacities of a typed stream, in messages, unless they are set.
+const (
+	defaultInCapacity  = 1
+	defaultOutCapacity = 1
+)
 
-	id             HandlerID
-	payloads       valuePool[Payload]
-	requests       valuePool[Req]
-	responses      valuePool[Resp]
-	sharedResponse bool // answers are not used again
+var (
+	errNoResponses = errors.New("no function for new responses")
+	errNoPayloads  = errors.New("no function for new payloads")
+	errNoRequests  = errors.New("no function for new requests")
+)
+
+// Streamer opens streams: a *Connection or a *Subroute.
+type Streamer interface {
+	// NewStream calls the streaming handler h with payload. ctx bounds the whole stream.
+	NewStream(ctx context.Context, h HandlerID, payload []byte) (st *Stream, err error)
 }
 
-// NewStream describes handler h. The functions return new values to unmarshal
-// into; newReq may be nil for a stream without input.
+// StreamTypeHandler is a streaming handler with a typed payload, requests and responses.
+// One value, usually a package variable, serves both ends: Register where streams are answered, Call where they are
+// opened; the calling node must have registered it too.
+//
+// Values are used again to save allocations: what is sent, in either direction, belongs to this package from then on and must not
+// be used any more (see WithSharedResponse). What is received belongs to the
+// receiver, who may give it back with PutRequest or PutResponse. The payload is not reused.
+//
+// All methods but the options and Register may be used by several goroutines at once. Create one with NewStream.
+type StreamTypeHandler[Payload, Req, Resp RoundTripper] struct {
+	// WithPayload says whether Call sends its payload and the handler function is given it.
+	// NewStream sets it where there is a function for new payloads. It must not change after registration.
+	WithPayload bool
+
+	// OutCapacity is how many responses may be on their way to the caller. The default is 1, which is also the least.
+	// It must not change after registration.
+	OutCapacity int
+
+	// InCapacity is how many requests may be on their way to the handler, 0 if it takes none.
+	// The default is 1, or 0 where there is no function for new requests. It must not change after registration.
+	InCapacity int
+
+	id             HandlerID
+	payloads       pool[Payload]
+	reqs           pool[Req]
+	resps          pool[Resp]
+	sharedResponse bool
+}
+
+// NewStream returns a typed streaming handler for h. The functions return new
+// values to read into. newPayload is nil where there is no payload, newReq where the handler takes no requests.
 func NewStream[Payload, Req, Resp RoundTripper](h HandlerID, newPayload func() Payload, newReq func() Req, newResp func() Resp) *StreamTypeHandler[Payload, Req, Resp] {
 	s := &StreamTypeHandler[Payload, Req, Resp]{
+		WithPayload: newPayload != nil,
+		OutCapacity: defaultOutCapacity,
 		id:          h,
-		WithPayload: newPayload != nil && !isNoPayload[Payload](),
-		OutCapacity: 1,
-		payloads:    valuePool[Payload]{fresh: newPayload},
-		requests:    valuePool[Req]{fresh: newReq},
-		responses:   valuePool[Resp]{fresh: newResp},
+		payloads:    pool[Payload]{newFn: newPayload},
+		reqs:        pool[Req]{newFn: newReq},
+		resps:       pool[Resp]{newFn: newResp},
 	}
-	if newReq != nil && !isNoPayload[Req]() {
-		s.InCapacity = 1
+	if newReq != nil {
+		s.InCapacity = defaultInCapacity
 	}
 	return s
 }
 
-func isNoPayload[T any]() bool {
-	var zero T
-	_, ok := any(zero).(NoPayload)
-	return ok
-}
-
-// WithInCapacity sets InCapacity. It returns h.
+// WithInCapacity sets InCapacity, in messages, and returns h. It must be called before Register.
 func (h *StreamTypeHandler[Payload, Req, Resp]) WithInCapacity(in int) *StreamTypeHandler[Payload, Req, Resp] {
-	h.InCapacity = in
+	if h != nil {
+		h.InCapacity = in
+	}
 	return h
 }
 
-// WithOutCapacity sets OutCapacity. It returns h.
+// WithOutCapacity sets OutCapacity, in messages, and returns h. It must be called before Register.
 func (h *StreamTypeHandler[Payload, Req, Resp]) WithOutCapacity(out int) *StreamTypeHandler[Payload, Req, Resp] {
-	h.OutCapacity = out
+	if h != nil {
+		h.OutCapacity = out
+	}
 	return h
 }
 
-// WithSharedResponse is for handlers whose answers are shared: they are not used again after they are sent. It returns h.
+// WithSharedResponse turns the reuse of responses off, for handler functions
+// that send something others use as well. It also makes PutResponse do nothing.
+// It must be called before Register and Call, and returns h.
 func (h *StreamTypeHandler[Payload, Req, Resp]) WithSharedResponse() *StreamTypeHandler[Payload, Req, Resp] {
-	h.sharedResponse = true
+	if h != nil {
+		h.sharedResponse = true
+	}
 	return h
 }
 
-// NewPayload returns a payload, from the pool where that has one.
-func (h *StreamTypeHandler[Payload, Req, Resp]) NewPayload() Payload { return h.payloads.get() }
-
-// NewRequest returns a request, from the pool where that has one.
-func (h *StreamTypeHandler[Payload, Req, Resp]) NewRequest() Req { return h.requests.get() }
-
-// NewResponse returns an answer, from the pool where that has one.
-func (h *StreamTypeHandler[Payload, Req, Resp]) NewResponse() Resp { return h.responses.get() }
-
-// PutRequest gives back a request that a handler has received. It must not be used afterwards.
-func (h *StreamTypeHandler[Payload, Req, Resp]) PutRequest(r Req) { h.requests.put(r) }
-
-// PutResponse gives back an answer that a caller has received. It must not be used afterwards.
-func (h *StreamTypeHandler[Payload, Req, Resp]) PutResponse(r Resp) { h.responses.put(r) }
-
-// Register makes handle serve the streams with this ID, as StreamHandlerFn
-// does. It owns p and what it receives, which it may give back with
-// PutRequest; what it sends is used again unless it is shared. A request that does not unmarshal, or an
-// answer that does not marshal, ends the stream with an error for the caller and cancels ctx.
+// Register registers handle on m, at a subroute if one is given; several parts are joined with "/".
+// handle gets the payload, zero unless WithPayload is set, and a nil in where
+// InCapacity is 0. It must not close out. What it sends, and what it returns, reaches the caller in
+// that order. A payload that cannot be decoded is answered with a RemoteErr without
+// calling handle. A request that cannot be decoded or a response that cannot be
+// encoded ends the stream with an error to the caller, and ctx.
+// Besides the errors of registering with the Manager there are some for a nil handle or missing functions for new values.
 func (h *StreamTypeHandler[Payload, Req, Resp]) Register(m *Manager, handle func(ctx context.Context, p Payload, in <-chan Req, out chan<- Resp) *RemoteErr, subroute ...string) error {
-	if handle == nil {
-		return nilHandler(h.id)
+	if err := h.mayRegister(m, handle == nil); err != nil {
+		return err
 	}
 	return h.register(m, handle, subroute)
 }
 
-// RegisterNoInput is Register for a handler that takes no requests. It sets InCapacity to 0.
+// RegisterNoInput is Register for a function that takes no requests. It sets InCapacity to 0.
 func (h *StreamTypeHandler[Payload, Req, Resp]) RegisterNoInput(m *Manager, handle func(ctx context.Context, p Payload, out chan<- Resp) *RemoteErr, subroute ...string) error {
-	if handle == nil {
-		return nilHandler(h.id)
+	if h != nil && h.InCapacity != 0 {
+		h.InCapacity = 0
 	}
-	h.InCapacity = 0
+	if err := h.mayRegister(m, handle == nil); err != nil {
+		return err
+	}
 	return h.register(m, func(ctx context.Context, p Payload, _ <-chan Req, out chan<- Resp) *RemoteErr {
 		return handle(ctx, p, out)
 	}, subroute)
 }
 
-// RegisterNoPayload is Register for a handler whose streams are opened without a payload. It clears WithPayload.
+// RegisterNoPayload is Register for a function that takes no payload. It sets WithPayload to false.
 func (h *StreamTypeHandler[Payload, Req, Resp]) RegisterNoPayload(m *Manager, handle func(ctx context.Context, in <-chan Req, out chan<- Resp) *RemoteErr, subroute ...string) error {
-	if handle == nil {
-		return nilHandler(h.id)
+	if h != nil && h.WithPayload {
+		h.WithPayload = false
 	}
-	h.WithPayload = false
+	if err := h.mayRegister(m, handle == nil); err != nil {
+		return err
+	}
 	return h.register(m, func(ctx context.Context, _ Payload, in <-chan Req, out chan<- Resp) *RemoteErr {
 		return handle(ctx, in, out)
 	}, subroute)
 }
 
-func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func(ctx context.Context, p Payload, in <-chan Req, out chan<- Resp) *RemoteErr, subroute []string) error {
-	route := ""
-	for _, part := range subroute {
-		route = joinRoute(route, part)
-	}
-	c := codec[Req, Resp]{decode: h.requests.read, encode: h.encodeResponse}
-	return registerStream(m, h.id, route, h.InCapacity, h.OutCapacity, c,
-		func(ctx context.Context, payload []byte, in <-chan Req, out chan<- Resp) *RemoteErr {
-			var p Payload
-			if h.WithPayload {
-				var err error
-				if p, err = h.payloads.read(payload); err != nil {
-					return NewRemoteErrf("grid: handler %v: payload: %v", h.id, err)
-				}
-			} else {
-				PutByteBuffer(payload)
-			}
-			return handle(ctx, p, in, out)
-		})
-}
-
-func (h *StreamTypeHandler[Payload, Req, Resp]) encodeResponse(v Resp) ([]byte, error) {
-	b, err := marshal(v)
-	if !h.sharedResponse {
-		h.responses.put(v)
-	}
-	return b, err
-}
-
-func (h *StreamTypeHandler[Payload, Req, Resp]) encodeRequest(v Req) ([]byte, error) {
-	b, err := marshal(v)
-	h.requests.put(v)
-	return b, err
-}
-
-// Call opens a stream. It fails as Connection.NewStream does, with
-// ErrDisconnected where c is nil or holds a nil pointer, and where payload does not marshal.
+// Call opens a stream over c with the given payload, which stays the caller's
+// and is ignored unless WithPayload is set. ctx bounds the whole stream; canceling it ends the stream.
+// The errors are those of c.NewStream, ErrDisconnected for a nil connection, and that of encoding the payload, wrapped.
 func (h *StreamTypeHandler[Payload, Req, Resp]) Call(ctx context.Context, c Streamer, payload Payload) (st *TypedStream[Req, Resp], err error) {
-	if isNil(c) {
+	if h == nil {
+		return nil, ErrUnknownHandler
+	}
+	if isNilConn(c) {
 		return nil, ErrDisconnected
 	}
 	var b []byte
 	if h.WithPayload {
-		if b, err = marshal(payload); err != nil {
-			return nil, fmt.Errorf("grid: handler %v: payload: %w", h.id, err)
+		if b, err = h.encodePayload(payload); err != nil {
+			return nil, fmt.Errorf("grid: %s: encode payload: %w", h.id, err)
 		}
-		defer PutByteBuffer(b)
 	}
 	raw, err := c.NewStream(ctx, h.id, b)
 	if err != nil {
@@ -173,25 +161,161 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) Call(ctx context.Context, c Stre
 	return &TypedStream[Req, Resp]{
 		Requests: typedRequests(raw, h.encodeRequest),
 		raw:      raw,
-		id:       h.id,
-		read:     h.responses.read,
+		decode:   h.decodeResponse,
+		put:      h.PutResponse,
 	}, nil
 }
 
-// TypedStream is the caller's side of a typed stream. See Stream.
-type TypedStream[Req, Resp RoundTripper] struct {
-	// Requests carries requests to the handler, as Stream.Requests does. A
-	// request that has been sent is used again: it is no longer the sender's.
-	Requests chan<- Req
-
-	raw  *Stream
-	id   HandlerID
-	read func(payload []byte) (Resp, error)
+// NewPayload returns a new payload.
+func (h *StreamTypeHandler[Payload, Req, Resp]) NewPayload() (p Payload) {
+	if h == nil {
+		return p
+	}
+	return h.payloads.get()
 }
 
-// Send sends one request, as Stream.Send does.
+// NewRequest returns a new request, one given back earlier if there is one.
+func (h *StreamTypeHandler[Payload, Req, Resp]) NewRequest() (r Req) {
+	if h == nil {
+		return r
+	}
+	return h.reqs.get()
+}
+
+// NewResponse returns a new response, one given back earlier if there is one.
+func (h *StreamTypeHandler[Payload, Req, Resp]) NewResponse() (r Resp) {
+	if h == nil {
+		return r
+	}
+	return h.resps.get()
+}
+
+// PutRequest gives a received request back for reuse. Neither r nor what it
+// holds may be used afterwards. A nil r is ignored.
+func (h *StreamTypeHandler[Payload, Req, Resp]) PutRequest(r Req) {
+	if h != nil {
+		h.reqs.put(r)
+	}
+}
+
+// PutResponse gives a received response back for reuse. Neither r nor what it
+// holds may be used afterwards. A nil r is ignored.
+func (h *StreamTypeHandler[Payload, Req, Resp]) PutResponse(r Resp) {
+	if h != nil && !h.sharedResponse {
+		h.resps.put(r)
+	}
+}
+
+func (h *StreamTypeHandler[Payload, Req, Resp]) mayRegister(m *Manager, nilHandle bool) error {
+	var err error
+	switch {
+	case h == nil:
+		return ErrUnknownHandler
+	case nilHandle:
+		err = errNilHandler
+	case m == nil:
+		err = errNilManager
+	case h.WithPayload && h.payloads.newFn == nil:
+		err = errNoPayloads
+	case h.InCapacity > 0 && h.reqs.newFn == nil:
+		err = errNoRequests
+	case h.resps.newFn == nil:
+		err = errNoResponses
+	default:
+		return nil
+	}
+	return fmt.Errorf("grid: %s: register: %w", h.id, err)
+}
+
+func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func(ctx context.Context, p Payload, in <-chan Req, out chan<- Resp) *RemoteErr, subroute []string) error {
+	route := ""
+	for _, part := range subroute {
+		route = joinRoute(route, part)
+	}
+	// Both ends need not have the same idea of a payload: one that comes unasked is dropped.
+	withPayload := h.WithPayload
+	c := codec[Req, Resp]{decode: h.decodeRequest, encode: h.encodeResponse}
+	return registerStream(m, h.id, route, h.InCapacity, h.OutCapacity, c,
+		func(ctx context.Context, payload []byte, in <-chan Req, out chan<- Resp) *RemoteErr {
+			var p Payload
+			if !withPayload {
+				PutByteBuffer(payload)
+				return handle(ctx, p, in, out)
+			}
+			p, err := h.payloads.unmarshal(payload)
+			if err != nil {
+				return NewRemoteErrf("grid: %s: decode payload: %v", h.id, err)
+			}
+			return handle(ctx, p, in, out)
+		})
+}
+
+// encodePayload returns the payload in memory that does not come from the
+// buffer pool: how long a stream holds on to it is not for the caller to know.
+func (h *StreamTypeHandler[Payload, Req, Resp]) encodePayload(p Payload) ([]byte, error) {
+	buf, err := h.payloads.marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	b := bytes.Clone(buf)
+	PutByteBuffer(buf)
+	return b, nil
+}
+
+func (h *StreamTypeHandler[Payload, Req, Resp]) encodeRequest(r Req) ([]byte, error) {
+	b, err := h.reqs.marshal(r)
+	h.reqs.put(r)
+	if err != nil {
+		return nil, fmt.Errorf("grid: %s: encode request: %w", h.id, err)
+	}
+	return b, nil
+}
+
+func (h *StreamTypeHandler[Payload, Req, Resp]) decodeRequest(b []byte) (Req, error) {
+	r, err := h.reqs.unmarshal(b)
+	if err != nil {
+		return r, fmt.Errorf("grid: %s: decode request: %w", h.id, err)
+	}
+	return r, nil
+}
+
+func (h *StreamTypeHandler[Payload, Req, Resp]) encodeResponse(r Resp) ([]byte, error) {
+	b, err := h.resps.marshal(r)
+	h.PutResponse(r)
+	if err != nil {
+		return nil, fmt.Errorf("grid: %s: encode response: %w", h.id, err)
+	}
+	return b, nil
+}
+
+func (h *StreamTypeHandler[Payload, Req, Resp]) decodeResponse(b []byte) (Resp, error) {
+	r, err := h.resps.unmarshal(b)
+	if err != nil {
+		return r, fmt.Errorf("grid: %s: decode response: %w", h.id, err)
+	}
+	return r, nil
+}
+
+// TypedStream is the caller's end of a typed stream. Sending and receiving may
+// go on at the same time on different goroutines; the responses have one consumer, by Results or All.
+// The stream ends when its context does, so one that is given up early needs its context canceled.
+// The methods of a nil *TypedStream are safe.
+type TypedStream[Req, Resp RoundTripper] struct {
+	// Requests takes the requests for the handler; closing it ends the input.
+	// It is nil where the handler takes none. What is sent must not be used any more.
+	// A plain send blocks when the stream has ended; Send does not.
+	Requests chan<- Req
+
+	raw    *Stream
+	decode func(b []byte) (Resp, error)
+	put    func(Resp)
+}
+
+// Send sends a request, which must not be used any more. It blocks while the handler has no room
+// and returns the stream's error when it has ended. An error from encoding req ends the
+// stream, and shows in later Sends and in Results. Send must not be called after Requests is closed.
 func (s *TypedStream[Req, Resp]) Send(req Req) error {
-	if s == nil {
+	if s == nil || s.raw == nil {
 		return ErrDisconnected
 	}
 	if s.Requests == nil {
@@ -200,35 +324,43 @@ func (s *TypedStream[Req, Resp]) Send(req Req) error {
 	return sendTo(s.raw, s.Requests, req)
 }
 
-// Results calls next with each answer of the handler, as Stream.Results does.
-// next owns the answer, which may be given back with StreamTypeHandler.PutResponse.
-// An answer that does not unmarshal cancels the stream and is returned as an error.
+// Results calls next for each response, in order, until the stream ends, and returns
+// the stream's error: nil when the handler returned nil and everything it sent was consumed.
+// The response belongs to next, which may give it back with the handler's PutResponse.
+// An error from next, or a response that cannot be decoded, cancels the stream and is returned.
+// A nil next drops the responses.
 func (s *TypedStream[Req, Resp]) Results(next func(resp Resp) error) (err error) {
-	if s == nil {
+	if s == nil || s.raw == nil {
 		return ErrDisconnected
 	}
 	if next == nil {
-		return errNilConsumer
+		next = func(resp Resp) error {
+			s.put(resp)
+			return nil
+		}
 	}
 	return s.raw.Results(func(b []byte) error {
-		resp, err := s.read(b)
+		resp, err := s.decode(b)
 		if err != nil {
-			return fmt.Errorf("grid: handler %v: response: %w", s.id, err)
+			return err
 		}
 		return next(resp)
 	})
 }
 
-// All returns the handler's answers as an iterator, as Stream.All does.
+// All is Results as a loop: it yields each response with a nil error, and then the stream's error if there is one.
+// Leaving the loop cancels the stream.
 func (s *TypedStream[Req, Resp]) All() iter.Seq2[Resp, error] {
 	return func(yield func(Resp, error) bool) {
+		stopped := false
 		err := s.Results(func(resp Resp) error {
 			if !yield(resp, nil) {
+				stopped = true
 				return errResultsLeft
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, errResultsLeft) {
+		if err != nil && !stopped {
 			var none Resp
 			yield(none, err)
 		}

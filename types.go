@@ -1,17 +1,19 @@
 package grid
 
 import (
-	"context"
-	"io"
-	"maps"
 	"net/url"
+	"reflect"
 	"slices"
+	"strings"
+	"sync"
+	"unsafe"
 
 	"github.com/tinylib/msgp/msgp"
 )
 
-// RoundTripper is what typed handlers exchange: a msgp type, nearly always a
-// pointer to a struct that the msgp tool has generated methods for.
+// RoundTripper is what typed handlers send and receive: a type that writes and
+// reads itself as MessagePack, usually a pointer to a type with code generated
+// by msgp. It is comparable so that a missing value can be told from a present one.
 type RoundTripper interface {
 	msgp.Unmarshaler
 	msgp.Marshaler
@@ -20,37 +22,44 @@ type RoundTripper interface {
 	comparable
 }
 
-// Recycler is a type that knows how to be used again. Recycle is called when
-// nobody uses the value any more.
+// Recycler is implemented by payload types that know how to give themselves
+// back for reuse. Typed handlers call Recycle instead of using their own pool.
+// The value must not be used after Recycle.
 type Recycler interface {
 	Recycle()
 }
 
-// Requester sends single requests: a Connection or a Subroute.
-type Requester interface {
-	Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error)
-}
+// How far payloads trust what they read and keep what they used.
+const (
+	maxSizeHint   = 1024    // elements made room for by a claimed length alone
+	maxKeptLen    = 1024    // elements of a map or slice worth keeping for reuse
+	maxKeptBuffer = 1 << 20 // bytes of a buffer worth keeping for reuse
+)
 
-// Streamer opens streams: a Connection or a Subroute.
-type Streamer interface {
-	NewStream(ctx context.Context, h HandlerID, payload []byte) (st *Stream, err error)
-}
-
-// MSS is a map of strings to strings. A nil map stays nil over the wire.
+// MSS is a map of strings as a payload. Nil and empty are different on the wire.
+// The methods of a nil *MSS are safe; it is written as nil.
+// An MSS must not be used by several goroutines at once while one changes it.
 type MSS map[string]string
 
-// NewMSS returns an empty map.
+var mssMaps sync.Pool // of MSS, empty
+
+// NewMSS returns an empty MSS.
 func NewMSS() *MSS {
-	return NewMSSWith(make(map[string]string))
+	m, ok := mssMaps.Get().(MSS)
+	if !ok {
+		m = make(MSS)
+	}
+	return &m
 }
 
-// NewMSSWith returns a MSS that uses m itself.
+// NewMSSWith returns an MSS that holds m itself, not a copy. It owns the map:
+// Recycle clears it. A handler that returns a map others use as well needs WithSharedResponse.
 func NewMSSWith(m map[string]string) *MSS {
 	mss := MSS(m)
 	return &mss
 }
 
-// Get returns the value of a key; "" where there is none.
+// Get returns the value of key, and the empty string where there is none.
 func (m *MSS) Get(key string) string {
 	if m == nil {
 		return ""
@@ -58,71 +67,86 @@ func (m *MSS) Get(key string) string {
 	return (*m)[key]
 }
 
-// Set sets the value of a key. It makes the map where there is none yet.
+// Set sets the value of key, making the map if there is none yet. On a nil *MSS it does nothing.
 func (m *MSS) Set(key, value string) {
+	if m == nil {
+		return
+	}
 	if *m == nil {
 		*m = make(MSS)
 	}
 	(*m)[key] = value
 }
 
-// ToQuery returns the map as a URL query with its leading "?", sorted by key; "" for an empty map.
+// ToQuery returns the map as a URL query sorted by key, with a leading "?"
+// unless the map is empty.
 func (m *MSS) ToQuery() string {
 	if m == nil || len(*m) == 0 {
 		return ""
 	}
-	values := make(url.Values, len(*m))
-	for k, v := range *m {
-		values.Set(k, v)
+	keys := make([]string, 0, len(*m))
+	for k := range *m {
+		keys = append(keys, k)
 	}
-	return "?" + values.Encode()
+	slices.Sort(keys)
+	var q strings.Builder
+	sep := byte('?')
+	for _, k := range keys {
+		q.WriteByte(sep)
+		q.WriteString(url.QueryEscape(k))
+		q.WriteByte('=')
+		q.WriteString(url.QueryEscape((*m)[k]))
+		sep = '&'
+	}
+	return q.String()
 }
 
-// Recycle empties the map for its next use.
-func (m *MSS) Recycle() {
-	if m != nil {
-		clear(*m)
-	}
-}
-
-// MarshalMsg appends the map, with its keys in order, so that equal maps have equal bytes.
-func (m *MSS) MarshalMsg(bytes []byte) (o []byte, err error) {
+// MarshalMsg appends the map to b, or nil if there is none. The order of the keys varies.
+func (m *MSS) MarshalMsg(b []byte) ([]byte, error) {
 	if m == nil || *m == nil {
-		return msgp.AppendNil(bytes), nil
+		return msgp.AppendNil(b), nil
 	}
-	o = msgp.AppendMapHeader(bytes, uint32(len(*m)))
-	for _, k := range slices.Sorted(maps.Keys(*m)) {
-		o = msgp.AppendString(o, k)
-		o = msgp.AppendString(o, (*m)[k])
+	b = msgp.AppendMapHeader(b, uint32(len(*m)))
+	for k, v := range *m {
+		b = msgp.AppendString(b, k)
+		b = msgp.AppendString(b, v)
 	}
-	return o, nil
+	return b, nil
 }
 
-// UnmarshalMsg reads a map or nil.
-func (m *MSS) UnmarshalMsg(bts []byte) (o []byte, err error) {
-	if msgp.IsNil(bts) {
-		*m = nil
-		return bts[1:], nil
+// UnmarshalMsg replaces the contents with the map at the start of b and returns the bytes after it.
+// After an error the contents are undefined.
+func (m *MSS) UnmarshalMsg(b []byte) ([]byte, error) {
+	if m == nil {
+		return b, errNilReceiver
 	}
-	n, o, err := msgp.ReadMapHeaderBytes(bts)
+	if msgp.IsNil(b) {
+		m.Recycle()
+		return b[1:], nil
+	}
+	n, b, err := msgp.ReadMapHeaderBytes(b)
 	if err != nil {
-		return bts, msgp.WrapError(err, "MSS")
+		return b, err
+	}
+	// A key and a value take a byte each at least.
+	if uint64(n)*2 > uint64(len(b)) {
+		return b, msgp.ErrShortBytes
 	}
 	if *m == nil {
-		*m = make(MSS, claimed(n, o))
+		*m = make(MSS, min(n, maxSizeHint))
 	}
 	clear(*m)
 	for range n {
 		var k, v string
-		if k, o, err = msgp.ReadStringBytes(o); err != nil {
-			return bts, msgp.WrapError(err, "MSS")
+		if k, b, err = msgp.ReadStringBytes(b); err != nil {
+			return b, err
 		}
-		if v, o, err = msgp.ReadStringBytes(o); err != nil {
-			return bts, msgp.WrapError(err, "MSS", k)
+		if v, b, err = msgp.ReadStringBytes(b); err != nil {
+			return b, msgp.WrapError(err, k)
 		}
 		(*m)[k] = v
 	}
-	return o, nil
+	return b, nil
 }
 
 // Msgsize returns an upper bound of the encoded size in bytes.
@@ -130,83 +154,97 @@ func (m *MSS) Msgsize() int {
 	if m == nil || *m == nil {
 		return msgp.NilSize
 	}
-	s := msgp.MapHeaderSize
+	n := msgp.MapHeaderSize
 	for k, v := range *m {
-		s += 2*msgp.StringPrefixSize + len(k) + len(v)
+		n += 2*msgp.StringPrefixSize + len(k) + len(v)
 	}
-	return s
+	return n
 }
 
-// claimed is how many elements to make room for when a header claims n and
-// rest is left: never more than could be there.
-func claimed(n uint32, rest []byte) int {
-	return int(min(uint64(n), uint64(len(rest))))
+// Recycle clears the map and gives it back for use by another MSS; m is nil afterwards.
+func (m *MSS) Recycle() {
+	if m == nil || *m == nil {
+		return
+	}
+	if kept := *m; len(kept) <= maxKeptLen {
+		clear(kept)
+		mssMaps.Put(kept)
+	}
+	*m = nil
 }
 
-func (m *MSS) marshalsNil() {}
-func (m *MSS) renew()       {}
+func (m *MSS) self() any { return m }
 
-// Bytes is a slice of bytes. A nil slice stays nil over the wire.
+func (m *MSS) refill() bool {
+	*m = *NewMSS()
+	return true
+}
+
+func (m *MSS) shares(other any) bool {
+	o, ok := other.(*MSS)
+	return ok && m != nil && *m != nil && reflect.ValueOf(*m).Pointer() == reflect.ValueOf(*o).Pointer()
+}
+
+// Bytes is a byte slice as a payload. Nil and empty are different on the wire.
+// The methods of a nil *Bytes are safe; it is written as nil.
 type Bytes []byte
 
-// NewBytes returns an empty Bytes with a buffer from the pool.
+// NewBytes returns empty Bytes with room from the buffer pool.
 func NewBytes() *Bytes {
-	b := Bytes(GetByteBuffer())
+	b := Bytes(GetByteBuffer()[:0])
 	return &b
 }
 
-// NewBytesCap returns an empty Bytes with a buffer from the pool that has room for size bytes.
+// NewBytesCap returns empty Bytes with room for size bytes from the buffer pool.
 func NewBytesCap(size int) *Bytes {
-	b := Bytes(GetByteBufferCap(size))
+	b := Bytes(GetByteBufferCap(max(size, 0))[:0])
 	return &b
 }
 
-// NewBytesWith returns a Bytes that uses b itself. Recycle gives b to the pool.
+// NewBytesWith returns Bytes that hold b itself, not a copy. They own it:
+// Recycle puts it into the buffer pool. A handler that returns bytes others use as well needs WithSharedResponse.
 func NewBytesWith(b []byte) *Bytes {
 	bb := Bytes(b)
 	return &bb
 }
 
-// NewBytesWithCopyOf returns a Bytes with a copy of b in a buffer from the pool; nil stays nil.
+// NewBytesWithCopyOf returns Bytes with a copy of b, which stays the caller's. A copy of nil is nil.
 func NewBytesWithCopyOf(b []byte) *Bytes {
 	if b == nil {
 		return new(Bytes)
 	}
-	return NewBytesWith(append(GetByteBufferCap(len(b)), b...))
+	bb := Bytes(append(GetByteBufferCap(len(b))[:0], b...))
+	return &bb
 }
 
-// Recycle gives the buffer to the pool.
-func (b *Bytes) Recycle() {
-	if b != nil && *b != nil {
-		PutByteBuffer(*b)
-		*b = nil
-	}
-}
-
-// MarshalMsg appends the bytes.
-func (b *Bytes) MarshalMsg(bytes []byte) ([]byte, error) {
+// MarshalMsg appends the bytes to dst, or nil if they are nil.
+func (b *Bytes) MarshalMsg(dst []byte) ([]byte, error) {
 	if b == nil || *b == nil {
-		return msgp.AppendNil(bytes), nil
+		return msgp.AppendNil(dst), nil
 	}
-	return msgp.AppendBytes(bytes, *b), nil
+	return msgp.AppendBytes(dst, *b), nil
 }
 
-// UnmarshalMsg copies bytes, or nil, into a buffer of its own.
-func (b *Bytes) UnmarshalMsg(bytes []byte) ([]byte, error) {
-	if msgp.IsNil(bytes) {
+// UnmarshalMsg replaces the contents with a copy of the bytes at the start of src and returns what follows them.
+// It writes into the present bytes' memory where they fit, and otherwise gives that back to the buffer pool.
+func (b *Bytes) UnmarshalMsg(src []byte) ([]byte, error) {
+	if b == nil {
+		return src, errNilReceiver
+	}
+	if msgp.IsNil(src) {
 		b.Recycle()
-		return bytes[1:], nil
+		return src[1:], nil
 	}
-	val, rest, err := msgp.ReadBytesZC(bytes)
+	read, src, err := msgp.ReadBytesZC(src)
 	if err != nil {
-		return bytes, msgp.WrapError(err, "Bytes")
+		return src, err
 	}
-	if cap(*b) < len(val) || *b == nil {
-		PutByteBuffer(*b)
-		*b = GetByteBufferCap(len(val))
+	if *b == nil || cap(*b) < len(read) {
+		b.Recycle()
+		*b = GetByteBufferCap(len(read))
 	}
-	*b = append((*b)[:0], val...)
-	return rest, nil
+	*b = append((*b)[:0], read...)
+	return src, nil
 }
 
 // Msgsize returns an upper bound of the encoded size in bytes.
@@ -217,25 +255,54 @@ func (b *Bytes) Msgsize() int {
 	return msgp.BytesPrefixSize + len(*b)
 }
 
-func (b *Bytes) marshalsNil() {}
-
-func (b *Bytes) renew() { *b = GetByteBuffer() }
-
-// URLValues is an url.Values.
-type URLValues map[string][]string
-
-// NewURLValues returns an empty URLValues.
-func NewURLValues() *URLValues {
-	return NewURLValuesWith(make(map[string][]string))
+// Recycle puts the bytes into the buffer pool; b is nil afterwards.
+func (b *Bytes) Recycle() {
+	if b == nil || *b == nil {
+		return
+	}
+	PutByteBuffer((*b)[:0])
+	*b = nil
 }
 
-// NewURLValuesWith returns a URLValues that uses values itself.
+func (b *Bytes) self() any { return b }
+
+func (b *Bytes) refill() bool {
+	*b = GetByteBuffer()[:0]
+	return true
+}
+
+func (b *Bytes) shares(other any) bool {
+	o, ok := other.(*Bytes)
+	if !ok || b == nil || cap(*b) == 0 || cap(*o) == 0 {
+		return false
+	}
+	bStart, oStart := uintptr(unsafe.Pointer(unsafe.SliceData(*b))), uintptr(unsafe.Pointer(unsafe.SliceData(*o)))
+	return bStart < oStart+uintptr(cap(*o)) && oStart < bStart+uintptr(cap(*b))
+}
+
+// URLValues is a url.Values as a payload. Nil is written as an empty map.
+// The methods of a nil *URLValues are safe.
+type URLValues map[string][]string
+
+var urlValuesMaps sync.Pool // of URLValues, empty
+
+// NewURLValues returns empty URLValues.
+func NewURLValues() *URLValues {
+	u, ok := urlValuesMaps.Get().(URLValues)
+	if !ok {
+		u = make(URLValues)
+	}
+	return &u
+}
+
+// NewURLValuesWith returns URLValues that hold values itself, not a copy. They own it:
+// Recycle clears it. A handler that returns a map others use as well needs WithSharedResponse.
 func NewURLValuesWith(values map[string][]string) *URLValues {
 	u := URLValues(values)
 	return &u
 }
 
-// Values returns the url.Values itself, not a copy.
+// Values returns the map itself, which is valid until Recycle.
 func (u *URLValues) Values() url.Values {
 	if u == nil {
 		return nil
@@ -243,135 +310,133 @@ func (u *URLValues) Values() url.Values {
 	return url.Values(*u)
 }
 
-// Recycle empties the map for its next use.
-func (u *URLValues) Recycle() {
-	if u != nil {
-		clear(*u)
-	}
-}
-
-// MarshalMsg appends the values, with their keys in order. A nil map is written as an empty one.
-func (u *URLValues) MarshalMsg(b []byte) (o []byte, err error) {
+// MarshalMsg appends the map to b. The order of the keys varies.
+func (u *URLValues) MarshalMsg(b []byte) ([]byte, error) {
 	if u == nil {
 		return msgp.AppendMapHeader(b, 0), nil
 	}
-	o = msgp.AppendMapHeader(b, uint32(len(*u)))
-	for _, k := range slices.Sorted(maps.Keys(*u)) {
-		o = msgp.AppendString(o, k)
-		o = msgp.AppendArrayHeader(o, uint32(len((*u)[k])))
-		for _, v := range (*u)[k] {
-			o = msgp.AppendString(o, v)
+	b = msgp.AppendMapHeader(b, uint32(len(*u)))
+	for k, vs := range *u {
+		b = msgp.AppendString(b, k)
+		b = msgp.AppendArrayHeader(b, uint32(len(vs)))
+		for _, v := range vs {
+			b = msgp.AppendString(b, v)
 		}
 	}
-	return o, nil
+	return b, nil
 }
 
-// UnmarshalMsg reads values. nil is read as an empty map.
-func (u *URLValues) UnmarshalMsg(bts []byte) (o []byte, err error) {
-	var n uint32
-	if msgp.IsNil(bts) {
-		o = bts[1:]
-	} else if n, o, err = msgp.ReadMapHeaderBytes(bts); err != nil {
-		return bts, msgp.WrapError(err, "URLValues")
+// UnmarshalMsg replaces the contents with the map at the start of b and returns the bytes after it.
+// After an error the contents are undefined.
+func (u *URLValues) UnmarshalMsg(b []byte) ([]byte, error) {
+	if u == nil {
+		return b, errNilReceiver
+	}
+	if msgp.IsNil(b) {
+		u.Recycle()
+		return b[1:], nil
+	}
+	n, b, err := msgp.ReadMapHeaderBytes(b)
+	if err != nil {
+		return b, err
+	}
+	// A key and an array take a byte each at least.
+	if uint64(n)*2 > uint64(len(b)) {
+		return b, msgp.ErrShortBytes
 	}
 	if *u == nil {
-		*u = make(URLValues, claimed(n, o))
+		*u = make(URLValues, min(n, maxSizeHint))
 	}
 	clear(*u)
 	for range n {
 		var k string
-		if k, o, err = msgp.ReadStringBytes(o); err != nil {
-			return bts, msgp.WrapError(err, "URLValues")
+		if k, b, err = msgp.ReadStringBytes(b); err != nil {
+			return b, err
 		}
-		var values []string
-		if values, o, err = readStrings(o); err != nil {
-			return bts, msgp.WrapError(err, "URLValues", k)
+		if (*u)[k], b, err = readStrings(b); err != nil {
+			return b, msgp.WrapError(err, k)
 		}
-		(*u)[k] = values
 	}
-	return o, nil
+	return b, nil
 }
 
-// readStrings reads an array of strings.
-func readStrings(b []byte) (values []string, o []byte, err error) {
-	n, o, err := msgp.ReadArrayHeaderBytes(b)
+func readStrings(b []byte) ([]string, []byte, error) {
+	n, b, err := msgp.ReadArrayHeaderBytes(b)
 	if err != nil {
 		return nil, b, err
 	}
-	values = make([]string, 0, claimed(n, o))
-	for range n {
-		var v string
-		if v, o, err = msgp.ReadStringBytes(o); err != nil {
-			return nil, b, err
-		}
-		values = append(values, v)
+	if uint64(n) > uint64(len(b)) {
+		return nil, b, msgp.ErrShortBytes
 	}
-	return values, o, nil
+	vs := make([]string, 0, min(n, maxSizeHint))
+	for i := range n {
+		var v string
+		if v, b, err = msgp.ReadStringBytes(b); err != nil {
+			return nil, b, msgp.WrapError(err, i)
+		}
+		vs = append(vs, v)
+	}
+	return vs, b, nil
 }
 
 // Msgsize returns an upper bound of the encoded size in bytes.
-func (u *URLValues) Msgsize() (s int) {
-	s = msgp.MapHeaderSize
+func (u *URLValues) Msgsize() int {
+	n := msgp.MapHeaderSize
 	if u == nil {
-		return s
+		return n
 	}
-	for k, values := range *u {
-		s += msgp.StringPrefixSize + len(k) + msgp.ArrayHeaderSize
-		for _, v := range values {
-			s += msgp.StringPrefixSize + len(v)
+	for k, vs := range *u {
+		n += msgp.StringPrefixSize + len(k) + msgp.ArrayHeaderSize
+		for _, v := range vs {
+			n += msgp.StringPrefixSize + len(v)
 		}
 	}
-	return s
+	return n
 }
 
-func (u *URLValues) marshalsNil() {}
-func (u *URLValues) renew()       {}
+// Recycle clears the map and gives it back for use by other URLValues; u is nil afterwards.
+func (u *URLValues) Recycle() {
+	if u == nil || *u == nil {
+		return
+	}
+	if kept := *u; len(kept) <= maxKeptLen {
+		clear(kept)
+		urlValuesMaps.Put(kept)
+	}
+	*u = nil
+}
 
-// NoPayload is the type of a request or answer without content.
+func (u *URLValues) self() any { return u }
+
+func (u *URLValues) refill() bool {
+	*u = *NewURLValues()
+	return true
+}
+
+func (u *URLValues) shares(other any) bool {
+	o, ok := other.(*URLValues)
+	return ok && u != nil && *u != nil && reflect.ValueOf(*u).Pointer() == reflect.ValueOf(*o).Pointer()
+}
+
+// NoPayload is the payload of a request or response that carries nothing: no bytes at all.
 type NoPayload struct{}
 
 // NewNoPayload returns a NoPayload.
 func NewNoPayload() NoPayload { return NoPayload{} }
 
-// NewNPErr returns what a handler without an answer returns: err, which may be nil.
-func NewNPErr(err error) (NoPayload, *RemoteErr) { return NoPayload{}, NewRemoteErr(err) }
+// NewNPErr returns what a handler without a response returns for err: nothing, and err as a RemoteErr (nil for nil).
+func NewNPErr(err error) (NoPayload, *RemoteErr) {
+	return NoPayload{}, NewRemoteErr(err)
+}
 
-// MarshalMsg appends nothing.
-func (p NoPayload) MarshalMsg(bytes []byte) ([]byte, error) { return bytes, nil }
+// MarshalMsg returns b as it is.
+func (NoPayload) MarshalMsg(b []byte) ([]byte, error) { return b, nil }
 
-// UnmarshalMsg reads nothing.
-func (p NoPayload) UnmarshalMsg(bytes []byte) ([]byte, error) { return bytes, nil }
+// UnmarshalMsg returns b as it is.
+func (NoPayload) UnmarshalMsg(b []byte) ([]byte, error) { return b, nil }
 
 // Msgsize returns 0.
-func (p NoPayload) Msgsize() int { return 0 }
+func (NoPayload) Msgsize() int { return 0 }
 
 // Recycle does nothing.
-func (p NoPayload) Recycle() {}
-
-// WriterToChannel returns a writer that sends a copy of each Write to ch, in a
-// buffer from the pool. Write waits until the copy is taken; when ctx ends it fails with the cause.
-func WriterToChannel(ctx context.Context, ch chan<- []byte) io.Writer {
-	return &channelWriter{ctx: ctx, ch: ch}
-}
-
-type channelWriter struct {
-	ctx context.Context
-	ch  chan<- []byte
-}
-
-func (w *channelWriter) Write(p []byte) (int, error) {
-	if w.ctx.Err() != nil {
-		return 0, context.Cause(w.ctx)
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	b := append(GetByteBufferCap(len(p)), p...)
-	select {
-	case w.ch <- b:
-		return len(p), nil
-	case <-w.ctx.Done():
-		PutByteBuffer(b)
-		return 0, context.Cause(w.ctx)
-	}
-}
+func (NoPayload) Recycle() {}

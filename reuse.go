@@ -1,0 +1,158 @@
+package grid
+
+import (
+	"errors"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+var (
+	errNilReceiver = errors.New("grid: unmarshal into a nil value")
+	errNoValue     = errors.New("grid: no value: the function for new values is missing or returned nil")
+)
+
+// reusable is implemented by the payload types of this package. Their Recycle
+// gives the contents away and leaves the value itself with its owner, who may keep it for another call.
+// So a second Recycle, by the handler's author, does no harm. A kept value has no contents: a pool
+// that is given more values than it is asked for must not hoard their buffers and maps.
+type reusable interface {
+	// self returns the value, which tells it from a type that embeds it.
+	self() any
+	// refill makes a recycled value like new, or reports that it can't.
+	refill() bool
+}
+
+// sharer is implemented by payload types whose contents Recycle gives to
+// others. Both contents must not be recycled when one shares the other's memory.
+type sharer interface {
+	shares(other any) bool
+}
+
+// pool hands out values of T and takes them back. A type with Recycle is
+// recycled by calling it. Other values are kept and used again when they can be made like new, that is
+// when newFn returns a pointer to a zero value: what one call left in a value must not show up in the next.
+// A pool may be used by several goroutines at once.
+type pool[T RoundTripper] struct {
+	newFn func() T
+	free  sync.Pool
+	reset atomic.Uint32 // whether zeroing makes a value like new: one of the consts below
+}
+
+const (
+	resetUnknown = iota
+	resetByZeroing
+	resetImpossible
+)
+
+// get returns a value that is like new. It is zero where newFn is missing.
+func (p *pool[T]) get() T {
+	v, ok := p.free.Get().(T)
+	if !ok {
+		return p.fresh()
+	}
+	if r, ok := any(v).(reusable); ok && !r.refill() {
+		return p.fresh()
+	}
+	return v
+}
+
+func (p *pool[T]) fresh() (v T) {
+	if p.newFn != nil {
+		v = p.newFn()
+	}
+	return v
+}
+
+// put takes v, which nobody may use any more.
+func (p *pool[T]) put(v T) {
+	var zero T
+	if v == zero {
+		return
+	}
+	if r, ok := any(v).(Recycler); ok {
+		r.Recycle()
+		if own, ok := r.(reusable); ok && own.self() == any(v) {
+			p.free.Put(v)
+		}
+		return
+	}
+	if p.resets() {
+		reflect.ValueOf(v).Elem().SetZero()
+		p.free.Put(v)
+	}
+}
+
+// resets reports whether a zeroed value is what newFn returns.
+func (p *pool[T]) resets() bool {
+	known := p.reset.Load()
+	if known == resetUnknown {
+		known = resetImpossible
+		if reflect.TypeFor[T]().Kind() == reflect.Pointer {
+			if v := reflect.ValueOf(p.fresh()); !v.IsNil() && v.Elem().IsZero() {
+				known = resetByZeroing
+			}
+		}
+		p.reset.Store(known)
+	}
+	return known == resetByZeroing
+}
+
+// marshal returns v in a buffer of the caller's, who gives it back with PutByteBuffer. v stays the caller's too.
+func (p *pool[T]) marshal(v T) ([]byte, error) {
+	v, err := p.present(v)
+	if err != nil {
+		return nil, err
+	}
+	buf := GetByteBufferCap(max(v.Msgsize(), 0))
+	b, err := v.MarshalMsg(buf[:0])
+	if err != nil {
+		PutByteBuffer(buf)
+		return nil, err
+	}
+	if unsafe.SliceData(b) != unsafe.SliceData(buf) {
+		PutByteBuffer(buf)
+	}
+	return b, nil
+}
+
+// unmarshal returns the value in b, and gives b back.
+func (p *pool[T]) unmarshal(b []byte) (v T, err error) {
+	var zero T
+	v = p.get()
+	if v == zero && nilable[T]() {
+		err = errNoValue
+	} else {
+		_, err = v.UnmarshalMsg(b)
+	}
+	PutByteBuffer(b)
+	if err != nil {
+		p.put(v)
+		return zero, err
+	}
+	return v, nil
+}
+
+// present returns v, or a new value for a nil one whose methods may not stand it.
+// The payload types of this package do, and write what nil means to them.
+func (p *pool[T]) present(v T) (T, error) {
+	var zero T
+	if v != zero || !nilable[T]() {
+		return v, nil
+	}
+	v = p.fresh()
+	if v == zero {
+		return zero, errNoValue
+	}
+	if r, ok := any(v).(reusable); ok && r.self() == any(v) && reflect.TypeFor[T]().Kind() == reflect.Pointer {
+		p.put(v)
+		return zero, nil
+	}
+	return v, nil
+}
+
+func nilable[T any]() bool {
+	k := reflect.TypeFor[T]().Kind()
+	return k == reflect.Pointer || k == reflect.Interface || k == reflect.Map || k == reflect.Slice
+}

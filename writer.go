@@ -1,0 +1,34 @@
+package grid
+
+import (
+	"context"
+	"io"
+)
+
+// WriterToChannel returns a writer that sends what is written to it to ch, for
+// a streaming handler with output that is written as text. Each Write sends a
+// copy in a buffer of its own from GetByteBufferCap, which belongs to the receiver, and blocks until it is taken.
+// When ctx ends Write returns context.Cause(ctx). The writer may be used by several goroutines at once.
+func WriterToChannel(ctx context.Context, ch chan<- []byte) io.Writer {
+	return channelWriter{ctx: ctx, ch: ch}
+}
+
+type channelWriter struct {
+	ctx context.Context
+	ch  chan<- []byte
+}
+
+// Write sends a copy of p. It returns len(p), or 0 and the cause of the context's end.
+func (w channelWriter) Write(p []byte) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
+	}
+	b := append(GetByteBufferCap(len(p))[:0], p...)
+	select {
+	case w.ch <- b:
+		return len(p), nil
+	case <-w.ctx.Done():
+		PutByteBuffer(b)
+		return 0, context.Cause(w.ctx)
+	}
+}
