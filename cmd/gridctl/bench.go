@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/gridmesh/grid"
+)
+
+// benchConfig is the configuration of gridctl bench.
+type benchConfig struct {
+	member  memberConfig
+	load    load
+	size    byteSize
+	wait    time.Duration
+	json    bool
+	verbose bool
+}
+
+func (c *benchConfig) flags() *flag.FlagSet {
+	c.size = 512
+	fs := newFlags("bench")
+	c.member.addTo(fs)
+	fs.StringVar(&c.load.op, "op", "echo", "what to `measure`: echo, sink or source")
+	fs.Var(&c.size, "size", "`bytes` of a payload, such as 512, 64k or 1m")
+	fs.IntVar(&c.load.callers, "concurrency", 16, "`callers` per node at the same time")
+	fs.DurationVar(&c.load.duration, "duration", 10*time.Second, "how `long`, such as 500ms or 1m")
+	fs.DurationVar(&c.wait, "wait", 10*time.Second, "how `long` to wait for the connections first")
+	fs.BoolVar(&c.json, "json", false, "print the results as JSON on standard output")
+	fs.BoolVar(&c.verbose, "v", false, "log to standard error what happens to the connections")
+	return fs
+}
+
+// maxCallers keeps a mistyped number from taking all memory.
+const maxCallers = 100_000
+
+func (c *benchConfig) check() error {
+	c.load.size = int(c.size)
+	switch {
+	case operations[c.load.op] == nil:
+		return cannotStart("-op %s is not known; use echo, sink or source", c.load.op)
+	case c.load.callers < 1 || c.load.callers > maxCallers:
+		return cannotStart("-concurrency %d is out of range; use 1 to %d", c.load.callers, maxCallers)
+	case c.load.duration <= 0:
+		return cannotStart("-duration %v is too short; try 10s", c.load.duration)
+	case c.wait <= 0:
+		return cannotStart("-wait %v is too short; try 10s", c.wait)
+	}
+	if err := c.member.check(); err != nil {
+		return err
+	}
+	if len(c.member.hosts) == 1 {
+		return cannotStart("-hosts has no node but this one; add those to measure")
+	}
+	return nil
+}
+
+// runBench measures calls to all other nodes.
+func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var c benchConfig
+	if err := parse(c.flags(), args); err != nil {
+		return err
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	listener, err := listen(&c.member)
+	if err != nil {
+		return err
+	}
+	logs := slog.Handler(slog.DiscardHandler)
+	if c.verbose {
+		logs = slog.NewTextHandler(stderr, nil)
+	}
+	reasons := newReasonLog(logs)
+	n, err := startMember(&c.member, listener, nil, slog.New(reasons))
+	if err != nil {
+		listener.Close()
+		return cannotStart("%v", err)
+	}
+	defer n.stop(time.Second)
+	line := newStatusLine(stderr)
+	if err := c.connect(ctx, n, reasons, line); err != nil {
+		return err
+	}
+	results := c.load.drive(ctx, connections(n.Manager), func(sum counts, elapsed time.Duration) {
+		line.set("%s of %s: %s", elapsed.Round(time.Second), c.load.duration, progressText(sum, elapsed))
+	})
+	line.clear()
+	if err := c.print(stdout, results); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
+	if all := total(results); all.errors > 0 {
+		return fmt.Errorf("%s of %s calls failed; the first with: %v", thousands(all.errors), thousands(all.errors+all.calls), all.failure)
+	}
+	return nil
+}
+
+// connect waits for the connections to all other nodes.
+func (c *benchConfig) connect(ctx context.Context, n *member, reasons *reasonLog, line *statusLine) error {
+	defer line.clear()
+	line.set("waiting for the connections to %d nodes, up to %v", len(n.Targets()), c.wait)
+	r := reach{member: n, config: &c.member, reasons: reasons}
+	return r.waitForAll(ctx, c.wait)
+}
+
+// connections returns the connections of a node, in the order of its hosts.
+func connections(m *grid.Manager) []*grid.Connection {
+	var all []*grid.Connection
+	for _, host := range m.Targets() {
+		all = append(all, m.Connection(host))
+	}
+	return all
+}
+
+func progressText(sum counts, elapsed time.Duration) string {
+	r := result{counts: sum, elapsed: elapsed}
+	return fmt.Sprintf("%s calls/s, %.1f MB/s, %s errors", thousands(uint64(r.perSecond())), r.megabytes(), thousands(sum.errors))
+}
+
+// print prints the results, as a table or as JSON.
+func (c *benchConfig) print(w io.Writer, results []result) error {
+	if c.json {
+		return c.printJSON(w, results)
+	}
+	fmt.Fprintf(w, "%s, %s, %d callers per node, from %s\n\n", c.load.op, bytesText(c.load.size), c.load.callers, c.member.local)
+	var t table
+	t.add("to", "calls", "calls/s", "median", "p99", "p99.9", "MB/s", "errors")
+	rows := results
+	if len(results) > 1 {
+		rows = append(rows, total(results))
+	}
+	for i := range rows {
+		r := &rows[i]
+		t.add(r.remote, thousands(r.calls), thousands(uint64(r.perSecond())),
+			short(r.latencies.percentile(50)), short(r.latencies.percentile(99)), short(r.latencies.percentile(99.9)),
+			fmt.Sprintf("%.1f", r.megabytes()), thousands(r.errors))
+	}
+	t.writeTo(w, "")
+	return nil
+}
+
+// benchReport is what -json prints.
+type benchReport struct {
+	Op          string        `json:"op"`
+	SizeBytes   int           `json:"size_bytes"`
+	Concurrency int           `json:"concurrency"` // per target
+	Local       string        `json:"local"`
+	Targets     []targetEntry `json:"targets"`
+	Total       targetEntry   `json:"total"`
+}
+
+// targetEntry is a row of the table. Latencies are in microseconds, a MB is 1,000,000 bytes.
+type targetEntry struct {
+	Host           string  `json:"host"`
+	Seconds        float64 `json:"seconds"`
+	Calls          uint64  `json:"calls"`
+	CallsPerSecond float64 `json:"calls_per_second"`
+	MedianMicros   float64 `json:"median_us"`
+	P99Micros      float64 `json:"p99_us"`
+	P999Micros     float64 `json:"p99_9_us"`
+	MBPerSecond    float64 `json:"mb_per_second"`
+	Errors         uint64  `json:"errors"`
+	FirstError     string  `json:"first_error,omitempty"`
+}
+
+func (c *benchConfig) printJSON(w io.Writer, results []result) error {
+	all := total(results)
+	out := benchReport{
+		Op:          c.load.op,
+		SizeBytes:   c.load.size,
+		Concurrency: c.load.callers,
+		Local:       c.member.local,
+		Total:       entry(&all),
+	}
+	for i := range results {
+		out.Targets = append(out.Targets, entry(&results[i]))
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(out)
+}
+
+func entry(r *result) targetEntry {
+	micros := func(p float64) float64 { return float64(r.latencies.percentile(p)) / 1e3 }
+	e := targetEntry{
+		Host:           r.remote,
+		Seconds:        r.elapsed.Seconds(),
+		Calls:          r.calls,
+		CallsPerSecond: r.perSecond(),
+		MedianMicros:   micros(50),
+		P99Micros:      micros(99),
+		P999Micros:     micros(99.9),
+		MBPerSecond:    r.megabytes(),
+		Errors:         r.errors,
+	}
+	if r.failure != nil {
+		e.FirstError = r.failure.Error()
+	}
+	return e
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"flag"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+)
+
+// memberConfig is what a process needs to be a node of a grid.
+type memberConfig struct {
+	// As given.
+	local      string
+	hostList   string
+	listen     string
+	secretFile string
+	certFile   string
+	keyFile    string
+	caFile     string
+
+	// From the above, by check.
+	hosts     []string
+	secret    string      // empty for none
+	serverTLS *tls.Config // nil without TLS
+	clientTLS *tls.Config // towards https names; nil for the system's roots
+}
+
+// addTo adds the flags of a member to fs.
+func (c *memberConfig) addTo(fs *flag.FlagSet) {
+	fs.StringVar(&c.local, "local", "", "the `URL` of this node, one of -hosts; http://host:port or https://host:port")
+	fs.StringVar(&c.hostList, "hosts", "", "the `URLs` of all nodes, this one too, with commas between them; the same for every node")
+	fs.StringVar(&c.listen, "listen", "", "the `address` to listen on, host:port or :port (default: that of -local where its host is an IP address or localhost, else its port on all interfaces)")
+	fs.StringVar(&c.secretFile, "secret-file", "", "a `file` with the secret that all nodes share, in one line; without it everybody who reaches this node can join")
+	fs.StringVar(&c.certFile, "cert", "", "a PEM `file` with the certificate of this node, for https names")
+	fs.StringVar(&c.keyFile, "key", "", "a PEM `file` with the key of -cert")
+	fs.StringVar(&c.caFile, "ca", "", "a PEM `file` with the certificates that sign those of the other nodes (default: the system's)")
+}
+
+// check completes the configuration. It says what the user has to change.
+func (c *memberConfig) check() error {
+	if err := c.checkHosts(); err != nil {
+		return err
+	}
+	if err := c.checkListen(); err != nil {
+		return err
+	}
+	if err := c.readSecret(); err != nil {
+		return err
+	}
+	return c.readCertificates()
+}
+
+func (c *memberConfig) checkHosts() error {
+	switch {
+	case c.local == "" && c.hostList == "":
+		return cannotStart("-local and -hosts are missing; try -local http://127.0.0.1:9001 -hosts http://127.0.0.1:9001,http://127.0.0.1:9002")
+	case c.local == "":
+		return cannotStart("-local is missing; it is the one of -hosts that this node is")
+	case c.hostList == "":
+		return cannotStart("-hosts is missing; it names all nodes, this one too, with commas between them")
+	}
+	var err error
+	if c.local, err = cleanHost("-local", c.local); err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(c.hostList, ",") {
+		if strings.TrimSpace(name) == "" {
+			continue
+		}
+		if name, err = cleanHost("-hosts", name); err != nil {
+			return err
+		}
+		if slices.Contains(c.hosts, name) {
+			return cannotStart("-hosts has %s twice; name each node once", name)
+		}
+		c.hosts = append(c.hosts, name)
+	}
+	if !slices.Contains(c.hosts, c.local) {
+		return cannotStart("-local %s is not in -hosts %s; add it there, on all nodes, in the same spelling", c.local, strings.Join(c.hosts, ","))
+	}
+	return nil
+}
+
+// cleanHost returns the name of a node without what people add to URLs.
+func cleanHost(flagName, name string) (string, error) {
+	name = strings.TrimRight(strings.TrimSpace(name), "/")
+	if !strings.Contains(name, "://") {
+		return "", cannotStart("%s %s is not a URL; did you mean http://%s?", flagName, name, name)
+	}
+	u, err := url.Parse(name)
+	switch {
+	case err != nil:
+		return "", cannotStart("%s %s is not a URL: %v", flagName, name, err)
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", cannotStart("%s %s does not start with http:// or https://", flagName, name)
+	case u.Hostname() == "":
+		return "", cannotStart("%s %s has no host; write %s://host:port", flagName, name, u.Scheme)
+	case u.Host+"" != strings.TrimPrefix(name, u.Scheme+"://"):
+		return "", cannotStart("%s %s has more than a host and a port; write %s://%s", flagName, name, u.Scheme, u.Host)
+	}
+	return name, nil
+}
+
+func (c *memberConfig) checkListen() error {
+	if c.listen == "" {
+		c.listen = defaultListen(c.local)
+	}
+	_, port, err := net.SplitHostPort(c.listen)
+	if err != nil || port == "" {
+		return cannotStart("-listen %s is not an address; write host:port or :port", c.listen)
+	}
+	return nil
+}
+
+// defaultListen is the address of a node's own name: of the one interface that
+// the name says, if it says one.
+func defaultListen(local string) string {
+	u, err := url.Parse(local)
+	if err != nil {
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	host := u.Hostname()
+	if net.ParseIP(host) == nil && host != "localhost" {
+		host = ""
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func (c *memberConfig) readSecret() error {
+	if c.secretFile == "" {
+		return nil
+	}
+	b, err := os.ReadFile(c.secretFile)
+	if err != nil {
+		return cannotStart("cannot read -secret-file: %v", err)
+	}
+	c.secret = strings.TrimSpace(string(b))
+	switch {
+	case c.secret == "":
+		return cannotStart("-secret-file %s is empty; write the secret into it, in one line", c.secretFile)
+	case strings.ContainsFunc(c.secret, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return cannotStart("-secret-file %s has more than one word of plain characters; write the secret into it, in one line, such as from: openssl rand -hex 32", c.secretFile)
+	}
+	return nil
+}
+
+func (c *memberConfig) readCertificates() error {
+	switch secure := strings.HasPrefix(c.local, "https:"); {
+	case secure && c.certFile == "":
+		return cannotStart("-local %s needs a certificate; give -cert and -key, or use an http:// name", c.local)
+	case secure && c.keyFile == "":
+		return cannotStart("-cert needs its key; give -key")
+	case !secure && (c.certFile != "" || c.keyFile != ""):
+		return cannotStart("-cert and -key are for https:// names, and -local is %s", c.local)
+	}
+	if c.certFile != "" {
+		cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+		if err != nil {
+			return cannotStart("cannot use -cert %s with -key %s: %v", c.certFile, c.keyFile, err)
+		}
+		c.serverTLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	}
+	c.clientTLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.caFile == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(c.caFile)
+	if err != nil {
+		return cannotStart("cannot read -ca: %v", err)
+	}
+	c.clientTLS.RootCAs = x509.NewCertPool()
+	if !c.clientTLS.RootCAs.AppendCertsFromPEM(pem) {
+		return cannotStart("-ca %s has no certificate in PEM form; that is a file with lines like -----BEGIN CERTIFICATE-----", c.caFile)
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gridmesh/grid"
+)
+
+// shutdownTime bounds how long a node lets what runs finish before it ends.
+const shutdownTime = 10 * time.Second
+
+// member is a node of a grid, with the server that takes its connections.
+type member struct {
+	*grid.Manager
+	server   *http.Server
+	listener net.Listener
+	refused  atomic.Int64 // callers that showed another secret
+	serveErr chan error   // why the server has ended
+}
+
+// startMember starts a node on listener: its handlers first, those of more too,
+// then the server, then its connections. dialer may be nil.
+func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDialer, log *slog.Logger,
+	more ...func(*grid.Manager) error) (*member, error) {
+	n := &member{listener: listener, serveErr: make(chan error, 1)}
+	ready := make(chan struct{})
+	options := grid.ManagerOptions{
+		Local:        c.local,
+		Hosts:        c.hosts,
+		AuthRequest:  n.checkSecret(c.secret),
+		Dialer:       dialer,
+		TLSConfig:    c.clientTLS,
+		BlockConnect: ready,
+		Logger:       log,
+	}
+	if c.secret != "" {
+		options.AddAuth = func(string) string { return c.secret }
+	}
+	var err error
+	n.Manager, err = grid.NewManager(context.Background(), options)
+	if err != nil {
+		return nil, err
+	}
+	for _, register := range append(more, registerHandlers) {
+		if err := register(n.Manager); err != nil {
+			n.Close()
+			return nil, err
+		}
+	}
+	mux := http.NewServeMux()
+	mux.Handle(grid.RoutePath, n.Handler())
+	n.server = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		TLSConfig:         c.serverTLS,
+		Protocols:         new(http.Protocols),
+	}
+	n.server.Protocols.SetHTTP1(true) // WebSockets are upgraded from it
+	if c.serverTLS != nil {
+		listener = tls.NewListener(listener, c.serverTLS)
+	}
+	go func() { n.serveErr <- n.server.Serve(listener) }()
+	close(ready)
+	return n, nil
+}
+
+// checkSecret returns the check of those who want to connect. It takes the same time for every wrong secret.
+func (n *member) checkSecret(secret string) func(*http.Request) error {
+	if secret == "" {
+		return func(*http.Request) error { return nil }
+	}
+	want := sha256.Sum256([]byte(secret))
+	return func(r *http.Request) error {
+		shown, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		got := sha256.Sum256([]byte(shown))
+		if subtle.ConstantTimeCompare(want[:], got[:]) != 1 {
+			n.refused.Add(1)
+			return errors.New("it showed another secret, or none; check -secret-file there and here")
+		}
+		return nil
+	}
+}
+
+// stop ends the node: what runs may finish within limit.
+func (n *member) stop(limit time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("calls were still running after %v", limit))
+	defer cancel()
+	err := n.Shutdown(ctx)
+	n.server.Close()
+	return err
+}
+
+// listen opens the address that a node is reached at.
+func listen(c *memberConfig) (net.Listener, error) {
+	l, err := net.Listen("tcp", c.listen)
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, cannotStart("%s is already in use; stop what listens there, or give this node another port", c.listen)
+	case errors.Is(err, syscall.EACCES):
+		return nil, cannotStart("not allowed to listen on %s; use a port above 1023", c.listen)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, cannotStart("%s is not an address of this machine; give one that is with -listen, such as -listen :9001", c.listen)
+	}
+	return nil, cannotStart("cannot listen on %s: %v; give another address with -listen", c.listen, err)
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+)
+
+// nodeConfig is the configuration of gridctl node.
+type nodeConfig struct {
+	member memberConfig
+}
+
+func (c *nodeConfig) flags() *flag.FlagSet {
+	fs := newFlags("node")
+	c.member.addTo(fs)
+	return fs
+}
+
+// runNode runs a node until ctx ends.
+func runNode(ctx context.Context, args []string, _, stderr io.Writer) error {
+	var c nodeConfig
+	if err := parse(c.flags(), args); err != nil {
+		return err
+	}
+	if err := c.member.check(); err != nil {
+		return err
+	}
+	listener, err := listen(&c.member)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	n, err := startMember(&c.member, listener, nil, log)
+	if err != nil {
+		listener.Close()
+		return cannotStart("%v", err)
+	}
+	log.Info("node is up", "local", c.member.local, "listen", listener.Addr().String(),
+		"others", strings.Join(n.Targets(), ","), "tls", c.member.serverTLS != nil, "secret", c.member.secret != "")
+	if c.member.secret == "" {
+		log.Warn("everybody who reaches this node can join; -secret-file keeps others out")
+	}
+	select {
+	case err := <-n.serveErr:
+		n.Close()
+		return fmt.Errorf("the server has ended: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info("node is stopping; a second signal ends it at once", "limit", shutdownTime)
+	if err := n.stop(shutdownTime); err != nil {
+		log.Warn("node did not wait any longer", "reason", err)
+	}
+	log.Info("node has stopped")
+	return nil
+}
