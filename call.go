@@ -6,8 +6,12 @@ import (
 	"time"
 )
 
-// defaultDeadline bounds a request whose context has no deadline.
-const defaultDeadline = time.Minute
+// defaultDeadline bounds a request whose context has no deadline. The janitor
+// sees to it, so that such a call costs no timer and no look at the clock.
+const (
+	defaultDeadline      = time.Minute
+	defaultDeadlineTicks = uint32(defaultDeadline/janitorTick) + 2 // the current tick, and no tick 0
+)
 
 // call is a single request that waits for its answer.
 //
@@ -19,7 +23,7 @@ type call struct {
 	answered chan struct{} // has room for the one signal
 	payload  []byte
 	err      error
-	expires  time.Time // when the default deadline passes; zero where the caller's context has one
+	sweepAt  uint32 // tick of the janitor at which the default deadline has passed; 0 where the caller's context has one
 }
 
 // newCall returns a call from the session's pool. Pools are not shared between
@@ -54,7 +58,7 @@ func (s *session) release(c *call) ([]byte, error) {
 // request sends one request and waits for its answer. route is nil where there is no subroute.
 func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payload []byte) ([]byte, error) {
 	c := s.newCall()
-	c.expires = time.Time{}
+	c.sweepAt = 0
 	deadline, err := s.deadlineMS(ctx)
 	if err != nil {
 		s.callPool.Put(c)
@@ -62,7 +66,7 @@ func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payl
 	}
 	if deadline == 0 {
 		deadline = uint32(defaultDeadline / time.Millisecond)
-		c.expires = time.Now().Add(defaultDeadline)
+		c.sweepAt = s.ticks.Load() + defaultDeadlineTicks
 	}
 	id := s.nextMuxID()
 	if !s.calls.put(id, c) {
@@ -156,13 +160,13 @@ func (t *callTable) close(err error) {
 }
 
 // sweep fails the calls whose default deadline has passed, and returns their IDs.
-func (t *callTable) sweep(now time.Time) (overdue []uint64) {
+func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 	for i := range t.shards {
 		sh := &t.shards[i]
 		var late []*call
 		sh.mu.Lock()
 		for id, c := range sh.calls {
-			if !c.expires.IsZero() && now.After(c.expires) {
+			if c.sweepAt != 0 && tick >= c.sweepAt {
 				delete(sh.calls, id)
 				late = append(late, c)
 				overdue = append(overdue, id)

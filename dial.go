@@ -14,6 +14,7 @@ import (
 
 	"github.com/gobwas/ws"
 	"github.com/gridmesh/grid/internal/wsframe"
+	"github.com/tinylib/msgp/msgp"
 )
 
 const (
@@ -159,9 +160,7 @@ func writeHandshake(socket net.Conn, m message, masked bool) error {
 }
 
 // readHandshake reads one message of the handshake.
-func readHandshake(frames *wsframe.Reader, want Op, payload interface {
-	UnmarshalMsg([]byte) ([]byte, error)
-}) error {
+func readHandshake(frames *wsframe.Reader, want Op, payload msgp.Unmarshaler) error {
 	b, err := frames.Next()
 	if err != nil {
 		return err
@@ -173,6 +172,5 @@ func readHandshake(frames *wsframe.Reader, want Op, payload interface {
 	if m.Op != want {
 		return fmt.Errorf("expected %v, got %v", want, m.Op)
 	}
-	_, err = payload.UnmarshalMsg(m.Payload)
-	return err
+	return unmarshal(payload, m.Payload)
 }

@@ -138,7 +138,7 @@ func (j *JSON[T]) UnmarshalMsg(b []byte) ([]byte, error) {
 	if msgp.IsNil(b) {
 		return b[1:], nil
 	}
-	text, rest, err := msgp.ReadBytesZC(b)
+	text, rest, err := readBytes(b)
 	if err != nil {
 		return b, err
 	}

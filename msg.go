@@ -182,7 +182,7 @@ func (m *message) parse(b []byte) error {
 	rest, ok := m.parseShortest(b)
 	if !ok {
 		var err error
-		if rest, err = m.UnmarshalMsg(b); err != nil {
+		if rest, err = m.unmarshalAny(b); err != nil {
 			return err
 		}
 	}
@@ -191,6 +191,12 @@ func (m *message) parse(b []byte) error {
 		return nil
 	}
 	return m.parseTail(b, rest)
+}
+
+// unmarshalAny reads the array in any form of msgpack.
+func (m *message) unmarshalAny(b []byte) (rest []byte, err error) {
+	defer recoverMsgp(&err)
+	return m.UnmarshalMsg(b)
 }
 
 // parseTail reads what follows the array: the subroute and the checksum, which covers all of b before it.

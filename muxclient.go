@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,6 +39,7 @@ type muxClient struct {
 	arrived   chan struct{} // tells the consumer to look again; room for one signal
 	granted   chan struct{} // tells the pump that there is credit again; room for one signal
 	done      chan struct{} // closed when the stream has ended
+	heard     atomic.Int64  // when the last message came in, in nanoseconds of Unix time
 
 	stopWatch func() bool // ends the watch over ctx
 
@@ -46,7 +48,6 @@ type muxClient struct {
 	credits int  // messages the pump may send
 	ended   bool // finish, abort or cancel was called
 	err     error
-	heard   time.Time // of the last message from the peer
 	pinged  time.Time
 }
 
@@ -69,9 +70,9 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte)
 		inputs:    h.inCapacity,
 		arrived:   make(chan struct{}, 1),
 		done:      make(chan struct{}),
-		heard:     now,
 		pinged:    now,
 	}
+	m.heard.Store(now.UnixNano())
 	open := message{
 		MuxID:      m.id,
 		DeadlineMS: deadline,
@@ -163,9 +164,7 @@ func (m *muxClient) receive(msg *message) {
 		}
 		m.received++
 	}
-	m.mu.Lock()
-	m.heard = time.Now()
-	m.mu.Unlock()
+	m.heard.Store(m.s.arrived.UnixNano())
 	switch msg.Op {
 	case OpMuxServerMsg:
 		m.deliver(msg)
@@ -303,7 +302,7 @@ func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
 // pong takes the answer to a ping of the stream.
 func (m *muxClient) pong(msg *message) {
 	var pong pongMsg
-	if _, err := pong.UnmarshalMsg(msg.Payload); err != nil {
+	if err := unmarshal(&pong, msg.Payload); err != nil {
 		m.cancel(fmt.Errorf("grid: malformed pong: %w", err))
 		return
 	}
@@ -321,7 +320,7 @@ func (m *muxClient) checkAlive(now time.Time) {
 		return
 	}
 	m.mu.Lock()
-	silent := now.Sub(m.heard) > muxPeerTimeout
+	silent := now.Sub(time.Unix(0, m.heard.Load())) > muxPeerTimeout
 	ping := now.Sub(m.pinged) >= muxPingInterval
 	if ping {
 		m.pinged = now

@@ -70,7 +70,7 @@ func (s *session) acceptMux(msg *message) {
 		s.refuse(msg, fmt.Sprintf("mux %d is in use", m.id))
 		return
 	}
-	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(time.Now()), h.subroute)
+	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(s.arrived), h.subroute)
 	s.sendNow(message{MuxID: m.id, Op: OpAckMux}, &m.sent)
 	go h.serve(m, msg.ownPayload())
 }
@@ -96,7 +96,7 @@ func (m *muxServer) receive(msg *message) {
 		signal(m.wake)
 	case OpPing:
 		m.mu.Lock()
-		m.pinged = time.Now()
+		m.pinged = m.s.arrived
 		m.mu.Unlock()
 		payload, _ := (&pongMsg{}).MarshalMsg(nil)
 		m.s.sendNow(message{MuxID: m.id, Seq: msg.Seq, Op: OpPong, Payload: payload}, nil)

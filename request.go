@@ -47,7 +47,7 @@ func (s *session) handleRequest(m *message) {
 	}
 	in := newIncoming()
 	in.s, in.handler, in.payload = s, h, m.ownPayload()
-	in.id, in.seq, in.deadline = m.MuxID, m.Seq, m.deadline(time.Now())
+	in.id, in.seq, in.deadline = m.MuxID, m.Seq, m.deadline(s.arrived)
 	if h.handleContext != nil {
 		in.ctx, in.cancel = s.conn.handlerContext(in.deadline, h.subroute)
 		if !s.running.add(in) {

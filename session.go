@@ -62,6 +62,9 @@ type session struct {
 	servers  muxTable[*muxServer] // streams opened by the peer
 	running  runningCalls         // requests of the peer whose handlers have a context
 
+	arrived time.Time     // when the frame that is being dispatched came in; the reader's alone
+	ticks   atomic.Uint32 // of the janitor
+
 	lastPong atomic.Int64 // Unix time in nanoseconds
 	rtt      atomic.Int64 // nanoseconds
 
@@ -192,7 +195,7 @@ func (s *session) janitor() {
 				pinged = now
 				s.ping(now)
 			}
-			for _, id := range s.calls.sweep(now) {
+			for _, id := range s.calls.sweep(s.ticks.Add(1)) {
 				s.sendNow(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
 			}
 			for _, m := range s.clients.all() {
@@ -338,6 +341,7 @@ func (s *session) readLoop() error {
 		if incoming != nil {
 			incoming(int64(len(b)))
 		}
+		s.arrived = time.Now()
 		if err := s.receive(b); err != nil {
 			return err
 		}
@@ -441,7 +445,7 @@ func (s *session) dispatchConnection(m *message) error {
 	case OpPing:
 		var ping pingMsg
 		if len(m.Payload) > 0 {
-			if _, err := ping.UnmarshalMsg(m.Payload); err != nil {
+			if err := unmarshal(&ping, m.Payload); err != nil {
 				return fmt.Errorf("malformed ping: %w", err)
 			}
 		}
@@ -461,7 +465,7 @@ func (s *session) dispatchConnection(m *message) error {
 
 func (s *session) pong(m *message) error {
 	var pong pongMsg
-	if _, err := pong.UnmarshalMsg(m.Payload); err != nil {
+	if err := unmarshal(&pong, m.Payload); err != nil {
 		return fmt.Errorf("malformed pong: %w", err)
 	}
 	now := time.Now()
@@ -504,7 +508,7 @@ func (s *session) dispatchClient(m *message) {
 // connectError ends the call or the stream that the peer did not take.
 func (s *session) connectError(m *message) {
 	var refused muxConnectError
-	if _, err := refused.UnmarshalMsg(m.Payload); err != nil {
+	if err := unmarshal(&refused, m.Payload); err != nil {
 		refused.Error = "refused"
 	}
 	if c := s.calls.take(m.MuxID); c != nil {

@@ -138,10 +138,10 @@ func (m *MSS) UnmarshalMsg(b []byte) ([]byte, error) {
 	clear(*m)
 	for range n {
 		var k, v string
-		if k, b, err = msgp.ReadStringBytes(b); err != nil {
+		if k, b, err = readString(b); err != nil {
 			return b, err
 		}
-		if v, b, err = msgp.ReadStringBytes(b); err != nil {
+		if v, b, err = readString(b); err != nil {
 			return b, msgp.WrapError(err, k)
 		}
 		(*m)[k] = v
@@ -235,7 +235,7 @@ func (b *Bytes) UnmarshalMsg(src []byte) ([]byte, error) {
 		b.Recycle()
 		return src[1:], nil
 	}
-	read, src, err := msgp.ReadBytesZC(src)
+	read, src, err := readBytes(src)
 	if err != nil {
 		return src, err
 	}
@@ -350,7 +350,7 @@ func (u *URLValues) UnmarshalMsg(b []byte) ([]byte, error) {
 	clear(*u)
 	for range n {
 		var k string
-		if k, b, err = msgp.ReadStringBytes(b); err != nil {
+		if k, b, err = readString(b); err != nil {
 			return b, err
 		}
 		if (*u)[k], b, err = readStrings(b); err != nil {
@@ -371,7 +371,7 @@ func readStrings(b []byte) ([]string, []byte, error) {
 	vs := make([]string, 0, min(n, maxSizeHint))
 	for i := range n {
 		var v string
-		if v, b, err = msgp.ReadStringBytes(b); err != nil {
+		if v, b, err = readString(b); err != nil {
 			return nil, b, msgp.WrapError(err, i)
 		}
 		vs = append(vs, v)

@@ -4,7 +4,14 @@
 //	ps := pubsub.New[grid.TraceInfo, grid.TraceType](8)
 //	traces := make(chan grid.TraceInfo, 100)
 //	if err := ps.Subscribe(grid.TraceInternode, traces, ctx.Done(), nil); err != nil { … }
-//	for t := range traces { … }
+//	for {
+//		select {
+//		case t := <-traces:
+//			fmt.Println(t.Handler, t.Duration)
+//		case <-ctx.Done():
+//			return
+//		}
+//	}
 package pubsub
 
 import (
