@@ -97,22 +97,28 @@ func serveNode(t *testing.T, l net.Listener, m *Manager) {
 func dialNode(t *testing.T) (*Manager, *player) {
 	t.Helper()
 	l, local := listen(t)
-	p := &player{t: t, dialed: true, id: [16]byte{1, 2, 3}}
-	p.name = nameThat(func(name string) bool { return shouldDial(name, local) })
-	m := newNode(t, playerOptions(local, p.name))
+	name := nameThat(func(name string) bool { return shouldDial(name, local) })
+	m := newNode(t, playerOptions(local, name))
 	serveNode(t, l, m)
+	return m, dialPlayer(t, local, name)
+}
+
+// dialPlayer returns a player with a connection to a node, before the handshake.
+func dialPlayer(t *testing.T, node, name string) *player {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), playerPatience)
 	defer cancel()
 	dialer := ws.Dialer{Header: ws.HandshakeHeaderHTTP{"Authorization": {"Bearer token"}}}
-	conn, br, _, err := dialer.Dial(ctx, "ws"+strings.TrimPrefix(local, "http")+RoutePath)
+	conn, br, _, err := dialer.Dial(ctx, "ws"+strings.TrimPrefix(node, "http")+RoutePath)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p := &player{t: t, dialed: true, name: name, id: [16]byte{1, 2, 3}}
 	p.use(conn)
 	if br != nil {
 		p.in = io.MultiReader(br, conn)
 	}
-	return m, p
+	return p
 }
 
 // acceptNode starts a node and a player to which the node opens the connection, before the handshake.
@@ -321,21 +327,21 @@ func describe(m *message) string {
 }
 
 // leftovers returns what the node had queued, beyond what was received, when it answered a ping.
-func (p *player) leftovers() (ops []receivedMessage) {
+func (p *player) leftovers() (more []receivedMessage) {
 	p.t.Helper()
 	sent := time.Now()
 	p.send(message{Op: OpPing, DeadlineMS: pingDeadlineMS, Payload: encoded(p.t, &pingMsg{T: sent})})
 	for {
 		m := p.receive()
 		if m.Op != OpPong || m.MuxID != 0 {
-			ops = append(ops, m)
+			more = append(more, m)
 			continue
 		}
 		var pong pongMsg
 		if _, err := pong.UnmarshalMsg(m.Payload); err != nil || pong.NotFound || pong.Err != nil || !pong.T.Equal(sent) {
 			p.t.Fatalf("pong %x: %+v, %v", m.raw, pong, err)
 		}
-		return ops
+		return more
 	}
 }
 
@@ -349,15 +355,31 @@ func (p *player) expectNothing(allowed ...Op) {
 	}
 }
 
-// expectEnd fails unless the node closes the connection.
-func (p *player) expectEnd() {
+// expectEnd shuts the node down, which lets its handlers return and sends what
+// is queued, and fails when the node says more before it closes the connection.
+func (p *player) expectEnd(m *Manager) {
 	p.t.Helper()
-	m, err := p.next()
-	if err == nil {
-		p.t.Fatalf("the node says more: %s", describe(&m.message))
+	result := make(chan error, 1)
+	go func() { result <- m.Shutdown(p.t.Context()) }()
+	p.expectClose()
+	if err := <-result; err != nil {
+		p.t.Errorf("shutdown: %v", err)
 	}
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
-		p.t.Fatal("the node keeps the connection")
+}
+
+// expectClose fails unless the node closes the connection without saying more than pings.
+func (p *player) expectClose() {
+	p.t.Helper()
+	for {
+		m, err := p.next()
+		var timeout net.Error
+		switch {
+		case errors.As(err, &timeout) && timeout.Timeout():
+			p.t.Fatal("the node keeps the connection")
+		case err != nil:
+			return
+		case m.Op != OpPing || m.MuxID != 0:
+			p.t.Errorf("the node says more: %s\n%x", describe(&m.message), m.raw)
+		}
 	}
 }

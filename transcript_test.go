@@ -124,6 +124,7 @@ func TestTranscriptsAreFollowed(t *testing.T) {
 							p.play(script, false)
 							p.expectNothing()
 						}
+						p.expectEnd(m)
 					})
 				}
 			})

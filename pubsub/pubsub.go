@@ -45,7 +45,18 @@ type PubSub[T Item[M], M Mask] struct {
 type subscriber[T Item[M], M Mask] struct {
 	mask   M
 	ch     chan<- T
+	done   <-chan struct{}
 	filter func(T) bool
+}
+
+// ended says whether the subscriber has closed done, even where its goroutine has not noticed yet.
+func (s *subscriber[T, M]) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // New returns a PubSub that takes at most maxSubscribers at a time; 0 for any number.
@@ -82,7 +93,7 @@ func (p *PubSub[T, M]) Publish(item T) {
 		return
 	}
 	for _, s := range p.list() {
-		if s.mask&item.Mask() == 0 || s.filter != nil && !s.filter(item) {
+		if s.mask&item.Mask() == 0 || s.ended() || s.filter != nil && !s.filter(item) {
 			continue
 		}
 		select {
@@ -104,7 +115,7 @@ func (p *PubSub[T, M]) Subscribe(mask M, ch chan<- T, done <-chan struct{}, filt
 	case ch == nil || done == nil:
 		return errors.New("pubsub: subscribe needs two channels")
 	}
-	s := &subscriber[T, M]{mask: mask, ch: ch, filter: filter}
+	s := &subscriber[T, M]{mask: mask, ch: ch, done: done, filter: filter}
 	if !p.add(s) {
 		return ErrTooManySubscribers
 	}

@@ -77,6 +77,22 @@ func TestClosingDoneEndsTheSubscription(t *testing.T) {
 	}) // fails if a goroutine is left
 }
 
+func TestNothingComesOnceDoneIsClosed(t *testing.T) {
+	for range 100 {
+		p := New[event, kind](0)
+		done := make(chan struct{})
+		ch := make(chan event, 1)
+		if err := p.Subscribe(1, ch, done, nil); err != nil {
+			t.Fatal(err)
+		}
+		close(done)
+		p.Publish(event{kind: 1})
+		if len(ch) != 0 {
+			t.Fatal("an item came after the end")
+		}
+	}
+}
+
 func TestNilPubSubIsSafe(t *testing.T) {
 	var p *PubSub[event, kind]
 	p.Publish(event{kind: 1})
