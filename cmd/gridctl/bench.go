@@ -23,14 +23,14 @@ type benchConfig struct {
 }
 
 func (c *benchConfig) flags() *flag.FlagSet {
-	c.size = 512
+	c.size, c.load.duration, c.wait = 512, 10*time.Second, 10*time.Second
 	fs := newFlags("bench")
 	c.member.addTo(fs)
-	fs.StringVar(&c.load.op, "op", "echo", "what to `measure`: echo, sink or source")
+	fs.StringVar(&c.load.op, "op", "echo", "the `operation` to measure: echo, sink or source")
 	fs.Var(&c.size, "size", "`bytes` of a payload, such as 512, 64k or 1m")
 	fs.IntVar(&c.load.callers, "concurrency", 16, "`callers` per node at the same time")
-	fs.DurationVar(&c.load.duration, "duration", 10*time.Second, "how `long`, such as 500ms or 1m")
-	fs.DurationVar(&c.wait, "wait", 10*time.Second, "how `long` to wait for the connections first")
+	fs.Var((*duration)(&c.load.duration), "duration", "how long to measure, a `time` such as 500ms or 1m")
+	fs.Var((*duration)(&c.wait), "wait", "how long to wait for the connections first, a `time`")
 	fs.BoolVar(&c.json, "json", false, "print the results as JSON on standard output")
 	fs.BoolVar(&c.verbose, "v", false, "log to standard error what happens to the connections")
 	return fs
@@ -39,6 +39,9 @@ func (c *benchConfig) flags() *flag.FlagSet {
 // maxCallers keeps a mistyped number from taking all memory.
 const maxCallers = 100_000
 
+// maxAhead bounds what the streams of one connection may hold, in bytes.
+const maxAhead = 2 << 30
+
 func (c *benchConfig) check() error {
 	c.load.size = int(c.size)
 	switch {
@@ -46,6 +49,8 @@ func (c *benchConfig) check() error {
 		return cannotStart("-op %s is not known; use echo, sink or source", c.load.op)
 	case c.load.callers < 1 || c.load.callers > maxCallers:
 		return cannotStart("-concurrency %d is out of range; use 1 to %d", c.load.callers, maxCallers)
+	case c.load.op != "echo" && c.load.size*c.load.callers*streamWindow > maxAhead:
+		return cannotStart("-size %s with -concurrency %d takes too much memory on each node; use less of one", bytesText(c.load.size), c.load.callers)
 	case c.load.duration <= 0:
 		return cannotStart("-duration %v is too short; try 10s", c.load.duration)
 	case c.wait <= 0:
@@ -84,7 +89,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return cannotStart("%v", err)
 	}
 	defer n.stop(time.Second)
-	line := newStatusLine(stderr)
+	line := newStatusLine(stderr, c.verbose)
 	if err := c.connect(ctx, n, reasons, line); err != nil {
 		return err
 	}

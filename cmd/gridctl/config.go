@@ -33,7 +33,7 @@ type memberConfig struct {
 func (c *memberConfig) addTo(fs *flag.FlagSet) {
 	fs.StringVar(&c.local, "local", "", "the `URL` of this node, one of -hosts; http://host:port or https://host:port")
 	fs.StringVar(&c.hostList, "hosts", "", "the `URLs` of all nodes, this one too, with commas between them; the same for every node")
-	fs.StringVar(&c.listen, "listen", "", "the `address` to listen on, host:port or :port (default: that of -local where its host is an IP address or localhost, else its port on all interfaces)")
+	fs.StringVar(&c.listen, "listen", "", "the `address` to listen on, host:port or :port (default: host and port of -local; all\ninterfaces where its host is a name other than localhost)")
 	fs.StringVar(&c.secretFile, "secret-file", "", "a `file` with the secret that all nodes share, in one line; without it everybody who reaches this node can join")
 	fs.StringVar(&c.certFile, "cert", "", "a PEM `file` with the certificate of this node, for https names")
 	fs.StringVar(&c.keyFile, "key", "", "a PEM `file` with the key of -cert")
@@ -99,7 +99,7 @@ func cleanHost(flagName, name string) (string, error) {
 		return "", cannotStart("%s %s does not start with http:// or https://", flagName, name)
 	case u.Hostname() == "":
 		return "", cannotStart("%s %s has no host; write %s://host:port", flagName, name, u.Scheme)
-	case u.Host+"" != strings.TrimPrefix(name, u.Scheme+"://"):
+	case u.Host != strings.TrimPrefix(name, u.Scheme+"://"):
 		return "", cannotStart("%s %s has more than a host and a port; write %s://%s", flagName, name, u.Scheme, u.Host)
 	}
 	return name, nil

@@ -28,11 +28,11 @@ type demoConfig struct {
 }
 
 func (c *demoConfig) flags() *flag.FlagSet {
-	c.size = 512
+	c.size, c.load.duration = 512, 3*time.Second
 	fs := newFlags("demo")
 	fs.Var(&c.size, "size", "`bytes` of a payload in the measurement, such as 512, 64k or 1m")
 	fs.IntVar(&c.load.callers, "concurrency", 8, "`callers` per pair of nodes in the measurement")
-	fs.DurationVar(&c.load.duration, "duration", 3*time.Second, "how `long` to measure, at most 5s")
+	fs.Var((*duration)(&c.load.duration), "duration", "how long to measure, a `time` of at most 5s")
 	fs.BoolVar(&c.verbose, "v", false, "log to standard error what happens to the connections")
 	return fs
 }
@@ -64,7 +64,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	limit, cancel := context.WithTimeoutCause(ctx, c.load.duration+demoTime, errors.New("it took too long"))
 	defer cancel()
-	d := &demo{out: stdout, load: c.load, line: newStatusLine(stderr)}
+	d := &demo{out: stdout, load: c.load, line: newStatusLine(stderr, c.verbose)}
 	defer d.stop()
 	err := d.play(limit, log)
 	if ctx.Err() != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // newFlags returns an empty set of flags that prints nothing by itself.
@@ -51,13 +52,12 @@ func (s *byteSize) String() string { return strconv.Itoa(int(*s)) }
 func (s *byteSize) Set(text string) error {
 	digits, factor := strings.ToLower(text), 1
 	digits = strings.TrimSuffix(strings.TrimSuffix(digits, "b"), "i")
-	switch {
-	case strings.HasSuffix(digits, "k"):
-		factor = 1 << 10
-	case strings.HasSuffix(digits, "m"):
-		factor = 1 << 20
+	if rest, ok := strings.CutSuffix(digits, "k"); ok {
+		digits, factor = rest, 1<<10
+	} else if rest, ok := strings.CutSuffix(digits, "m"); ok {
+		digits, factor = rest, 1<<20
 	}
-	n, err := strconv.Atoi(strings.TrimRight(digits, "km"))
+	n, err := strconv.Atoi(digits)
 	if err != nil {
 		return errors.New("want a number of bytes, such as 512, 64k or 1m")
 	}
@@ -65,6 +65,20 @@ func (s *byteSize) Set(text string) error {
 		return fmt.Errorf("want 0 to %dm", maxSize>>20)
 	}
 	*s = byteSize(n * factor)
+	return nil
+}
+
+// duration is a flag of time.
+type duration time.Duration
+
+func (d *duration) String() string { return time.Duration(*d).String() }
+
+func (d *duration) Set(text string) error {
+	v, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("want a number with its unit, such as 500ms, 10s or 1m")
+	}
+	*d = duration(v)
 	return nil
 }
 

@@ -17,7 +17,7 @@ const (
 )
 
 // streamWindow is how many messages one end of a stream may be ahead of the other.
-const streamWindow = 64
+const streamWindow = 32
 
 // registerHandlers registers echo, sink and source.
 func registerHandlers(m *grid.Manager) error {

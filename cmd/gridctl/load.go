@@ -31,7 +31,7 @@ const (
 	sourceMessages = 100
 	// drainTime is how long calls may take that are still running when the time is up.
 	drainTime = 10 * time.Second
-	// retryPause is how long a worker waits after an error on a live connection.
+	// retryPause is how long a worker waits after an error, at the least.
 	retryPause = 10 * time.Millisecond
 )
 
@@ -174,25 +174,26 @@ func (w *worker) run(ctx context.Context, until time.Time) {
 	}
 }
 
-// settle waits after an error until calls make sense again.
+// settle waits after an error until calls make sense again. The pause is
+// first, since a call may know of a loss before the connection's state does.
 func (w *worker) settle(ctx context.Context, until time.Time) {
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	if w.conn.WaitForConnect(ctx) != nil {
-		return
-	}
 	select {
 	case <-time.After(retryPause):
 	case <-ctx.Done():
 	}
+	w.conn.WaitForConnect(ctx)
 }
 
 // done counts one call that was good.
-func (w *worker) done(since time.Time, bytes int) {
+func (w *worker) done(since time.Time) {
 	w.latencies.add(time.Since(since))
 	w.calls.Add(1)
-	w.bytes.Add(uint64(bytes))
 }
+
+// carried counts payload bytes.
+func (w *worker) carried(n int) { w.bytes.Add(uint64(n)) }
 
 // echo makes one request after another.
 func (w *worker) echo(ctx context.Context, until time.Time) error {
@@ -207,7 +208,8 @@ func (w *worker) echo(ctx context.Context, until time.Time) error {
 		if n != w.load.size {
 			return fmt.Errorf("echo: %d bytes came back of %d", n, w.load.size)
 		}
-		w.done(start, n)
+		w.carried(n)
+		w.done(start)
 	}
 	return nil
 }
@@ -236,7 +238,8 @@ func (w *worker) sink(ctx context.Context, until time.Time) error {
 		}
 		select {
 		case start := <-sent:
-			w.done(start, w.load.size)
+			w.carried(w.load.size)
+			w.done(start)
 			return nil
 		default:
 			return errors.New("sink: a receipt for a message that was not sent")
@@ -278,6 +281,7 @@ func (w *worker) source(ctx context.Context, _ time.Time) error {
 	err = st.Results(func(b []byte) error {
 		messages++
 		bytes += len(b)
+		w.carried(len(b))
 		grid.PutByteBuffer(b)
 		return nil
 	})
@@ -287,6 +291,6 @@ func (w *worker) source(ctx context.Context, _ time.Time) error {
 	case messages != want.messages || bytes != want.messages*want.size:
 		return fmt.Errorf("source: %d messages of %d bytes in all, want %d of %d", messages, bytes, want.messages, want.messages*want.size)
 	}
-	w.done(start, bytes)
+	w.done(start)
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ func (r *reach) noConnection(host string) obstacle {
 		return obstacle{"it showed another secret than this node's, or none; check -secret-file there and here", true}
 	case dialing && strings.Contains(reason, "unknown incoming host"):
 		return obstacle{fmt.Sprintf("it does not have %s in its -hosts", r.config.local), true}
-	case dialing && reason != "":
+	case dialing && strings.Contains(reason, "rejected"):
 		return obstacle{fmt.Sprintf("it answers, but: %s", reason), false}
 	}
 	return obstacle{fmt.Sprintf("it answers, but has not connected; check that it has %s in its -hosts, and can reach it", r.config.local), false}
@@ -150,6 +151,7 @@ func probeError(err error) obstacle {
 		authority x509.UnknownAuthorityError
 		name      x509.HostnameError
 		invalid   x509.CertificateInvalidError
+		record    tls.RecordHeaderError
 	)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -164,7 +166,7 @@ func probeError(err error) obstacle {
 		return obstacle{"its certificate is for another name: " + name.Error(), true}
 	case errors.As(err, &invalid):
 		return obstacle{"its certificate is not valid: " + invalid.Error(), true}
-	case strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return obstacle{"it does not speak https; is its name http://?", true}
 	}
 	return obstacle{err.Error(), false}

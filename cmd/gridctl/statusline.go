@@ -14,8 +14,10 @@ type statusLine struct {
 	width int       // of what is shown
 }
 
-func newStatusLine(w io.Writer) *statusLine {
-	if !isTerminal(w) {
+// newStatusLine returns a line on w; quiet makes one that prints nothing, such
+// as where a log is written to w too.
+func newStatusLine(w io.Writer, quiet bool) *statusLine {
+	if quiet || !isTerminal(w) {
 		return new(statusLine)
 	}
 	return &statusLine{w: w}

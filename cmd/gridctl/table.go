@@ -49,9 +49,11 @@ func thousands(n uint64) string {
 	return s
 }
 
-// short is a duration in a unit that fits, with three digits or so.
+// short is a duration in a unit that fits, with three digits or so; - for none.
 func short(d time.Duration) string {
 	switch {
+	case d == 0:
+		return "-"
 	case d < time.Millisecond:
 		return fmt.Sprintf("%d µs", d.Microseconds())
 	case d < 10*time.Millisecond:
