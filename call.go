@@ -2,8 +2,11 @@ package grid
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/gridmesh/grid/internal/batch"
 )
 
 // defaultDeadline bounds a request whose context has no deadline. The janitor
@@ -73,7 +76,7 @@ func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payl
 		s.callPool.Put(c)
 		return nil, ErrDisconnected
 	}
-	err = s.send(ctx.Done(), message{
+	err = s.send(ctx.Done(), c.answered, message{
 		MuxID:      id,
 		DeadlineMS: deadline,
 		Handler:    h,
@@ -82,6 +85,9 @@ func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payl
 		Payload:    payload,
 		subroute:   route,
 	}, nil)
+	if errors.Is(err, batch.ErrOver) {
+		return s.release(c)
+	}
 	if err != nil {
 		if s.calls.take(id) == nil {
 			return s.outcome(c)

@@ -249,22 +249,33 @@ func (c *Connection) start(s *session, confirm func() error) error {
 		return err
 	}
 	c.mu.Lock()
-	if c.newest == s && c.state != StateShutdown {
+	connected := c.newest == s && c.state != StateShutdown
+	if connected {
 		c.current.Store(s)
 		c.setState(StateConnected)
-	} else {
-		s.fail(errReplaced)
 	}
 	c.mu.Unlock()
-	c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed)
+	if connected {
+		c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed)
+	} else {
+		s.fail(errReplaced) // outside of the lock: it closes the socket
+	}
 	err := s.run()
 	c.forget(s, err)
 	return err
 }
 
+// lost takes note that a session takes no more calls. It may still have to end.
+func (c *Connection) lost(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current.CompareAndSwap(s, nil) {
+		c.setState(StateConnectionError)
+	}
+}
+
 // forget takes note of the end of a session.
 func (c *Connection) forget(s *session, reason error) {
-	c.current.CompareAndSwap(s, nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.newest != s {

@@ -39,7 +39,7 @@ type muxClient struct {
 	arrived   chan struct{} // tells the consumer to look again; room for one signal
 	granted   chan struct{} // tells the pump that there is credit again; room for one signal
 	done      chan struct{} // closed when the stream has ended
-	heard     atomic.Int64  // when the last message came in, in nanoseconds of Unix time
+	heard     atomic.Int64  // when the last message came in, in nanoseconds since the session began
 
 	stopWatch func() bool // ends the watch over ctx
 
@@ -72,7 +72,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte)
 		done:      make(chan struct{}),
 		pinged:    now,
 	}
-	m.heard.Store(now.UnixNano())
+	m.heard.Store(int64(now.Sub(s.began)))
 	open := message{
 		MuxID:      m.id,
 		DeadlineMS: deadline,
@@ -90,7 +90,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte)
 		s.conn.active.leave()
 		return nil, ErrDisconnected
 	}
-	if err := s.send(ctx.Done(), open, &m.sent); err != nil {
+	if err := s.send(ctx.Done(), nil, open, &m.sent); err != nil {
 		err = sendError(ctx, err)
 		m.abort(err)
 		return nil, err
@@ -164,7 +164,7 @@ func (m *muxClient) receive(msg *message) {
 		}
 		m.received++
 	}
-	m.heard.Store(m.s.arrived.UnixNano())
+	m.heard.Store(int64(m.s.arrived.Sub(m.s.began)))
 	switch msg.Op {
 	case OpMuxServerMsg:
 		m.deliver(msg)
@@ -291,7 +291,7 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, adopt <-chan func(), e
 
 // sendRequest sends one message to the handler and gives its buffer back.
 func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
-	err := m.s.send(m.done, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b}, &m.sent)
+	err := m.s.send(m.done, nil, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b}, &m.sent)
 	PutByteBuffer(b)
 	if errors.Is(err, ErrMessageTooLarge) {
 		m.cancel(err)
@@ -320,8 +320,8 @@ func (m *muxClient) checkAlive(now time.Time) {
 		return
 	}
 	m.mu.Lock()
-	silent := now.Sub(time.Unix(0, m.heard.Load())) > muxPeerTimeout
-	ping := now.Sub(m.pinged) >= muxPingInterval
+	silent := now.Sub(m.s.began)-time.Duration(m.heard.Load()) > muxPeerTimeout
+	ping := now.Sub(m.pinged) >= muxPingInterval-janitorTick/2
 	if ping {
 		m.pinged = now
 	}

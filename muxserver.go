@@ -22,6 +22,7 @@ type muxServer struct {
 	ctx    context.Context // the handler's
 	stop   context.CancelCauseFunc
 	inputs int // messages the caller may send ahead of the handler; 0: none at all
+	window int // messages the handler may send ahead of the caller's consumer
 
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
@@ -58,6 +59,7 @@ func (s *session) acceptMux(msg *message) {
 		s:         s,
 		id:        msg.MuxID,
 		inputs:    h.inCapacity,
+		window:    h.outCapacity,
 		wake:      make(chan struct{}, 1),
 		received:  1, // ConnectMux was 0
 		inputEnd:  msg.Flags&FlagEOF != 0,
@@ -135,6 +137,7 @@ func (m *muxServer) fail(text string) {
 
 // cancel ends the stream: the handler's context is canceled and its input closed. The peer is not told.
 func (m *muxServer) cancel(cause error) {
+	m.stop(cause) // before the pump can close the input: a handler must not take that for the caller's end of it
 	m.mu.Lock()
 	if m.ended {
 		m.mu.Unlock()
@@ -143,7 +146,6 @@ func (m *muxServer) cancel(cause error) {
 	m.ended = true
 	m.queue.drop()
 	m.mu.Unlock()
-	m.stop(cause)
 	m.s.servers.remove(m.id)
 	signal(m.wake)
 }
@@ -163,7 +165,7 @@ func serveStream[In, Out any](m *muxServer, c codec[In, Out], handle func(in <-c
 	p := streamPump[In, Out]{
 		m:        m,
 		codec:    c,
-		out:      make(chan Out, min(m.credits, maxOutBuffer)),
+		out:      make(chan Out, min(m.window, maxOutBuffer)),
 		returned: make(chan *RemoteErr, 1),
 	}
 	if m.inputs > 0 {
@@ -355,7 +357,7 @@ func (p *streamPump[In, Out]) transmit(msg message) error {
 	p.m.mu.Lock()
 	p.m.credits--
 	p.m.mu.Unlock()
-	err := p.m.s.send(p.m.ctx.Done(), msg, &p.m.sent)
+	err := p.m.s.send(p.m.ctx.Done(), nil, msg, &p.m.sent)
 	if errors.Is(err, ErrMessageTooLarge) {
 		p.m.fail(err.Error())
 	}

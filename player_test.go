@@ -367,9 +367,11 @@ func (p *player) expectEnd(m *Manager) {
 	}
 }
 
-// expectClose fails unless the node closes the connection without saying more than pings.
+// expectClose fails unless the node closes the connection without saying more
+// than pings. The player closes its end then, which the node waits for.
 func (p *player) expectClose() {
 	p.t.Helper()
+	defer p.conn.Close()
 	for {
 		m, err := p.next()
 		var timeout net.Error

@@ -83,7 +83,7 @@ func (in *incoming) respond(out []byte, failure *RemoteErr) {
 		}
 		// Only the end of the session ends the wait for room: the number of
 		// requests that can wait here is bounded by what the caller has open.
-		if err := s.send(nil, answer, nil); err != nil && failure == nil {
+		if err := s.send(nil, nil, answer, nil); err != nil && failure == nil {
 			s.sendNow(s.errorResponse(in.id, in.seq, NewRemoteErr(err)), nil)
 		}
 	}

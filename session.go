@@ -65,7 +65,8 @@ type session struct {
 	arrived time.Time     // when the frame that is being dispatched came in; the reader's alone
 	ticks   atomic.Uint32 // of the janitor
 
-	lastPong atomic.Int64 // Unix time in nanoseconds
+	began    time.Time    // of the session; times since then are monotonic
+	lastPong atomic.Int64 // nanoseconds since began
 	rtt      atomic.Int64 // nanoseconds
 
 	reasonOnce sync.Once
@@ -82,6 +83,7 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 		socket:   socket,
 		frames:   frames,
 		dialed:   dialed,
+		began:    time.Now(),
 		failed:   make(chan struct{}),
 		finished: make(chan struct{}),
 	}
@@ -106,17 +108,21 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 // run reads until the session ends, then fails everything that was open on it
 // and waits for the session's own goroutines. It returns why the session ended.
 func (s *session) run() error {
-	s.lastPong.Store(time.Now().UnixNano())
+	s.lastPong.Store(int64(time.Since(s.began)))
 	var wg sync.WaitGroup
+	read := make(chan struct{})
 	wg.Go(func() {
 		err := s.out.Run()
 		if err == nil {
 			err = errLocalClose
+			s.endWriting(read)
 		}
 		s.fail(err)
 	})
 	wg.Go(s.janitor)
 	err := s.readLoop()
+	close(read)
+	s.conn.lost(s)
 	s.calls.close(ErrDisconnected)
 	for _, m := range s.clients.close() {
 		m.abort(ErrDisconnected)
@@ -162,6 +168,24 @@ func closeSocket(c net.Conn) {
 	c.Close()
 }
 
+// endWriting tells the peer that nothing follows, and waits until it has closed
+// too, or the session fails: closing a socket with unread bytes, or one that the peer writes
+// to, destroys what the peer has not read yet.
+func (s *session) endWriting(read <-chan struct{}) {
+	c := s.socket
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = t.NetConn()
+	}
+	half, ok := c.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	select {
+	case <-read:
+	case <-s.failed:
+	}
+}
+
 // leave sends what is queued, tells the peer that this node goes, and ends the session.
 func (s *session) leave(ctx context.Context) {
 	if s.native {
@@ -186,12 +210,12 @@ func (s *session) janitor() {
 		case <-s.failed:
 			return
 		case now := <-tick.C:
-			heard := time.Unix(0, s.lastPong.Load())
-			if now.Sub(heard) > pongTimeout-janitorTick {
-				s.fail(fmt.Errorf("%w for %v", errPeerSilent, now.Sub(heard).Round(time.Second)))
+			silent := now.Sub(s.began) - time.Duration(s.lastPong.Load())
+			if silent > pongTimeout-janitorTick/2 {
+				s.fail(fmt.Errorf("%w for %v", errPeerSilent, silent.Round(time.Second)))
 				return
 			}
-			if now.Sub(pinged) >= pingInterval {
+			if now.Sub(pinged) >= pingInterval-janitorTick/2 {
 				pinged = now
 				s.ping(now)
 			}
@@ -249,11 +273,11 @@ func (o Op) counted() bool {
 // send queues a message, waiting for room. It fails with errors of the batch,
 // with errMuxDone after the final message of q, and with ErrMessageTooLarge. The payload is the caller's again on return.
 // q is nil where the message belongs to no stream.
-func (s *session) send(cancel <-chan struct{}, m message, q *sequence) error {
+func (s *session) send(cancel, over <-chan struct{}, m message, q *sequence) error {
 	if len(m.Payload) > s.conn.limits.MaxMessageSize-maxOverhead {
 		return fmt.Errorf("%w: payload of %d bytes to %s", ErrMessageTooLarge, len(m.Payload), s.conn.Remote)
 	}
-	if err := s.out.Begin(cancel); err != nil {
+	if err := s.out.Begin(cancel, over); err != nil {
 		return err
 	}
 	return s.append(m, q)
@@ -469,7 +493,7 @@ func (s *session) pong(m *message) error {
 		return fmt.Errorf("malformed pong: %w", err)
 	}
 	now := time.Now()
-	s.lastPong.Store(now.UnixNano())
+	s.lastPong.Store(int64(now.Sub(s.began)))
 	atomic.StoreInt64(&s.conn.LastPong, now.UnixNano())
 	if rtt := now.Sub(pong.T); !pong.T.IsZero() && rtt >= 0 {
 		s.rtt.Store(int64(rtt))
@@ -520,9 +544,12 @@ func (s *session) connectError(m *message) {
 	}
 }
 
-// errorText is the text of an error as it is sent: cut where it is longer than a message may be.
+// errorText is the text of an error as it is sent.
 func (s *session) errorText(text string) []byte {
-	return []byte(text[:min(len(text), s.conn.limits.MaxMessageSize-maxOverhead)])
+	if len(text) > s.conn.limits.MaxMessageSize-maxOverhead {
+		return fmt.Appendf(nil, "%v: error text of %d bytes", ErrMessageTooLarge, len(text))
+	}
+	return []byte(text)
 }
 
 // refuse answers a request or a stream that is not taken.

@@ -50,6 +50,8 @@ const (
 var (
 	// ErrCanceled is returned by Begin when its cancel channel closed while it waited.
 	ErrCanceled = errors.New("canceled while waiting for room in the send queue")
+	// ErrOver is returned by Begin when it has taken a signal from over while it waited.
+	ErrOver = errors.New("over while waiting for room in the send queue")
 	// ErrClosed is returned by Begin and BeginNow once the writer is closed.
 	ErrClosed = errors.New("writer closed")
 	// ErrFull is returned by BeginNow when even the reserve for control messages is used up.
@@ -125,9 +127,9 @@ func New(conn net.Conn, cfg Config) *Writer {
 }
 
 // Begin waits until the queue has room and locks it for one message. It gives
-// up with ErrCanceled when cancel closes, and with ErrClosed. After a nil
+// up with ErrCanceled when cancel closes, with ErrOver when it takes a signal from over, and with ErrClosed. After a nil
 // error the caller has to call Open and Commit, or Abort, without blocking in between.
-func (w *Writer) Begin(cancel <-chan struct{}) error {
+func (w *Writer) Begin(cancel, over <-chan struct{}) error {
 	w.mu.Lock()
 	for !w.closed && len(w.buf) >= w.cfg.Limit {
 		if w.room == nil {
@@ -140,6 +142,8 @@ func (w *Writer) Begin(cancel <-chan struct{}) error {
 		case <-w.done:
 		case <-cancel:
 			return ErrCanceled
+		case <-over:
+			return ErrOver
 		}
 		w.mu.Lock()
 	}

@@ -28,7 +28,7 @@ var testConfig = Config{
 
 // appendMessage is what a sender does.
 func appendMessage(w *Writer, cancel <-chan struct{}, msg []byte) error {
-	if err := w.Begin(cancel); err != nil {
+	if err := w.Begin(cancel, nil); err != nil {
 		return err
 	}
 	w.Commit(append(w.Open(len(msg)), msg...))
@@ -233,7 +233,7 @@ func TestCloseReleasesEverybody(t *testing.T) {
 		if err := w.BeginNow(); !errors.Is(err, ErrClosed) {
 			t.Errorf("BeginNow after Close: %v", err)
 		}
-		if err := w.Begin(nil); !errors.Is(err, ErrClosed) {
+		if err := w.Begin(nil, nil); !errors.Is(err, ErrClosed) {
 			t.Errorf("Begin after Close: %v", err)
 		}
 	})
