@@ -116,7 +116,6 @@ func (m *Manager) greet(socket net.Conn, frames *wsframe.Reader) (*session, []by
 	}
 	frames.SetMaxMessage(m.limits.MaxMessageSize)
 	s := newSession(c, socket, frames, false)
-	s.peerID = req.ID
 	s.native = req.Grid != 0
 	return s, payload, nil
 }

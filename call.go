@@ -103,8 +103,15 @@ func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payl
 			return s.outcome(c) // the answer is on its way
 		}
 		s.release(c)
-		s.sendNow(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
+		s.giveUp(id)
 		return nil, context.Cause(ctx)
+	}
+}
+
+// giveUp tells the peer's handler that nobody waits for its answer any more. The original does not, nor would it listen.
+func (s *session) giveUp(id uint64) {
+	if s.native {
+		s.sendNow(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
 	}
 }
 

@@ -37,7 +37,6 @@ type Connection struct {
 	state   State
 	newest  *session      // the session that was accepted or dialed last; it may not have started
 	changed chan struct{} // closed when state changes
-	failure error         // why there is no session
 }
 
 // ConnectionStats counts what is open on a connection at this moment.
@@ -46,6 +45,8 @@ type ConnectionStats struct {
 	OutgoingStreams int
 	// IncomingStreams are the streams opened by the peer.
 	IncomingStreams int
+	// RoundTrip is how long the peer took to answer the last ping; 0 before the first answer.
+	RoundTrip time.Duration
 }
 
 var errNilContext = errors.New("grid: nil context")
@@ -139,7 +140,11 @@ func (c *Connection) Stats() ConnectionStats {
 	if s == nil {
 		return ConnectionStats{}
 	}
-	return ConnectionStats{OutgoingStreams: s.clients.len(), IncomingStreams: s.servers.len()}
+	return ConnectionStats{
+		OutgoingStreams: s.clients.len(),
+		IncomingStreams: s.servers.len(),
+		RoundTrip:       time.Duration(s.rtt.Load()),
+	}
 }
 
 // String returns "local->remote".
@@ -244,7 +249,7 @@ func (c *Connection) start(s *session, confirm func() error) error {
 		<-older.finished
 	}
 	if err := confirm(); err != nil {
-		c.forget(s, err)
+		c.forget(s)
 		s.discard(err)
 		return err
 	}
@@ -261,7 +266,7 @@ func (c *Connection) start(s *session, confirm func() error) error {
 		s.fail(errReplaced) // outside of the lock: it closes the socket
 	}
 	err := s.run()
-	c.forget(s, err)
+	c.forget(s)
 	return err
 }
 
@@ -275,14 +280,13 @@ func (c *Connection) lost(s *session) {
 }
 
 // forget takes note of the end of a session.
-func (c *Connection) forget(s *session, reason error) {
+func (c *Connection) forget(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.newest != s {
 		return
 	}
 	c.newest = nil
-	c.failure = reason
 	c.setState(StateConnectionError)
 }
 
@@ -405,8 +409,8 @@ func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context)
 
 // logLoss says once why a connection was lost.
 func (c *Connection) logLoss(ctx context.Context, reason error) {
-	if ctx.Err() != nil || errors.Is(reason, errLocalClose) || errors.Is(reason, ErrShutdown) {
-		c.log.Info("grid: connection closed", "peer", c.Remote, "local", c.Local)
+	if ctx.Err() != nil || errors.Is(reason, errLocalClose) || errors.Is(reason, errPeerLeaving) || errors.Is(reason, ErrShutdown) {
+		c.log.Info("grid: connection closed", "peer", c.Remote, "local", c.Local, "reason", reason)
 		return
 	}
 	c.log.Warn("grid: connection lost", "peer", c.Remote, "local", c.Local, "reason", reason)

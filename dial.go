@@ -58,7 +58,6 @@ func (m *Manager) dial(ctx context.Context, c *Connection) (*session, error) {
 		return nil, fmt.Errorf("handshake with %s: %w", c.Remote, err)
 	}
 	s := newSession(c, socket, frames, true)
-	s.peerID = resp.ID
 	s.native = resp.Grid != 0
 	return s, nil
 }

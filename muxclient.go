@@ -132,11 +132,13 @@ func (m *muxClient) end(err error, deliver bool) bool {
 		return false
 	}
 	m.ended, m.err = true, err
+	var undelivered payloadQueue
 	if !deliver {
-		m.queue.drop()
+		undelivered, m.queue = m.queue, undelivered
 	}
 	stop := m.stopWatch
 	m.mu.Unlock()
+	undelivered.drop()
 	m.s.clients.remove(m.id)
 	m.s.conn.active.leave()
 	if stop != nil {
@@ -191,13 +193,7 @@ func (m *muxClient) deliver(msg *message) {
 	}
 	last := msg.Flags&FlagEOF != 0
 	if !last || msg.Payload != nil {
-		m.mu.Lock()
-		full := m.queue.len() >= m.window
-		if !full && !m.ended {
-			m.queue.push(msg.ownPayload())
-		}
-		m.mu.Unlock()
-		if full {
+		if !m.enqueue(msg.ownPayload()) {
 			m.cancel(errCredit)
 			return
 		}
@@ -206,6 +202,20 @@ func (m *muxClient) deliver(msg *message) {
 	if last {
 		m.finish(nil)
 	}
+}
+
+// enqueue leaves a message to the consumer. It returns false where the peer sent more than was granted.
+func (m *muxClient) enqueue(b []byte) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended {
+		return true // nobody wants it
+	}
+	if m.queue.len() >= m.window {
+		return false
+	}
+	m.queue.push(b)
+	return true
 }
 
 // next waits for the next message. more is false when the stream has ended.

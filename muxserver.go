@@ -144,8 +144,10 @@ func (m *muxServer) cancel(cause error) {
 		return
 	}
 	m.ended = true
-	m.queue.drop()
+	unread := m.queue
+	m.queue = payloadQueue{}
 	m.mu.Unlock()
+	unread.drop()
 	m.s.servers.remove(m.id)
 	signal(m.wake)
 }
@@ -325,8 +327,10 @@ func (p *streamPump[In, Out]) refuseInput() {
 	p.closeInput()
 	p.m.mu.Lock()
 	p.m.returned = true
-	p.m.queue.drop()
+	unread := p.m.queue
+	p.m.queue = payloadQueue{}
 	p.m.mu.Unlock()
+	unread.drop()
 }
 
 // send sends one answer of the handler, for one credit.

@@ -1,6 +1,6 @@
 package grid
 
-// payloadQueue is a first-in-first-out queue of payloads. It keeps no memory while it is empty.
+// payloadQueue is a first-in-first-out queue of payloads.
 type payloadQueue struct {
 	items [][]byte
 	head  int

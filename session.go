@@ -34,7 +34,7 @@ const (
 var (
 	errPeerSilent   = errors.New("no pong from peer")
 	errReplaced     = errors.New("replaced by a newer connection from the same host")
-	errPeerLeaving  = errors.New("peer is disconnecting")
+	errPeerLeaving  = errors.New("peer is shutting down")
 	errLocalClose   = errors.New("closed locally")
 	errMuxDone      = errors.New("mux already ended")
 	errMessageNoMux = errors.New("message without a mux ID")
@@ -54,7 +54,6 @@ type session struct {
 	dialed   bool  // this node opened the connection
 	native   bool  // the peer is a node of this project
 	checksum Flags // FlagCRCxxh3, or 0 under TLS
-	peerID   [16]byte
 
 	calls    callTable
 	callPool sync.Pool
@@ -220,7 +219,7 @@ func (s *session) janitor() {
 				s.ping(now)
 			}
 			for _, id := range s.calls.sweep(s.ticks.Add(1)) {
-				s.sendNow(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
+				s.giveUp(id)
 			}
 			for _, m := range s.clients.all() {
 				m.checkAlive(now)

@@ -1,0 +1,64 @@
+package grid
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+)
+
+func TestRemoteErrorsMatchByTextInEitherForm(t *testing.T) {
+	value, pointer := RemoteErr("gone"), NewRemoteErrString("gone")
+	for _, err := range []error{value, pointer, fmt.Errorf("calling: %w", value), fmt.Errorf("calling: %w", pointer),
+		errors.Join(io.EOF, value), errors.Join(io.EOF, pointer)} {
+		for _, target := range []error{value, pointer, RemoteErr("gone"), NewRemoteErrString("gone")} {
+			if !errors.Is(err, target) {
+				t.Errorf("%T is not %T", err, target)
+			}
+		}
+		for _, target := range []error{RemoteErr("other"), NewRemoteErrString("other"), errors.New("gone"), (*RemoteErr)(nil)} {
+			if errors.Is(err, target) {
+				t.Errorf("%T is %T %v", err, target, target)
+			}
+		}
+		var asValue RemoteErr
+		if !errors.As(err, &asValue) || asValue != value {
+			t.Errorf("%T as RemoteErr: %q", err, asValue)
+		}
+		var asPointer *RemoteErr
+		if !errors.As(err, &asPointer) || *asPointer != value {
+			t.Errorf("%T as *RemoteErr: %v", err, asPointer)
+		}
+		if got := IsRemoteErr(err); got == nil || *got != value {
+			t.Errorf("%T: IsRemoteErr is %v", err, got)
+		}
+	}
+	if !errors.Is(NewRemoteErr(ErrDisconnected), ErrDisconnected) {
+		t.Error("a copy of ErrDisconnected is another error")
+	}
+}
+
+func TestErrorsThatAreNotRemoteStayOut(t *testing.T) {
+	for _, err := range []error{nil, io.EOF, (*RemoteErr)(nil), fmt.Errorf("calling: %w", (*RemoteErr)(nil))} {
+		if got := IsRemoteErr(err); got != nil {
+			t.Errorf("%T: got %v", err, got)
+		}
+	}
+}
+
+func TestNewRemoteErrKeepsTheText(t *testing.T) {
+	if got := NewRemoteErr(nil); got != nil {
+		t.Errorf("got %v", got)
+	}
+	for _, err := range []error{io.EOF, RemoteErr("gone"), fmt.Errorf("calling: %w", NewRemoteErrString("gone")), errors.New("")} {
+		if got := NewRemoteErr(err); got == nil || got.Error() != err.Error() {
+			t.Errorf("got %v, want %v", got, err)
+		}
+	}
+	if got := NewRemoteErrf("%d of %s", 3, "x"); *got != "3 of x" {
+		t.Errorf("got %v", got)
+	}
+	if got := (ErrResponse{msg: "gone"}).Error(); got != "gone" {
+		t.Errorf("got %q", got)
+	}
+}
