@@ -24,7 +24,7 @@ func TestNamesReplaceTheNumber(t *testing.T) {
 		{HandlerDiskInfo, "Disks", "DiskInfo"},
 		{127, "Test", "HandlerID(127)"},
 		{HandlerUserFirst, "First", "HandlerID(128)"},
-		{200, "Orders", "HandlerID(200)"},
+		{203, "Orders", "HandlerID(203)"},
 		{255, "Last", "HandlerID(255)"},
 	}
 	for _, tt := range tests {
