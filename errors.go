@@ -29,7 +29,7 @@ var (
 
 // NewRemoteErr returns an error with the text of err; nil for nil. A handler returns it.
 func NewRemoteErr(err error) *RemoteErr {
-	if err == nil {
+	if r, ok := err.(*RemoteErr); err == nil || ok && r == nil {
 		return nil
 	}
 	return NewRemoteErrString(err.Error())

@@ -47,8 +47,10 @@ func TestErrorsThatAreNotRemoteStayOut(t *testing.T) {
 }
 
 func TestNewRemoteErrKeepsTheText(t *testing.T) {
-	if got := NewRemoteErr(nil); got != nil {
-		t.Errorf("got %v", got)
+	for _, err := range []error{nil, (*RemoteErr)(nil)} {
+		if got := NewRemoteErr(err); got != nil {
+			t.Errorf("no error became %v", got)
+		}
 	}
 	for _, err := range []error{io.EOF, RemoteErr("gone"), fmt.Errorf("calling: %w", NewRemoteErrString("gone")), errors.New("")} {
 		if got := NewRemoteErr(err); got == nil || got.Error() != err.Error() {

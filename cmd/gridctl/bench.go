@@ -49,7 +49,7 @@ func (c *benchConfig) check() error {
 		return cannotStart("-op %s is not known; use echo, sink or source", c.load.op)
 	case c.load.callers < 1 || c.load.callers > maxCallers:
 		return cannotStart("-concurrency %d is out of range; use 1 to %d", c.load.callers, maxCallers)
-	case c.load.op != "echo" && c.load.size*c.load.callers*streamWindow > maxAhead:
+	case c.load.op != "echo" && int64(c.load.size)*int64(c.load.callers)*streamWindow > maxAhead:
 		return cannotStart("-size %s with -concurrency %d takes too much memory on each node; use less of one", bytesText(c.load.size), c.load.callers)
 	case c.load.duration <= 0:
 		return cannotStart("-duration %v is too short; try 10s", c.load.duration)
