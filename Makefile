@@ -31,7 +31,7 @@ fuzz: ## run every fuzz target for FUZZTIME each
 		for target in $$(printf '%s\n' "$$listed" | grep '^Fuzz' || true); do \
 			found=yes; \
 			echo "--- $$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 50x $$pkg; \
 		done; \
 	done; \
 	test -n "$$found" || { echo "no fuzz target found"; exit 1; }

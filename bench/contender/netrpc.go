@@ -1,0 +1,74 @@
+package contender
+
+import (
+	"net"
+	"net/rpc"
+)
+
+const netRPCEcho = "Echo.Echo"
+
+var netRPC = Contender{
+	Name:   "net/rpc",
+	About:  "net/rpc of the standard library, with gob",
+	TLS:    true,
+	Shared: true,
+	Start:  startNetRPC,
+}
+
+type netRPCNodes struct {
+	listeners []net.Listener
+	links     *links[*rpc.Client]
+}
+
+// netRPCService has the methods that callers find by name.
+type netRPCService struct{}
+
+// Echo returns what it gets.
+func (netRPCService) Echo(payload []byte, answer *[]byte) error {
+	*answer = payload
+	return nil
+}
+
+func startNetRPC(s Setup) (Nodes, error) {
+	listeners, err := s.listenSecure()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range listeners {
+		server := rpc.NewServer()
+		if err := server.RegisterName("Echo", netRPCService{}); err != nil {
+			closeAll(listeners)
+			return nil, err
+		}
+		go accept(l, func(c net.Conn) { server.ServeConn(c) })
+	}
+	return &netRPCNodes{listeners, newLinks(func(_, to int) (*rpc.Client, error) {
+		c, err := s.dial(listeners[to].Addr())
+		if err != nil {
+			return nil, err
+		}
+		return rpc.NewClient(c), nil
+	})}, nil
+}
+
+func (n *netRPCNodes) Client(from, to int) (Client, error) {
+	c, err := n.links.get(from, to)
+	return netRPCClient{c}, err
+}
+
+func (n *netRPCNodes) Close() error {
+	closeAll(n.listeners)
+	return n.links.close()
+}
+
+type netRPCClient struct{ client *rpc.Client }
+
+func (c netRPCClient) Echo(payload []byte) error {
+	var answer []byte
+	if err := c.client.Call(netRPCEcho, payload, &answer); err != nil {
+		return err
+	}
+	return Check(payload, answer)
+}
+
+func (netRPCClient) Close() error { return nil }

@@ -1,0 +1,188 @@
+// Package report writes what was measured as Markdown tables and as a plot.
+package report
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"github.com/gridmesh/grid/bench/contender"
+	"github.com/gridmesh/grid/bench/scenario"
+)
+
+// Report is what was measured, and where.
+type Report struct {
+	Machine  Machine
+	Command  string // that makes the report
+	Rounds   int
+	Plot     string // the file name of the plot, empty if there is none
+	Sections []Section
+}
+
+// Section is a measured section.
+type Section struct {
+	scenario.Section
+	Results []scenario.Result // of its cases
+}
+
+// Failures returns what has gone wrong.
+func (r Report) Failures() []error {
+	var all []error
+	for _, s := range r.Sections {
+		for _, res := range s.Results {
+			for _, series := range res.Series {
+				if series.Err != nil {
+					all = append(all, fmt.Errorf("%s, %s: %w", s.Title, res.Name, series.Err))
+				}
+			}
+		}
+	}
+	return all
+}
+
+// WriteMarkdown writes the whole report.
+func (r Report) WriteMarkdown(w io.Writer) error {
+	b := new(strings.Builder)
+	fmt.Fprintf(b, "# Benchmarks\n\nWritten by `%s`. Do not edit.\n\n", r.Command)
+	r.writeHow(b)
+	if r.Plot != "" {
+		fmt.Fprintf(b, "![Calls per second of each contender](%s)\n\n", r.Plot)
+	}
+	for _, s := range r.Sections {
+		s.write(b)
+	}
+	r.writeContenders(b)
+	_, err := io.WriteString(w, strings.TrimRight(b.String(), "\n")+"\n")
+	return err
+}
+
+func (r Report) writeHow(b *strings.Builder) {
+	m := r.Machine
+	fmt.Fprintf(b, "%s, %d cores, %s, %s, GOMAXPROCS=%d", m.CPU, m.Cores, m.OS, m.Go, m.Procs)
+	if m.Load != "" {
+		fmt.Fprintf(b, "; load average %s before the start", m.Load)
+	}
+	b.WriteString(".\n\n")
+	if m.Busy() {
+		b.WriteString("**The machine was busy with other things. These figures are good for a first look only.**\n\n")
+	}
+	fmt.Fprintf(b, `Both ends run in one process and talk over loopback. All contenders get the same payloads and the same number of
+callers in the same run. They take turns: %s, each in another order, with new nodes every time.
+A figure is the median of the rounds. The ratio behind it is the median of each round's ratio to `+"`limit`"+`, unless the section says
+otherwise. Less is better. Every answer is compared with what was sent.
+
+`, rounds(r.Rounds))
+}
+
+func rounds(n int) string {
+	if n == 1 {
+		return "one round"
+	}
+	return fmt.Sprintf("%d rounds", n)
+}
+
+// write writes a table with a line for each contender. All cases give their
+// first figure; the last gives its others too.
+func (s Section) write(b *strings.Builder) {
+	if len(s.Results) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "## %s\n\n%s\n\n| |", s.Title, s.Text)
+	columns := 0
+	for i, res := range s.Results {
+		unit := ""
+		if u := res.Columns[0].Unit; u != "" {
+			unit = ", " + u
+		}
+		fmt.Fprintf(b, " %s%s |", res.Name, unit)
+		columns++
+		if s.showsAll(i) {
+			for _, c := range res.Columns[1:] {
+				fmt.Fprintf(b, " %s |", c.Name)
+				columns++
+			}
+		}
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---:|", columns) + "\n")
+	for _, name := range s.Contenders() {
+		fmt.Fprintf(b, "| %s |", name)
+		for i, res := range s.Results {
+			writeCells(b, res, name, s.showsAll(i))
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n")
+}
+
+// showsAll reports whether all figures of a case are shown: of the last, and
+// of each where the next one has others.
+func (s Section) showsAll(i int) bool {
+	return i == len(s.Results)-1 || s.Results[i].Columns[0].Name == "memory"
+}
+
+func writeCells(b *strings.Builder, res scenario.Result, name string, all bool) {
+	series, ok := res.Of(name)
+	columns := 1
+	if all {
+		columns = len(res.Columns)
+	}
+	for i := range columns {
+		switch {
+		case !ok:
+			b.WriteString(" |")
+		case series.Err != nil:
+			b.WriteString(" failed |")
+		case i > 0:
+			fmt.Fprintf(b, " %s |", Number(series.Median(i)))
+		default:
+			cell := Number(series.Median(0))
+			if base, ok := res.Of(res.Baseline); ok && base.Err == nil {
+				cell += fmt.Sprintf(" (%s×)", Ratio(series.Ratio(base, 0)))
+			}
+			fmt.Fprintf(b, " %s |", cell)
+		}
+	}
+}
+
+func (r Report) writeContenders(b *strings.Builder) {
+	b.WriteString("## Who is compared\n\n| | What | Version |\n|---|---|---|\n")
+	for _, c := range contender.All() {
+		version := ""
+		if c.Module != "" {
+			version = c.Module + " " + r.Machine.Versions[c.Module]
+		}
+		fmt.Fprintf(b, "| %s | %s | %s |\n", c.Name, c.About, version)
+	}
+}
+
+// Number formats a figure with three digits or more, and thousands apart.
+func Number(v float64) string {
+	switch {
+	case math.IsNaN(v) || math.IsInf(v, 0):
+		return "-"
+	case math.Abs(v) < 0.05:
+		return "0"
+	case math.Abs(v) < 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	s := fmt.Sprintf("%.0f", math.Abs(v))
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	if v < 0 {
+		s = "-" + s
+	}
+	return s
+}
+
+// Ratio formats a ratio.
+func Ratio(v float64) string {
+	switch {
+	case math.IsNaN(v) || math.IsInf(v, 0):
+		return "-"
+	case v < 10:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.0f", v)
+}
