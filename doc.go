@@ -74,8 +74,8 @@
 // On the other node:
 //
 //   - session.readLoop takes the frame from the wsframe.Reader in
-//     internal/wsframe. session.receive parses each message in it, and
-//     session.dispatch hands it on by its operation.
+//     internal/wsframe. session.receive in dispatch.go parses each message in
+//     it, and session.dispatch hands it on by its operation.
 //   - session.handleRequest in request.go finds the handler in the registry of
 //     handlers.go and starts it on a goroutine of its own.
 //   - incoming.serve in the same file runs the handler and sends its answer
