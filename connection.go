@@ -379,12 +379,15 @@ func newMask() (key [4]byte) {
 const (
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 2 * time.Second
+	// shortSessions is how many sessions in a row may end within maxBackoff
+	// before the pauses grow: somebody cuts them again and again.
+	shortSessions = 5
 )
 
 // keepDialing keeps the connection up until ctx ends.
 func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context) (*session, func() error, error)) {
 	failures := failureLog{log: c.log, peer: c.Remote, local: c.Local}
-	attempt := 0
+	attempt, short := 0, 0
 	for ctx.Err() == nil {
 		c.connecting()
 		s, confirm, err := dial(ctx)
@@ -393,8 +396,11 @@ func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context)
 			started := time.Now()
 			err = c.start(s, confirm)
 			c.logLoss(ctx, err)
+			attempt = 0
 			if time.Since(started) > maxBackoff {
-				attempt = 0 // else the connection is cut again and again
+				short = 0
+			} else if short++; short > shortSessions {
+				attempt = short - shortSessions
 			}
 		} else if ctx.Err() == nil {
 			failures.add(err)
