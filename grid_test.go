@@ -407,7 +407,7 @@ func TestRequestsEndWithTheirContext(t *testing.T) {
 
 	t.Run("a canceled context gives its cause at once", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		result := make(chan error)
+		result := make(chan error, 1)
 		go func() {
 			_, err := conn.Request(ctx, testSingle, nil)
 			result <- err

@@ -399,7 +399,7 @@ func TestAConsumerThatStopsReadingHoldsUpNobodyElse(t *testing.T) {
 				t.Fatal(err)
 			}
 			resume := make(chan struct{})
-			result := make(chan error)
+			result := make(chan error, 1)
 			go func() {
 				result <- stuck.Results(func([]byte) error { <-resume; return nil })
 			}()
