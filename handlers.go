@@ -185,37 +185,29 @@ func (m *Manager) registerSingle(h *singleHandler, subroute []string) error {
 	for _, part := range subroute {
 		h.subroute = joinRoute(h.subroute, part)
 	}
-	return m.register(h.id, h.subroute, func(r *registry, route *routeID) bool {
-		if r.single(h.id, route) != nil || r.stream(h.id, route) != nil {
-			return false
-		}
+	return m.register(h.id, h.subroute, func(r *registry, route *routeID) {
 		if route != nil {
 			r.routeSingles[*route] = h
 		} else {
 			r.singles[h.id] = h
 		}
-		return true
 	})
 }
 
 func (m *Manager) registerStream(h *streamHandler, subroute string) error {
 	h.subroute = subroute
-	return m.register(h.id, subroute, func(r *registry, route *routeID) bool {
-		if r.single(h.id, route) != nil || r.stream(h.id, route) != nil {
-			return false
-		}
+	return m.register(h.id, subroute, func(r *registry, route *routeID) {
 		h.route = route
 		if route != nil {
 			r.routeStreams[*route] = h
 		} else {
 			r.streams[h.id] = h
 		}
-		return true
 	})
 }
 
-// register publishes a registry to which add has added a handler. add returns false where there is one already.
-func (m *Manager) register(id HandlerID, subroute string, add func(r *registry, route *routeID) bool) error {
+// register publishes a registry to which add has added a handler.
+func (m *Manager) register(id HandlerID, subroute string, add func(r *registry, route *routeID)) error {
 	if m == nil {
 		return errors.New("grid: register on a nil Manager")
 	}
@@ -232,9 +224,10 @@ func (m *Manager) register(id HandlerID, subroute string, add func(r *registry, 
 	m.registerMu.Lock()
 	defer m.registerMu.Unlock()
 	r := m.registry.Load().clone()
-	if !add(r, route) {
+	if r.single(id, route) != nil || r.stream(id, route) != nil {
 		return fmt.Errorf("%w: %s", ErrHandlerAlreadyExists, name)
 	}
+	add(r, route)
 	m.registry.Store(r)
 	return nil
 }
