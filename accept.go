@@ -15,11 +15,27 @@ import (
 
 // Handler takes the connections of other nodes. It is to be served under the
 // route path, by a server without limits on how long a connection lives.
-// A request that AuthRequest refuses is answered with 403, one that cannot be upgraded with 426.
+// A request that AuthRequest refuses is answered with 403, and so is one of a
+// browser's page that AllowOrigin does not allow; one that cannot be upgraded with 426.
+// The Handler of a nil Manager answers 503.
+//
+// What comes before the upgrade is the server's to bound: set
+// http.Server.ReadHeaderTimeout, to seconds, against clients that connect and
+// send nothing or a header byte by byte, and MaxHeaderBytes. From the upgrade on Limits do.
 func (m *Manager) Handler() http.HandlerFunc {
+	if m == nil {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
+		}
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
-		if err := m.authRequest(r); err != nil {
-			m.log.Warn("grid: peer refused", "remote", r.RemoteAddr, "local", m.local, "reason", err)
+		err := m.authRequest(r) // before anything else is looked at, or told
+		if err == nil {
+			err = m.checkOrigin(r)
+		}
+		if err != nil {
+			m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "refused: "+err.Error())
+			m.refusals.warn(m.log, "grid: peer refused", "remote", r.RemoteAddr, "local", m.local, "reason", err)
 			http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
 			return
 		}
@@ -29,7 +45,7 @@ func (m *Manager) Handler() http.HandlerFunc {
 			http.Error(w, http.StatusText(http.StatusUpgradeRequired), http.StatusUpgradeRequired)
 			return
 		}
-		socket, rw, _, err := ws.UpgradeHTTP(r, w)
+		socket, rw, _, err := ws.HTTPUpgrader{Timeout: m.limits.HandshakeTimeout}.Upgrade(r, w)
 		if err != nil {
 			m.log.Warn("grid: upgrade failed", "remote", r.RemoteAddr, "local", m.local, "reason", err)
 			if socket != nil {
@@ -42,8 +58,16 @@ func (m *Manager) Handler() http.HandlerFunc {
 			socket.Close()
 			return
 		}
-		m.accept(socket, early, r.RemoteAddr)
+		m.accept(r, socket, early)
 	}
+}
+
+// addressHost is a network address without its port, which is another one for each connection.
+func addressHost(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
 }
 
 // upgradable says whether a request asks for a WebSocket over HTTP/1.1.
@@ -71,15 +95,17 @@ func headerHas(h http.Header, name, token string) bool {
 }
 
 // accept goes through the handshake and leaves the session to a goroutine of its own.
-func (m *Manager) accept(socket net.Conn, early []byte, addr string) {
+func (m *Manager) accept(r *http.Request, socket net.Conn, early []byte) {
 	stop := context.AfterFunc(m.ctx, func() { closeSocket(socket) })
 	defer stop()
-	frames := wsframe.NewReader(socket, early, wsframe.Config{MaxMessage: maxHandshake})
-	s, resp, err := m.greet(socket, frames)
+	frames := wsframe.NewReader(socket, early, wsframe.Config{MaxMessage: m.limits.MaxHandshakeSize})
+	var req connectReq
+	s, resp, err := m.greet(r, socket, frames, &req)
 	if err != nil {
 		frames.Release()
 		closeSocket(socket)
-		m.log.Warn("grid: peer rejected", "remote", addr, "local", m.local, "reason", err)
+		m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "rejected: "+err.Error())
+		m.rejections.warn(m.log, "grid: peer rejected", "remote", r.RemoteAddr, "local", m.local, "host", clip(req.Host), "reason", err)
 		return
 	}
 	confirm := func() error {
@@ -93,18 +119,20 @@ func (m *Manager) accept(socket net.Conn, early []byte, addr string) {
 }
 
 // greet reads who the peer is. It returns the session that may start once the response is sent.
-func (m *Manager) greet(socket net.Conn, frames *wsframe.Reader) (*session, []byte, error) {
-	if err := socket.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+func (m *Manager) greet(r *http.Request, socket net.Conn, frames *wsframe.Reader, req *connectReq) (*session, []byte, error) {
+	if err := socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
 		return nil, nil, err
 	}
-	var req connectReq
-	c, err := m.identify(frames, &req)
+	c, err := m.identify(r, frames, req)
 	resp := connectResp{ID: m.ID, Accepted: err == nil}
 	if err != nil {
 		resp.RejectedReason = err.Error()
 	}
 	if req.Grid != 0 {
 		resp.Grid = nativeFeatures
+	}
+	if err != nil && m.verifyPeer != nil {
+		resp = connectResp{RejectedReason: rejected} // all that one may know who is not verified
 	}
 	payload, marshalErr := resp.MarshalMsg(nil)
 	if err != nil {
@@ -116,12 +144,12 @@ func (m *Manager) greet(socket net.Conn, frames *wsframe.Reader) (*session, []by
 	}
 	frames.SetMaxMessage(m.limits.MaxMessageSize)
 	s := newSession(c, socket, frames, false)
-	s.native = req.Grid != 0
+	s.agree(req.Grid)
 	return s, payload, nil
 }
 
 // identify finds the connection that the peer's first message is for.
-func (m *Manager) identify(frames *wsframe.Reader, req *connectReq) (*Connection, error) {
+func (m *Manager) identify(r *http.Request, frames *wsframe.Reader, req *connectReq) (*Connection, error) {
 	if err := readHandshake(frames, OpConnect, req); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
@@ -133,6 +161,9 @@ func (m *Manager) identify(frames *wsframe.Reader, req *connectReq) (*Connection
 		return nil, errors.New("unknown incoming host")
 	case shouldDial(m.local, req.Host):
 		return nil, fmt.Errorf("%s should not dial %s, but be dialed", req.Host, m.local)
+	}
+	if err := m.verify(r, req.Host); err != nil {
+		return nil, fmt.Errorf("not verified as %s: %w", req.Host, err)
 	}
 	return c, nil
 }

@@ -11,10 +11,10 @@ import (
 
 // defaultDeadline bounds a request whose context has no deadline. The janitor
 // sees to it, so that such a call costs no timer and no look at the clock.
-const (
-	defaultDeadline      = time.Minute
-	defaultDeadlineTicks = uint32(defaultDeadline/janitorTick) + 2 // the current tick, and no tick 0
-)
+const defaultDeadline = time.Minute
+
+// deadlineTicks is the default deadline in rounds of the janitor, the current round included, and never 0.
+func (s *session) deadlineTicks() uint32 { return uint32(defaultDeadline/s.tick) + 2 }
 
 // call is a single request that waits for its answer.
 //
@@ -27,6 +27,11 @@ type call struct {
 	payload  []byte
 	err      error
 	sweepAt  uint32 // tick of the janitor at which the default deadline has passed; 0 where the caller's context has one
+
+	// For those who list what is open, while the call is in the table.
+	tick     uint32 // of the janitor, when the call began
+	handler  HandlerID
+	subroute string
 }
 
 // newCall returns a call from the session's pool. Pools are not shared between
@@ -59,17 +64,22 @@ func (s *session) release(c *call) ([]byte, error) {
 }
 
 // request sends one request and waits for its answer. route is nil where there is no subroute.
-func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payload []byte) ([]byte, error) {
+func (s *session) request(ctx context.Context, h HandlerID, subroute string, route *routeID, payload []byte) ([]byte, error) {
 	c := s.newCall()
-	c.sweepAt = 0
+	c.sweepAt, c.tick, c.handler, c.subroute = 0, s.ticks.Load(), h, subroute
 	deadline, err := s.deadlineMS(ctx)
+	if err != nil {
+		s.callPool.Put(c)
+		return nil, err
+	}
+	metadata, err := s.outgoing(ctx)
 	if err != nil {
 		s.callPool.Put(c)
 		return nil, err
 	}
 	if deadline == 0 {
 		deadline = uint32(defaultDeadline / time.Millisecond)
-		c.sweepAt = s.ticks.Load() + defaultDeadlineTicks
+		c.sweepAt = c.tick + s.deadlineTicks()
 	}
 	id := s.nextMuxID()
 	if !s.calls.put(id, c) {
@@ -84,6 +94,7 @@ func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payl
 		Flags:      FlagEOF,
 		Payload:    payload,
 		subroute:   route,
+		rest:       metadata,
 	}, nil)
 	if errors.Is(err, batch.ErrOver) {
 		return s.release(c)
@@ -94,6 +105,9 @@ func (s *session) request(ctx context.Context, h HandlerID, route *routeID, payl
 		}
 		s.release(c)
 		return nil, sendError(ctx, err)
+	}
+	if ctx.Done() == nil {
+		return s.outcome(c)
 	}
 	select {
 	case <-c.answered:
@@ -125,9 +139,13 @@ const callShards = 16
 type callShard struct {
 	mu     sync.Mutex // Protects following.
 	calls  map[uint64]*call
+	most   int // calls that were in the map at once
 	closed bool
-	_      [40]byte // keeps neighbors off this cache line
+	_      [32]byte // keeps neighbors off this cache line
 }
+
+// keptCalls is the number of calls for which an empty table keeps its memory.
+const keptCalls = 64
 
 func (t *callTable) shard(id uint64) *callShard {
 	return &t.shards[id>>1%callShards] // the lowest bit is the same for all calls of a side
@@ -145,6 +163,7 @@ func (t *callTable) put(id uint64, c *call) bool {
 		sh.calls = make(map[uint64]*call)
 	}
 	sh.calls[id] = c
+	sh.most = max(sh.most, len(sh.calls))
 	return true
 }
 
@@ -155,7 +174,15 @@ func (t *callTable) take(id uint64) *call {
 	defer sh.mu.Unlock()
 	c := sh.calls[id]
 	delete(sh.calls, id)
+	sh.shrink()
 	return c
+}
+
+// shrink lets go of the table of a burst that is over. sh.mu is held.
+func (sh *callShard) shrink() {
+	if len(sh.calls) == 0 && sh.most > keptCalls {
+		sh.calls, sh.most = nil, 0
+	}
 }
 
 // close fails all calls with err and takes no more.
@@ -185,6 +212,7 @@ func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 				overdue = append(overdue, id)
 			}
 		}
+		sh.shrink()
 		sh.mu.Unlock()
 		for _, c := range late {
 			c.complete(nil, context.DeadlineExceeded)

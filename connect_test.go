@@ -266,7 +266,7 @@ func TestALivePeerStaysConnected(t *testing.T) {
 			if n.log.count("lost") != 0 || conn.State() != StateConnected {
 				t.Errorf("the connection was lost:\n%s", n.log)
 			}
-			if pong := time.Unix(0, atomic.LoadInt64(&conn.LastPong)); time.Since(pong) > pingInterval+time.Second {
+			if pong := time.Unix(0, atomic.LoadInt64(&conn.LastPong)); time.Since(pong) > defaultPingInterval+time.Second {
 				t.Errorf("the last pong came %v ago", time.Since(pong))
 			}
 		}

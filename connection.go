@@ -31,22 +31,25 @@ type Connection struct {
 	caller  RemoteClient // the peer, as handlers see it
 	active  activity
 
+	requests quota // requests of the peer that run here
+	streams  quota // streams of the peer that run here, and the bytes of all streams
+
 	current atomic.Pointer[session] // the connected session; nil while there is none
+
+	traffic *traffic
+	served  counterTable // calls of the peer, by number of the registration
+	called  counterTable // calls from here, by handler ID
 
 	mu      sync.Mutex // Protects following.
 	state   State
 	newest  *session      // the session that was accepted or dialed last; it may not have started
 	changed chan struct{} // closed when state changes
-}
 
-// ConnectionStats counts what is open on a connection at this moment.
-type ConnectionStats struct {
-	// OutgoingStreams are the streams opened from here.
-	OutgoingStreams int
-	// IncomingStreams are the streams opened by the peer.
-	IncomingStreams int
-	// RoundTrip is how long the peer took to answer the last ping; 0 before the first answer.
-	RoundTrip time.Duration
+	since         time.Time // of state
+	connects      int64     // sessions that came up
+	dialErrors    int64     // attempts to connect that failed
+	lastError     string    // why there was no connection the last time
+	lastErrorTime time.Time
 }
 
 var errNilContext = errors.New("grid: nil context")
@@ -55,7 +58,7 @@ var errNilContext = errors.New("grid: nil context")
 const shutdownGrace = time.Second
 
 func newConnection(m *Manager, remote string) *Connection {
-	return &Connection{
+	c := &Connection{
 		Local:   m.local,
 		Remote:  remote,
 		manager: m,
@@ -64,14 +67,19 @@ func newConnection(m *Manager, remote string) *Connection {
 		caller:  RemoteClient{Name: remote},
 		active:  newActivity(),
 		changed: make(chan struct{}),
+		traffic: new(traffic),
+		since:   time.Now(),
 	}
+	c.requests.init(m.limits.MaxRequests, m.limits.MaxRequestBytes)
+	c.streams.init(m.limits.MaxStreams, m.limits.MaxStreamBytes)
+	return c
 }
 
 // Request sends one request to handler h of the peer and waits for its answer.
 // It returns the answer, which may be given back with PutByteBuffer, or one error:
 // the handler's *RemoteErr; ErrDisconnected at once where there is no connection, or when
 // it is lost during the call, where the handler may or may not have run;
-// ErrShutdown; ErrMessageTooLarge; or context.Cause(ctx) when ctx ends.
+// ErrShutdown; ErrOverloaded where the peer has too much to do; ErrMessageTooLarge; or context.Cause(ctx) when ctx ends.
 // A ctx without a deadline gets one of a minute, to within a few seconds.
 // req may be used again on return.
 func (c *Connection) Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error) {
@@ -86,7 +94,7 @@ func (c *Connection) NewStream(ctx context.Context, h HandlerID, payload []byte)
 	return c.newStream(ctx, h, "", nil, payload)
 }
 
-// Subroute narrows the connection to handlers registered on a subroute.
+// Subroute narrows the connection to handlers registered on a subroute. It may be kept.
 func (c *Connection) Subroute(s string) *Subroute {
 	if c == nil {
 		return nil
@@ -121,7 +129,7 @@ func (c *Connection) WaitForConnect(ctx context.Context) error {
 	}
 }
 
-// State returns the state of this moment.
+// State returns the state of this moment, StateUnconnected for a nil Connection.
 func (c *Connection) State() State {
 	if c == nil {
 		return StateUnconnected
@@ -129,22 +137,6 @@ func (c *Connection) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state
-}
-
-// Stats counts what is open at this moment.
-func (c *Connection) Stats() ConnectionStats {
-	if c == nil {
-		return ConnectionStats{}
-	}
-	s := c.current.Load()
-	if s == nil {
-		return ConnectionStats{}
-	}
-	return ConnectionStats{
-		OutgoingStreams: s.clients.len(),
-		IncomingStreams: s.servers.len(),
-		RoundTrip:       time.Duration(s.rtt.Load()),
-	}
 }
 
 // String returns "local->remote".
@@ -164,7 +156,7 @@ func (c *Connection) StringReverse() string {
 }
 
 // request is Request on a route, which is nil for none.
-func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) (resp []byte, err error) {
+func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) ([]byte, error) {
 	switch {
 	case c == nil:
 		return nil, ErrDisconnected
@@ -172,7 +164,14 @@ func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, 
 		return nil, errNilContext
 	case h == handlerInvalid:
 		return nil, fmt.Errorf("%w: %v", ErrUnknownHandler, h)
+	case c.manager.interceptors.clientRequests != nil:
+		return c.interceptRequest(ctx, h, subroute, route, req)
 	}
+	return c.do(ctx, h, subroute, route, req)
+}
+
+// do makes a request, behind all interceptors.
+func (c *Connection) do(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) (resp []byte, err error) {
 	if trace := c.startTrace(ctx, h, subroute, len(req)); trace != nil {
 		defer func() { trace.end(len(resp), err) }()
 	}
@@ -182,19 +181,34 @@ func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, 
 	defer c.active.leave()
 	s := c.current.Load()
 	if s == nil {
+		c.notSent(ctx, h, ErrDisconnected)
 		return nil, ErrDisconnected
 	}
-	return s.request(ctx, h, route, req)
+	calls := c.called.get(int(h))
+	watch := calls.begin()
+	resp, err = s.request(ctx, h, subroute, route, req)
+	calls.end(watch)
+	if err != nil {
+		c.callFailed(ctx, calls, h, err)
+	}
+	return resp, err
 }
 
 // newStream is NewStream on a route, which is nil for none.
-func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte) (st *Stream, err error) {
+func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte) (*Stream, error) {
 	switch {
 	case c == nil:
 		return nil, ErrDisconnected
 	case ctx == nil:
 		return nil, errNilContext
+	case c.manager.interceptors.clientStreams != nil:
+		return c.interceptStream(ctx, id, subroute, route, payload)
 	}
+	return c.open(ctx, id, subroute, route, payload, nil)
+}
+
+// open opens a stream, behind all interceptors. observers are told about it.
+func (c *Connection) open(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte, observers []StreamObserver) (st *Stream, err error) {
 	if trace := c.startTrace(ctx, id, subroute, len(payload)); trace != nil {
 		defer func() { trace.end(0, err) }()
 	}
@@ -212,9 +226,10 @@ func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute strin
 	s := c.current.Load()
 	if s == nil {
 		c.active.leave()
+		c.notSent(ctx, id, ErrDisconnected)
 		return nil, ErrDisconnected
 	}
-	m, err := s.openMux(ctx, h, payload)
+	m, err := s.openMux(ctx, h, payload, newObservation(c, id, observers))
 	if err != nil {
 		return nil, err
 	}
@@ -257,6 +272,7 @@ func (c *Connection) start(s *session, confirm func() error) error {
 	connected := c.newest == s && c.state != StateShutdown
 	if connected {
 		c.current.Store(s)
+		c.connects++
 		c.setState(StateConnected)
 	}
 	c.mu.Unlock()
@@ -295,7 +311,7 @@ func (c *Connection) setState(s State) {
 	if c.state == s || c.state == StateShutdown {
 		return
 	}
-	c.state = s
+	c.state, c.since = s, time.Now()
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -342,21 +358,25 @@ func isTLS(name string) bool {
 }
 
 func (c *Connection) onWrite() func(int) {
-	outgoing := c.manager.outgoing
+	outgoing, sent := c.manager.outgoing, &c.traffic.out.bytes
 	if outgoing == nil {
-		return nil
+		return func(n int) { sent.Add(int64(n)) }
 	}
-	return func(n int) { outgoing(int64(n)) }
+	return func(n int) {
+		sent.Add(int64(n))
+		outgoing(int64(n))
+	}
 }
 
 func (c *Connection) onRead() func(int64) { return c.manager.incoming }
 
-// handlerContext is the context of a handler that the peer called: with its deadline unless that is zero.
-func (c *Connection) handlerContext(deadline time.Time, subroute string) (context.Context, context.CancelCauseFunc) {
+// handlerContext is the context of a handler that the peer called with m: with its deadline unless that is zero.
+func (c *Connection) handlerContext(deadline time.Time, subroute string, m *message) (context.Context, context.CancelCauseFunc) {
 	parent := context.Context(callerContext{
 		Context:  context.Background(),
 		caller:   &c.caller,
 		subroute: subroute,
+		metadata: newIncomingMetadata(m),
 	})
 	ctx, cancel := context.WithCancelCause(parent)
 	if deadline.IsZero() {
@@ -404,6 +424,7 @@ func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context)
 			}
 		} else if ctx.Err() == nil {
 			failures.add(err)
+			c.dialFailed(err)
 		}
 		if errors.Is(err, ErrShutdown) {
 			return
@@ -415,10 +436,14 @@ func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context)
 
 // logLoss says once why a connection was lost.
 func (c *Connection) logLoss(ctx context.Context, reason error) {
+	if errors.Is(reason, errPeerLeaving) {
+		c.note(reason)
+	}
 	if ctx.Err() != nil || errors.Is(reason, errLocalClose) || errors.Is(reason, errPeerLeaving) || errors.Is(reason, ErrShutdown) {
 		c.log.Info("grid: connection closed", "peer", c.Remote, "local", c.Local, "reason", reason)
 		return
 	}
+	c.note(reason)
 	c.log.Warn("grid: connection lost", "peer", c.Remote, "local", c.Local, "reason", reason)
 }
 

@@ -32,6 +32,7 @@ type callerContext struct {
 	context.Context
 	caller   *RemoteClient
 	subroute string
+	metadata *incomingMetadata // nil for none
 }
 
 func (c callerContext) Value(key any) any {
@@ -40,6 +41,8 @@ func (c callerContext) Value(key any) any {
 		return c.caller
 	case subrouteKey:
 		return c.subroute
+	case incomingKey:
+		return c.metadata
 	}
 	return c.Context.Value(key)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -16,16 +17,6 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 	"github.com/tinylib/msgp/msgp"
 )
-
-const (
-	dialTimeout      = 2 * time.Second
-	handshakeTimeout = 10 * time.Second
-	maxHandshake     = 64 << 10 // bytes of a handshake message
-)
-
-// nativeFeatures is sent in the handshake by nodes of this project. The
-// original, which skips the field, sends none.
-const nativeFeatures = 1
 
 // dialWhenAllowed keeps the connection up once block is closed; nil blocks nothing.
 func (m *Manager) dialWhenAllowed(c *Connection, block chan struct{}) {
@@ -50,7 +41,7 @@ func (m *Manager) dial(ctx context.Context, c *Connection) (*session, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { closeSocket(socket) })
 	defer stop()
-	frames := wsframe.NewReader(socket, early, wsframe.Config{Client: true, MaxMessage: maxHandshake})
+	frames := wsframe.NewReader(socket, early, wsframe.Config{Client: true, MaxMessage: m.limits.MaxHandshakeSize})
 	resp, err := m.introduce(socket, frames)
 	if err != nil {
 		frames.Release()
@@ -58,55 +49,103 @@ func (m *Manager) dial(ctx context.Context, c *Connection) (*session, error) {
 		return nil, fmt.Errorf("handshake with %s: %w", c.Remote, err)
 	}
 	s := newSession(c, socket, frames, true)
-	s.native = resp.Grid != 0
+	s.agree(resp.Grid)
 	return s, nil
 }
 
 // upgrade opens the WebSocket. It returns the socket and the bytes that came in behind the answer.
 func (m *Manager) upgrade(ctx context.Context, remote string) (net.Conn, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.limits.DialTimeout)
+	defer cancel()
+	u, err := url.Parse("ws" + strings.TrimPrefix(remote, "http") + m.routePath)
+	if err != nil {
+		return nil, nil, err
+	}
+	socket, err := m.connect(ctx, u)
+	if err != nil {
+		return nil, nil, fmt.Errorf("dial %s: %w", remote, dialError(u, err))
+	}
+	early, err := m.requestUpgrade(ctx, socket, u)
+	if err != nil {
+		closeSocket(socket)
+		return nil, nil, fmt.Errorf("dial %s: %w", remote, dialError(u, err))
+	}
+	return socket, early, nil
+}
+
+// connect opens the network connection, with TLS where the URL says so.
+func (m *Manager) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
+	}
+	conn, err := m.dialer(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil || u.Scheme == "ws" {
+		return conn, err
+	}
+	config := m.tls
+	if m.getTLS != nil {
+		if config, err = m.getTLS(); err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("GetTLSConfig: %w", err)
+		}
+	}
+	secure := tls.Client(conn, clientTLS(config, u.Hostname()))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return secure, nil
+}
+
+// requestUpgrade makes a WebSocket of a network connection, within the time of ctx.
+// It returns the bytes that came in behind the answer.
+func (m *Manager) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL) (early []byte, err error) {
+	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
+	defer func() {
+		if !stop() {
+			err = ctx.Err()
+		}
+	}()
 	header := http.Header{"X-Minio-Time": {time.Now().UTC().Format(time.RFC3339)}}
 	if m.addAuth != nil {
 		header.Set("Authorization", "Bearer "+m.addAuth(""))
 	}
-	dialer := ws.Dialer{
-		NetDial:   m.dialer,
-		TLSConfig: m.tls,
-		Header:    ws.HandshakeHeaderHTTP(header),
-		Timeout:   dialTimeout,
-	}
-	dialer.TLSClient = func(conn net.Conn, hostname string) net.Conn {
-		return tls.Client(conn, clientTLS(m.tls, hostname))
-	}
-	socket, br, _, err := dialer.Dial(ctx, "ws"+strings.TrimPrefix(remote, "http")+m.routePath)
-	if err != nil {
-		var status ws.StatusError
-		if errors.As(err, &status) {
-			err = fmt.Errorf("answered with status %d %s", int(status), http.StatusText(int(status)))
-		}
-		return nil, nil, fmt.Errorf("dial %s: %w", remote, err)
-	}
-	if br == nil {
-		return socket, nil, nil
+	dialer := ws.Dialer{Header: ws.HandshakeHeaderHTTP(header)}
+	br, _, err := dialer.Upgrade(&upgradeConn{Conn: socket, left: m.limits.MaxHandshakeSize}, u)
+	if br == nil || err != nil {
+		return nil, err
 	}
 	defer ws.PutReader(br)
-	early, err := buffered(br)
-	return socket, early, err
+	return buffered(br)
 }
 
-// clientTLS is the configuration for one host.
-func clientTLS(config *tls.Config, hostname string) *tls.Config {
-	if config == nil {
-		config = new(tls.Config)
+// upgradeConn is a network connection during the upgrade. The answer may have so many bytes and no more.
+type upgradeConn struct {
+	net.Conn
+	left int
+}
+
+func (c *upgradeConn) Read(b []byte) (int, error) {
+	if c.left == 0 {
+		return 0, errLongAnswer
 	}
-	config = config.Clone()
-	if config.ServerName == "" {
-		config.ServerName = hostname
+	n, err := c.Conn.Read(b[:min(len(b), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// Write returns the peer's own reason, if it gave one, where the peer is not
+// there any more: from TLS 1.3 on a node has finished its part of the TLS
+// handshake, and may write, before the peer refuses its certificate and hangs up.
+func (c *upgradeConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		if _, why := c.Conn.Read(make([]byte, 1)); alert(why) != nil {
+			err = why
+		}
 	}
-	config.NextProtos = []string{"http/1.1"} // a WebSocket cannot be opened over HTTP/2 here
-	if config.MinVersion == 0 {
-		config.MinVersion = tls.VersionTLS12
-	}
-	return config
+	return n, err
 }
 
 // buffered copies what a reader has read ahead.
@@ -118,7 +157,7 @@ func buffered(br *bufio.Reader) ([]byte, error) {
 
 // introduce sends who this node is and reads whether it is accepted.
 func (m *Manager) introduce(socket net.Conn, frames *wsframe.Reader) (*connectResp, error) {
-	if err := socket.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+	if err := socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
 	req := connectReq{ID: m.ID, Host: m.local, Time: time.Now(), Grid: nativeFeatures}
@@ -137,10 +176,18 @@ func (m *Manager) introduce(socket net.Conn, frames *wsframe.Reader) (*connectRe
 		return nil, err
 	}
 	if !resp.Accepted {
-		return nil, fmt.Errorf("rejected: %s", resp.RejectedReason)
+		return nil, rejection(resp.RejectedReason)
 	}
 	frames.SetMaxMessage(m.limits.MaxMessageSize)
 	return &resp, socket.SetDeadline(time.Time{})
+}
+
+// rejection is the error for a reason that the peer gave, which may be none.
+func rejection(reason string) error {
+	if reason == "" || reason == rejected {
+		return errors.New("rejected; the peer's log says why")
+	}
+	return fmt.Errorf("rejected: %s", clip(reason))
 }
 
 // writeHandshake sends a message in a frame of its own, outside of any session.

@@ -14,10 +14,12 @@ func (s *session) receive(b []byte) error {
 		return fmt.Errorf("malformed message: %w", err)
 	}
 	if m.Op != OpMerged {
+		s.conn.traffic.in.frame(1)
 		return s.dispatch(&m)
 	}
-	rest := m.rest
-	for range m.Seq {
+	rest, merged := m.rest, m.Seq
+	s.conn.traffic.in.frame(min(int(m.Seq), len(rest)))
+	for range merged {
 		one, tail, err := nextMerged(rest)
 		if err != nil {
 			return fmt.Errorf("malformed merged message: %w", err)
@@ -33,11 +35,22 @@ func (s *session) receive(b []byte) error {
 			return err
 		}
 	}
+	if len(rest) > 0 {
+		return fmt.Errorf("malformed merged message: %d bytes behind the last of %d messages", len(rest), merged)
+	}
 	return nil
 }
 
 // dispatch hands a message to whom it concerns. m and its payload are valid during the call only. Nothing in here waits.
 func (s *session) dispatch(m *message) error {
+	if m.MuxID != 0 && s.native && s.checksum&^m.Flags != 0 { // a flipped bit in the flags would turn the check off
+		return errUnchecked
+	}
+	if m.rest != nil {
+		if err := s.takeMetadata(m); err != nil {
+			return err
+		}
+	}
 	if m.MuxID == 0 {
 		return s.dispatchConnection(m)
 	}
@@ -92,11 +105,11 @@ func (s *session) pong(m *message) error {
 		return fmt.Errorf("malformed pong: %w", err)
 	}
 	now := time.Now()
-	s.lastPong.Store(int64(now.Sub(s.began)))
 	atomic.StoreInt64(&s.conn.LastPong, now.UnixNano())
 	if rtt := now.Sub(pong.T); !pong.T.IsZero() && rtt >= 0 {
 		s.rtt.Store(int64(rtt))
 	}
+	s.probes.answer(pong.T, now)
 	return nil
 }
 

@@ -46,6 +46,8 @@
 // A handler is found by its [HandlerID] and, where it was registered with one,
 // by its subroute: see [Connection.Subroute].
 //
+// Requests and streams carry [Metadata] that their context was given by [WithMetadata].
+//
 // # Errors
 //
 // What a handler returns as error arrives as [RemoteErr], by text.

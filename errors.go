@@ -16,6 +16,12 @@ var ErrDisconnected = RemoteErr("remote disconnected")
 // ErrShutdown is returned to local and remote callers of a node that is shutting down.
 var ErrShutdown = RemoteErr("grid: node is shutting down")
 
+// ErrOverloaded is returned to a caller whose request or stream the peer has not
+// taken, because too many of this node's run there already, or hold too much
+// memory: see Limits. The handler has not run. It also ends a stream whose
+// messages pile up, at either node, where streams hold too much.
+var ErrOverloaded = RemoteErr("grid: node is overloaded")
+
 var (
 	// ErrUnknownHandler is returned for an invalid handler ID, and for one that nobody has registered.
 	ErrUnknownHandler = errors.New("grid: unknown handler")
@@ -27,7 +33,8 @@ var (
 	ErrMessageTooLarge = errors.New("grid: message too large")
 )
 
-// NewRemoteErr returns an error with the text of err; nil for nil. A handler returns it.
+// NewRemoteErr returns an error with the text of err; nil for nil. A handler returns it. What err wraps does not get to the
+// caller: only the text does.
 func NewRemoteErr(err error) *RemoteErr {
 	if r, ok := err.(*RemoteErr); err == nil || ok && r == nil {
 		return nil

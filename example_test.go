@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"time"
@@ -356,6 +357,57 @@ func ExampleManager_Shutdown() {
 	// Output:
 	// <nil>
 	// Shutdown true
+}
+
+func ExampleManager_Stats() {
+	here, there, cleanup := pair()
+	defer cleanup()
+	err := there.RegisterSingleHandler(handlerEcho, func(payload []byte) ([]byte, *grid.RemoteErr) {
+		return payload, nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	conn := here.Connection(there.HostName())
+	for range 3 {
+		answer, err := conn.Request(context.Background(), handlerEcho, []byte("hello"))
+		if err != nil {
+			log.Fatal(err)
+		}
+		grid.PutByteBuffer(answer)
+	}
+	stats := here.Stats()
+	for _, p := range stats.Peers {
+		fmt.Println(p.State, p.Connects, p.In.Messages >= 3, p.LastError == "")
+	}
+	for _, h := range stats.Handlers {
+		if h.Role == grid.RoleClient {
+			fmt.Println(h.Calls, h.Errors.Total(), h.Latency.Quantile(0.5) > 0)
+		}
+	}
+	// Output:
+	// Connected 1 true true
+	// 3 0 true
+}
+
+func ExampleManager_HealthHandler() {
+	here, _, cleanup := pair()
+	defer cleanup()
+
+	mux := http.NewServeMux()
+	mux.Handle("/health/", here.HealthHandler(grid.HealthOptions{Ready: grid.ReadyAll}))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+
+	resp, err := http.Get(server.URL + "/health/ready")
+	if err != nil {
+		log.Fatal(err)
+	}
+	resp.Body.Close()
+	fmt.Println(resp.Status)
+	// Output:
+	// 200 OK
 }
 
 func ExampleNameHandler() {

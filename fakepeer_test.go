@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,8 +55,12 @@ func (p *fakePeer) introduce(t *testing.T, host string) *connectResp {
 	return &resp
 }
 
+// send sends a message, with the checksum that messages of muxes have.
 func (p *fakePeer) send(t *testing.T, m message) {
 	t.Helper()
+	if m.MuxID != 0 {
+		m.Flags |= FlagCRCxxh3
+	}
 	if err := writeHandshake(p.socket, m, true); err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +306,7 @@ func TestAFullQueueHoldsNobodyBeyondTheirContext(t *testing.T) {
 		start := time.Now()
 		for range cap(lost) {
 			impatient.Go(func() {
-				if _, err := conn.Request(ctx, testSingle, make([]byte, queueLimit/2)); err != patience {
+				if _, err := conn.Request(ctx, testSingle, make([]byte, defaultMaxQueuedBytes/2)); err != patience {
 					t.Errorf("a request got %v", err)
 				}
 				if _, err := conn.NewStream(ctx, testStream, nil); err != patience {
@@ -309,7 +314,7 @@ func TestAFullQueueHoldsNobodyBeyondTheirContext(t *testing.T) {
 				}
 			})
 			patient.Go(func() {
-				_, err := conn.Request(t.Context(), testSingle, make([]byte, queueLimit/2))
+				_, err := conn.Request(t.Context(), testSingle, make([]byte, defaultMaxQueuedBytes/2))
 				lost <- err
 			})
 		}
@@ -318,7 +323,7 @@ func TestAFullQueueHoldsNobodyBeyondTheirContext(t *testing.T) {
 			t.Errorf("the impatient were held for %v", took)
 		}
 		patient.Wait()
-		if took := time.Since(start); took > writeTimeout+time.Second {
+		if took := time.Since(start); took > defaultWriteTimeout+time.Second {
 			t.Errorf("the patient were held for %v", took)
 		}
 		for range cap(lost) {
@@ -329,6 +334,58 @@ func TestAFullQueueHoldsNobodyBeyondTheirContext(t *testing.T) {
 		synctest.Wait()
 		if left := c.idle(); left != "" {
 			t.Error(left)
+		}
+	})
+}
+
+func TestOneMessageGrantsSeveralCreditsButNeverMoreThanTheCapacity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const capacity = 16
+		c := newPipes(1)
+		n, host := startForFake(t, c, nil)
+		var sent atomic.Int32
+		c.stream(t, 0, capacity, func(ctx context.Context, _ []byte, _ <-chan []byte, out chan<- []byte) *RemoteErr {
+			for {
+				select {
+				case out <- nil:
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		})
+		p := c.knock(t, n)
+		p.introduce(t, host)
+		go func() {
+			for {
+				b, err := p.frames.Next()
+				if err != nil {
+					return
+				}
+				for _, m := range parseAll(t, bytes.Clone(b)) {
+					if m.Op == OpMuxServerMsg {
+						sent.Add(1)
+					}
+				}
+			}
+		}()
+		p.send(t, message{MuxID: 1, Handler: testStream, Op: OpConnectMux, Flags: FlagEOF | FlagCRCxxh3})
+		want := int32(0)
+		for seq, grant := range []struct{ credits, want int32 }{
+			{0, capacity}, // by the opening
+			{0, 1},        // as the original grants
+			{5, 5},
+			{1 << 30, capacity},
+		} {
+			if seq > 0 {
+				p.send(t, message{
+					MuxID: 1, Seq: uint32(seq), DeadlineMS: uint32(grant.credits), Op: OpUnblockSrvMux, Flags: FlagCRCxxh3,
+				})
+			}
+			want += grant.want
+			synctest.Wait()
+			if got := sent.Load(); got != want {
+				t.Errorf("after %d credits in message %d: %d messages have come, want %d", grant.credits, seq, got, want)
+			}
 		}
 	})
 }

@@ -43,6 +43,7 @@ type StatelessHandlerFn func(ctx context.Context, payload []byte, resp chan<- []
 
 // StatelessHandler is part of the original's API. Its streams were never supported on the wire.
 type StatelessHandler struct {
+	// Handle is never called.
 	Handle StatelessHandlerFn
 	// OutCapacity is the number of messages that the handler may send ahead.
 	OutCapacity int
@@ -62,7 +63,8 @@ func (m *Manager) RegisterSingleHandler(id HandlerID, h SingleHandlerFn, subrout
 	return m.registerSingle(&singleHandler{id: id, handle: h}, subroute)
 }
 
-// RegisterSingleHandlerContext is RegisterSingleHandler for a handler that is given a context.
+// RegisterSingleHandlerContext is RegisterSingleHandler for a handler that is given a context: it knows its caller, its
+// deadline and its metadata, and hears when the caller gives up. It fails as RegisterSingleHandler does.
 func (m *Manager) RegisterSingleHandlerContext(id HandlerID, h SingleHandlerContextFn, subroute ...string) error {
 	if h == nil {
 		return nilHandler(id)
@@ -79,7 +81,8 @@ func (m *Manager) RegisterStreamingHandler(id HandlerID, h StreamHandler) error 
 		decode: func(b []byte) ([]byte, error) { return b, nil },
 		encode: func(b []byte) ([]byte, error) { return b, nil },
 	}
-	return registerStream(m, id, h.Subroute, h.InCapacity, h.OutCapacity, raw, h.Handle)
+	of := &streamHandlerOf[[]byte, []byte]{codec: raw, id: id, handle: h.Handle}
+	return of.register(m, h.Subroute, h.InCapacity, h.OutCapacity)
 }
 
 func nilHandler(id HandlerID) error {
@@ -102,21 +105,40 @@ func safely[A, B any](f func(A) (B, error), a A) (b B, err error) {
 	return f(a)
 }
 
-// registerStream registers a handler whose channels carry In and Out. An error
-// of the codec ends the stream with that error for the caller.
-func registerStream[In, Out any](m *Manager, id HandlerID, subroute string, inCap, outCap int, c codec[In, Out],
-	handle func(ctx context.Context, payload []byte, in <-chan In, out chan<- Out) *RemoteErr) error {
+// streamHandlerOf is a handler of streams whose channels carry In and Out. An
+// error of the codec ends the stream with that error for the caller.
+type streamHandlerOf[In, Out any] struct {
+	codec[In, Out]
+	id     HandlerID
+	handle func(ctx context.Context, payload []byte, in <-chan In, out chan<- Out) *RemoteErr
+
+	registered *streamHandler
+}
+
+// register registers the handler.
+func (h *streamHandlerOf[In, Out]) register(m *Manager, subroute string, inCap, outCap int) error {
 	if inCap < 0 || outCap < 0 {
-		return fmt.Errorf("grid: handler %v: negative capacity (in %d, out %d)", id, inCap, outCap)
+		return fmt.Errorf("grid: handler %v: negative capacity (in %d, out %d)", h.id, inCap, outCap)
 	}
-	h := &streamHandler{id: id, inCapacity: inCap, outCapacity: max(outCap, 1)}
-	h.serve = func(mux *muxServer, payload []byte) {
-		serveStream(mux, c, func(in <-chan In, out chan<- Out) (err *RemoteErr) {
-			defer mux.s.conn.recovered(h.id, &err)
-			return handle(mux.ctx, payload, in, out)
-		})
+	h.registered = &streamHandler{
+		id:          h.id,
+		inCapacity:  inCap,
+		outCapacity: max(outCap, 1),
+		serve:       func(m *muxServer, payload []byte) { serveStream(m, h, payload) },
 	}
-	return m.registerStream(h, subroute)
+	return m.registerStream(h.registered, subroute)
+}
+
+// call runs the handler, within the interceptors.
+func (h *streamHandlerOf[In, Out]) call(m *muxServer, payload []byte, in <-chan In, out chan<- Out) (err *RemoteErr) {
+	defer m.s.conn.recovered(h.id, &err)
+	manager := m.s.conn.manager
+	if manager.interceptors.serverStreams == nil {
+		return h.handle(m.ctx, payload, in, out)
+	}
+	return manager.serveIntercepted(m, h.registered, payload, func(ctx context.Context, payload []byte) *RemoteErr {
+		return h.handle(ctx, payload, in, out)
+	})
 }
 
 // recovered turns a panic of a handler into an error for its caller and a log entry.
@@ -130,6 +152,7 @@ func (c *Connection) recovered(id HandlerID, err **RemoteErr) {
 // singleHandler is a registered handler of requests. One of its functions is set.
 type singleHandler struct {
 	id            HandlerID
+	number        int // of the registration
 	subroute      string
 	handle        SingleHandlerFn
 	handleContext SingleHandlerContextFn
@@ -138,6 +161,7 @@ type singleHandler struct {
 // streamHandler is a registered handler of streams.
 type streamHandler struct {
 	id          HandlerID
+	number      int // of the registration
 	subroute    string
 	route       *routeID // nil without a subroute
 	inCapacity  int
@@ -151,6 +175,13 @@ type registry struct {
 	streams      [256]*streamHandler
 	routeSingles map[routeID]*singleHandler
 	routeStreams map[routeID]*streamHandler
+	names        []handlerName // by number of the registration
+}
+
+// handlerName is what statistics call a handler.
+type handlerName struct {
+	id       HandlerID
+	subroute string
 }
 
 // single finds the handler of a request; nil for none.
@@ -185,7 +216,11 @@ func (m *Manager) registerSingle(h *singleHandler, subroute []string) error {
 	for _, part := range subroute {
 		h.subroute = joinRoute(h.subroute, part)
 	}
+	if m != nil {
+		m.intercept(h)
+	}
 	return m.register(h.id, h.subroute, func(r *registry, route *routeID) {
+		h.number = len(r.names)
 		if route != nil {
 			r.routeSingles[*route] = h
 		} else {
@@ -197,7 +232,7 @@ func (m *Manager) registerSingle(h *singleHandler, subroute []string) error {
 func (m *Manager) registerStream(h *streamHandler, subroute string) error {
 	h.subroute = subroute
 	return m.register(h.id, subroute, func(r *registry, route *routeID) {
-		h.route = route
+		h.route, h.number = route, len(r.names)
 		if route != nil {
 			r.routeStreams[*route] = h
 		} else {
@@ -228,6 +263,7 @@ func (m *Manager) register(id HandlerID, subroute string, add func(r *registry, 
 		return fmt.Errorf("%w: %s", ErrHandlerAlreadyExists, name)
 	}
 	add(r, route)
+	r.names = append(r.names, handlerName{id, subroute})
 	m.registry.Store(r)
 	return nil
 }

@@ -33,11 +33,9 @@ func TestAPeerMaySendAnything(t *testing.T) {
 	}})
 	conn := n.Connection(host)
 	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
-	for range 60 {
+	for round := range 60 {
 		p := c.knock(t, n)
-		if resp := p.introduce(t, host); !resp.Accepted {
-			t.Fatal(resp.RejectedReason)
-		}
+		p.introduceAs(t, host, []uint32{0, nativeFeatures}[round%2])
 		read := make(chan struct{})
 		go func() {
 			defer close(read)
@@ -103,6 +101,10 @@ func (p *fakePeer) sendRandom(r *rand.Rand) bool {
 	if r.IntN(10) == 0 {
 		route := makeRouteID(m.Handler, "x")
 		m.subroute = &route
+	}
+	if r.IntN(4) == 0 {
+		m.rest, _ = Metadata{"user": "anna"}.encode()
+		m.rest = m.rest[:len(m.rest)-r.IntN(100)/99]
 	}
 	b := m.appendTo(nil)
 	if r.IntN(300) == 0 {

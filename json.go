@@ -19,7 +19,7 @@ type JSONPool[T any] struct {
 	size   atomic.Int64
 }
 
-// NewJSONPool returns a JSONPool.
+// NewJSONPool returns a JSONPool. The zero value is as good. Make one for each type and keep it.
 func NewJSONPool[T any]() *JSONPool[T] {
 	return new(JSONPool[T])
 }

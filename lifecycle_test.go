@@ -3,14 +3,15 @@ package grid
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"runtime"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/gorilla/mux"
 )
 
 func TestWrongOptionsAreNamedAndNothingIsStarted(t *testing.T) {
@@ -108,6 +109,19 @@ func TestNilReceiversAreNeverConnected(t *testing.T) {
 	}
 	if err := m.RegisterStreamingHandler(testStream, StreamHandler{Handle: echoBack}); err == nil {
 		t.Error("a nil Manager took a stream handler")
+	}
+}
+
+func TestANilManagerAnswersThatItIsUnavailable(t *testing.T) {
+	var m *Manager
+	router := mux.NewRouter()
+	m.AddToMux(router)
+	for name, h := range map[string]http.Handler{"Handler": m.Handler(), "AddToMux": router} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, RoutePath, nil))
+		if w.Code != http.StatusServiceUnavailable {
+			t.Errorf("%s: answered with %d", name, w.Code)
+		}
 	}
 }
 
@@ -267,30 +281,4 @@ func TestShutdownGivesUpWithItsContext(t *testing.T) {
 	})
 	c.nodes[1].Close()
 	waitGoroutines(t, 0)
-}
-
-func TestAnIdleConnectionIsSmall(t *testing.T) {
-	measure := func(n int) (bytes uint64, goroutines int) {
-		g, err := SetupTestGrid(n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer g.Cleanup()
-		var stats runtime.MemStats
-		eventually(t, "the handshakes to end", func() bool { return len(ownGoroutines()) == n*(n-1)/2*perConnection }, func() string {
-			return fmt.Sprint(len(ownGoroutines()), " goroutines")
-		})
-		for range 3 {
-			runtime.GC()
-		}
-		runtime.ReadMemStats(&stats)
-		return stats.HeapAlloc + stats.StackInuse, len(ownGoroutines())
-	}
-	small, few := measure(2)
-	large, many := measure(10)
-	ends := uint64(10*9 - 2*1)
-	t.Logf("%d bytes for each end of an idle connection, %d goroutines for %d ends", (large-small)/ends, many-few, ends)
-	if each := int64(large-small) / int64(ends); each > 100<<10 {
-		t.Errorf("each end of an idle connection takes %d bytes", each)
-	}
 }

@@ -1,32 +1,178 @@
 package grid
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
-// Limits bounds what one peer can make a node do. A field that is 0 has the
-// default that is named at it.
+// Limits bounds what one peer can make a node do, and how long it may take. A
+// field that is 0 has the default that is named at it; what is out of its
+// range makes NewManager fail with an error that names the field.
+//
+// # Memory
+//
+// Nothing is allocated by a length that a message claims, only by bytes that
+// have come in. Whatever one peer does, this node holds for it at the most
+//
+//	2 × MaxMessageSize                                      for what is being received
+//	+ 4 × (MaxMessageSize + MaxQueuedBytes + MaxQueuedControlBytes)  for what is being sent
+//	+ MaxRequestBytes + MaxStreamBytes                      for payloads
+//	+ MaxRequests × 4 KiB + MaxStreams × 16 KiB             for goroutines and tables
+//
+// beside what handlers allocate and answer, and the answers that this node asked for. That is 1.5 GiB with the
+// defaults, and a few kilobytes for a peer that sends nothing. Before its
+// handshake a connection can make a node hold 2 × MaxHandshakeSize, for as long as HandshakeTimeout.
+//
+// # Overload
+//
+// A request or a stream over a limit is refused with ErrOverloaded, without running its handler.
 type Limits struct {
-	// MaxMessageSize is the largest message, in bytes, that is taken and sent:
-	// 64 MiB. A larger one is refused before it is sent (ErrMessageTooLarge), and closes the
-	// connection with WebSocket status 1009 where a peer sends it. All nodes should use the same.
+	// MaxMessageSize is the largest message, in bytes, that is taken and sent: 64 MiB. 96 of these bytes are set aside for
+	// what surrounds the payload. A larger one is refused before it is sent (ErrMessageTooLarge), and closes the
+	// connection with WebSocket status 1009 where a peer sends it. All nodes should use the same. From 4 KiB to 1 GiB.
 	MaxMessageSize int
+	// MaxHandshakeSize is the largest message, in bytes, that a peer may send before it is accepted: 64 KiB. It also bounds
+	// the peer's HTTP answer to an upgrade. A peer that sends more is not accepted. From 1 KiB to 1 MiB.
+	MaxHandshakeSize int
+
+	// MaxRequests is the number of requests of one peer that may run here at once: 65,536. A request
+	// counts until its answer is on its way, or, where its caller has given up, until its handler returns. At most 4,194,304.
+	MaxRequests int
+	// MaxStreams is the number of streams of one peer that may run here at once: 16,384. A stream counts until
+	// its handler has returned. Streams opened by this node do not count. At most 4,194,304.
+	MaxStreams int
+	// MaxRequestBytes bounds the payloads and metadata of the requests that run, in bytes of memory (64 and the buffer,
+	// a power of two from 256 on up to 4 MiB): 256 MiB, or what one largest message takes. At least that.
+	MaxRequestBytes int
+	// MaxStreamBytes bounds, in the same way, what streams with a peer hold here: the
+	// payloads that open them, messages that wait for their consumer, and the last one that a handler got. 256 MiB,
+	// or what one largest message takes. At least that. A message over it ends the stream that has most of them
+	// waiting, with ErrOverloaded: a slow consumer's own.
+	MaxStreamBytes int
+
+	// MaxQueuedBytes is the number of bytes queued for sending on a connection from which senders wait: 256 KiB. A
+	// message is queued whole. From 4 KiB to 1 GiB.
+	MaxQueuedBytes int
+	// MaxQueuedControlBytes is the number of bytes, beyond that, of answers and control messages that cannot wait: 4 MiB.
+	// A peer that causes more without reading them is dropped. From 64 KiB to 1 GiB.
+	MaxQueuedControlBytes int
+
+	// DialTimeout bounds opening a network connection and upgrading it to a WebSocket: 2 s. From 1 ms to 1 h, as all times.
+	DialTimeout time.Duration
+	// HandshakeTimeout bounds the handshake that follows, on both sides, however slowly its bytes come: 10 s.
+	HandshakeTimeout time.Duration
+	// WriteTimeout bounds each write to a network connection, of 1 MiB at the most: 3 s. A peer that does not take
+	// that much in this time is dropped.
+	WriteTimeout time.Duration
+	// PingInterval is the time between the pings that ask a peer for a sign of life: 10 s.
+	PingInterval time.Duration
+	// PeerTimeout is how long a peer may be silent before it is dropped, to within an eighth: 20 s, or twice PingInterval.
+	// At least that. A sign of life is a whole message, ping or pong, or 64 KiB of a message that is still coming in:
+	// a large message may take its time, and one that trickles in cannot be held forever.
+	PeerTimeout time.Duration
 }
 
-// defaultMaxMessageSize is 64 MiB.
-const defaultMaxMessageSize = 64 << 20
+// The defaults.
+const (
+	defaultMaxMessageSize        = 64 << 20
+	defaultMaxHandshakeSize      = 64 << 10
+	defaultMaxRequests           = 1 << 16
+	defaultMaxStreams            = 1 << 14
+	defaultMaxHeldBytes          = 256 << 20 // of requests, and of streams
+	defaultMaxQueuedBytes        = 256 << 10
+	defaultMaxQueuedControlBytes = 4 << 20
+	defaultDialTimeout           = 2 * time.Second
+	defaultHandshakeTimeout      = 10 * time.Second
+	defaultWriteTimeout          = 3 * time.Second
+	defaultPingInterval          = 10 * time.Second
+	defaultPeerTimeout           = 20 * time.Second
+)
 
-// maxOverhead is what a message takes beside its payload, in bytes, at the most.
+// The ranges.
+const (
+	minTime    = time.Millisecond
+	maxTime    = time.Hour
+	maxSize    = 1 << 30 // bytes
+	maxRunning = 1 << 22 // requests or streams
+)
+
+// maxOverhead is what a message takes beside its payload and metadata, in bytes, at the most.
 const maxOverhead = 96
 
 func (l Limits) withDefaults() Limits {
-	if l.MaxMessageSize == 0 {
-		l.MaxMessageSize = defaultMaxMessageSize
-	}
+	setDefault(&l.MaxMessageSize, defaultMaxMessageSize)
+	setDefault(&l.MaxHandshakeSize, defaultMaxHandshakeSize)
+	setDefault(&l.MaxRequests, defaultMaxRequests)
+	setDefault(&l.MaxStreams, defaultMaxStreams)
+	setDefault(&l.MaxRequestBytes, max(defaultMaxHeldBytes, l.leastHeld()))
+	setDefault(&l.MaxStreamBytes, max(defaultMaxHeldBytes, l.leastHeld()))
+	setDefault(&l.MaxQueuedBytes, defaultMaxQueuedBytes)
+	setDefault(&l.MaxQueuedControlBytes, defaultMaxQueuedControlBytes)
+	setDefault(&l.DialTimeout, defaultDialTimeout)
+	setDefault(&l.HandshakeTimeout, defaultHandshakeTimeout)
+	setDefault(&l.WriteTimeout, defaultWriteTimeout)
+	setDefault(&l.PingInterval, defaultPingInterval)
+	setDefault(&l.PeerTimeout, max(defaultPeerTimeout, 2*l.PingInterval))
 	return l
 }
 
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// leastHeld is the number of bytes that the largest message counts for.
+func (l Limits) leastHeld() int { return footprint(l.MaxMessageSize) }
+
+// check says which field is wrong.
 func (l Limits) check() error {
-	if l.MaxMessageSize != 0 && l.MaxMessageSize < 4<<10 {
-		return fmt.Errorf("grid: Limits.MaxMessageSize: %d is less than 4096 bytes", l.MaxMessageSize)
+	all := l.withDefaults()
+	for _, f := range []struct {
+		name               string
+		value, least, most int
+		unit               string
+	}{
+		{"MaxMessageSize", all.MaxMessageSize, 4 << 10, maxSize, " bytes"},
+		{"MaxHandshakeSize", all.MaxHandshakeSize, 1 << 10, 1 << 20, " bytes"},
+		{"MaxRequests", all.MaxRequests, 1, maxRunning, ""},
+		{"MaxStreams", all.MaxStreams, 1, maxRunning, ""},
+		{"MaxRequestBytes", all.MaxRequestBytes, all.leastHeld(), maxHeld, " bytes, which one message of MaxMessageSize takes"},
+		{"MaxStreamBytes", all.MaxStreamBytes, all.leastHeld(), maxHeld, " bytes, which one message of MaxMessageSize takes"},
+		{"MaxQueuedBytes", all.MaxQueuedBytes, 4 << 10, maxSize, " bytes"},
+		{"MaxQueuedControlBytes", all.MaxQueuedControlBytes, 64 << 10, maxSize, " bytes"},
+	} {
+		switch {
+		case f.value < f.least:
+			return fmt.Errorf("grid: Limits.%s: %d is less than %d%s", f.name, f.value, f.least, f.unit)
+		case f.value > f.most:
+			return fmt.Errorf("grid: Limits.%s: %d is more than %d", f.name, f.value, f.most)
+		}
+	}
+	for _, f := range []struct {
+		name               string
+		value, least, most time.Duration
+	}{
+		{"DialTimeout", all.DialTimeout, minTime, maxTime},
+		{"HandshakeTimeout", all.HandshakeTimeout, minTime, maxTime},
+		{"WriteTimeout", all.WriteTimeout, minTime, maxTime},
+		{"PingInterval", all.PingInterval, minTime, maxTime},
+		{"PeerTimeout", all.PeerTimeout, 2 * all.PingInterval, 2 * maxTime},
+	} {
+		switch {
+		case f.value < f.least:
+			return fmt.Errorf("grid: Limits.%s: %v is less than %v", f.name, f.value, f.least)
+		case f.value > f.most:
+			return fmt.Errorf("grid: Limits.%s: %v is more than %v", f.name, f.value, f.most)
+		}
 	}
 	return nil
+}
+
+// maxTick is the longest time between two looks of a session at what is overdue.
+const maxTick = 2500 * time.Millisecond
+
+// tick is the time between two looks of a session at what is overdue.
+func (l *Limits) tick() time.Duration {
+	return min(l.PingInterval/4, l.PeerTimeout/8, maxTick)
 }

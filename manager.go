@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/gorilla/mux"
@@ -41,13 +42,16 @@ type ManagerOptions struct {
 	// "http://10.0.0.1:9000" or "https://node1.example:9000". All nodes must use the same names.
 	Hosts []string
 	// AuthRequest decides about a node that wants to connect, by its HTTP
-	// request. An error is logged and answered with 403.
+	// request, before anything else is looked at. It may run for several requests at the same
+	// time. An error is logged, so it must not hold the token, and answered with 403 without its text.
 	AuthRequest func(r *http.Request) error
 	// AddAuth returns the bearer token to show when this node connects. nil sends none.
 	AddAuth AuthFn
 	// Dialer opens network connections. nil uses a net.Dialer.
 	Dialer ContextDialer
-	// TLSConfig is used towards nodes with https names. nil uses the system's roots.
+	// TLSConfig is used towards nodes with https names, with TLS 1.2 or later. nil
+	// uses the system's roots. It must not be changed; GetClientCertificate in it is
+	// asked for each connection, so that certificates can be renewed while the node runs.
 	TLSConfig *tls.Config
 	// BlockConnect delays dialing until it is closed. nil does not.
 	BlockConnect chan struct{}
@@ -55,7 +59,7 @@ type ManagerOptions struct {
 	// They run on the connections' own goroutines and must return at once.
 	Incoming func(n int64)
 	Outgoing func(n int64)
-	// TraceTo is told about requests while somebody subscribes to it. May be nil.
+	// TraceTo is told about requests while somebody subscribes to it. nil makes one that Manager.Traces returns.
 	TraceTo *pubsub.PubSub[TraceInfo, TraceType]
 
 	// RoutePath replaces the constant of that name, so that one server can
@@ -63,8 +67,23 @@ type ManagerOptions struct {
 	RoutePath string
 	// Logger is told about connections, losses, rejected peers and panics. nil uses slog.Default.
 	Logger *slog.Logger
+	// Interceptors stand around the calls that this node makes and around its handlers, the first outermost.
+	Interceptors []Interceptor
 	// Limits bounds what peers can make this node do. The zero value is safe.
 	Limits Limits
+	// VerifyPeer decides whether a node that wants to connect is the host that it
+	// says it is, one of Hosts: AuthRequest lets a node in, but knows no name, so that without VerifyPeer
+	// each member can pose as any other. It is asked after the handshake has named the host and before the
+	// connection is accepted, and may look at the HTTP request that AuthRequest has passed, its body
+	// aside; it may run for several requests at the same time. An error is logged; the peer learns
+	// no more than that it is rejected, whatever the reason is. VerifyPeerCertificate is one for mutual TLS.
+	VerifyPeer func(r *http.Request, host string) error
+	// AllowOrigin says whether requests with this Origin header may connect. Browsers send one,
+	// nodes do not. nil allows none: such requests are answered with 403.
+	AllowOrigin func(origin string) bool
+	// GetTLSConfig is asked for the configuration of each connection to a node with an https name, in
+	// place of TLSConfig: for roots that change while the node runs. An error is logged, and the dial repeated later.
+	GetTLSConfig func() (*tls.Config, error)
 }
 
 // Manager is a node's part of a grid: its handlers and one Connection to every other node.
@@ -80,14 +99,25 @@ type Manager struct {
 	authRequest func(r *http.Request) error
 	dialer      ContextDialer
 	tls         *tls.Config
+	getTLS      func() (*tls.Config, error)
+	verifyPeer  func(r *http.Request, host string) error
+	allowOrigin func(origin string) bool
 	incoming    func(n int64)
 	outgoing    func(n int64)
 	traceTo     *pubsub.PubSub[TraceInfo, TraceType]
 	log         *slog.Logger
 	limits      Limits
+	started     time.Time
+	recent      errorRing // of peers
+	strangers   errorRing // of who was not let in
+
+	interceptors interceptors
 
 	registerMu sync.Mutex // one registration at a time
 	registry   atomic.Pointer[registry]
+
+	refusals   burstLog // by AuthRequest and AllowOrigin
+	rejections burstLog // in the handshake, apart from them: outsiders must not hide these
 
 	ctx     context.Context // ends with the Manager
 	cancel  context.CancelFunc
@@ -118,11 +148,17 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		authRequest: o.AuthRequest,
 		dialer:      o.Dialer,
 		tls:         o.TLSConfig,
+		getTLS:      o.GetTLSConfig,
+		verifyPeer:  o.VerifyPeer,
+		allowOrigin: o.AllowOrigin,
 		incoming:    o.Incoming,
 		outgoing:    o.Outgoing,
 		traceTo:     o.TraceTo,
 		log:         o.Logger,
 		limits:      o.Limits.withDefaults(),
+		started:     time.Now(),
+
+		interceptors: newInterceptors(o.Interceptors),
 	}
 	if m.routePath == "" {
 		m.routePath = RoutePath
@@ -132,6 +168,9 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	}
 	if m.log == nil {
 		m.log = slog.Default()
+	}
+	if m.traceTo == nil {
+		m.traceTo = pubsub.New[TraceInfo, TraceType](0)
 	}
 	m.registry.Store(new(registry))
 	m.ctx, m.cancel = context.WithCancel(ctx)
@@ -175,6 +214,9 @@ func (o *ManagerOptions) check() error {
 	if o.RoutePath != "" && o.RoutePath[0] != '/' {
 		return fmt.Errorf("grid: ManagerOptions.RoutePath: %q does not start with a slash", o.RoutePath)
 	}
+	if err := checkInterceptors(o.Interceptors); err != nil {
+		return err
+	}
 	return o.Limits.check()
 }
 
@@ -198,7 +240,7 @@ func checkHost(name string) error {
 	return nil
 }
 
-// HostName returns the name of this node.
+// HostName returns the name of this node, ManagerOptions.Local.
 func (m *Manager) HostName() string {
 	if m == nil {
 		return ""
@@ -206,7 +248,7 @@ func (m *Manager) HostName() string {
 	return m.local
 }
 
-// Targets returns the names of all other nodes, in the order of Hosts.
+// Targets returns the names of all other nodes, in the order of Hosts. The slice is the caller's.
 func (m *Manager) Targets() []string {
 	if m == nil {
 		return nil
@@ -214,7 +256,8 @@ func (m *Manager) Targets() []string {
 	return slices.DeleteFunc(slices.Clone(m.hosts), func(host string) bool { return host == m.local })
 }
 
-// Connection returns the connection to a host; nil where there is none of that name.
+// Connection returns the connection to a host, by its name in Hosts; nil where there is none of that name, and for the
+// node's own. It is the same for the life of the Manager, and whether it is up or not.
 func (m *Manager) Connection(host string) *Connection {
 	if m == nil {
 		return nil
@@ -224,8 +267,13 @@ func (m *Manager) Connection(host string) *Connection {
 
 // AddToMux lets a gorilla router take connections of other nodes. On a
 // http.ServeMux, register Handler under the route path.
+// A nil Manager takes none: they are answered with 503 at the constant RoutePath.
 func (m *Manager) AddToMux(router *mux.Router) {
-	router.Handle(m.routePath, m.Handler())
+	path := RoutePath
+	if m != nil {
+		path = m.routePath
+	}
+	router.Handle(path, m.Handler())
 }
 
 // Shutdown ends the node in good order: nothing new is started (callers here

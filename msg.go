@@ -75,9 +75,11 @@ const (
 	FlagPayloadIsZero
 	// FlagSubroute says that the ID of a subroute follows the message.
 	FlagSubroute
+	// FlagMetadata says that metadata follows the message. The original does not know it.
+	FlagMetadata
 )
 
-var flagNames = [...]string{"CRC", "EOF", "SL", "ERR", "ZERO", "SUB"}
+var flagNames = [...]string{"CRC", "EOF", "SL", "ERR", "ZERO", "SUB", "META"}
 
 // Set sets flags.
 func (f *Flags) Set(flags Flags) { *f |= flags }
@@ -97,7 +99,7 @@ func (f Flags) String() string {
 }
 
 // message is what goes over the wire. Its fields are written as a msgpack
-// array; the ID of a subroute and a checksum may follow.
+// array; metadata, the ID of a subroute and a checksum may follow.
 //
 //msgp:tuple message
 //msgp:ignore routeID
@@ -111,7 +113,7 @@ type message struct {
 	Payload    []byte `msg:",zerocopy"`
 
 	subroute *routeID `msg:"-"` // nil for none; points into the parsed bytes
-	rest     []byte   `msg:"-"` // the messages inside an OpMerged, parsed only
+	rest     []byte   `msg:"-"` // metadata, nil for none; the messages inside an OpMerged, parsed only
 }
 
 // routeID stands for a subroute and a handler on the wire.
@@ -134,7 +136,7 @@ var (
 func (m *message) size() int {
 	n := 1 + uintSize(m.MuxID) + uintSize(uint64(m.Seq)) + uintSize(uint64(m.DeadlineMS)) +
 		uintSize(uint64(m.Handler)) + uintSize(uint64(m.Op)) + uintSize(uint64(m.wireFlags())) +
-		binSize(len(m.Payload))
+		binSize(len(m.Payload)) + len(m.rest)
 	if m.subroute != nil {
 		n += len(m.subroute)
 	}
@@ -146,17 +148,21 @@ func (m *message) size() int {
 
 // wireFlags are the flags with those that follow from the other fields.
 func (m *message) wireFlags() Flags {
-	f := m.Flags &^ (FlagPayloadIsZero | FlagSubroute)
+	f := m.Flags &^ (FlagPayloadIsZero | FlagSubroute | FlagMetadata)
 	if m.Payload != nil && len(m.Payload) == 0 {
 		f |= FlagPayloadIsZero
 	}
 	if m.subroute != nil {
 		f |= FlagSubroute
 	}
+	if m.rest != nil {
+		f |= FlagMetadata
+	}
 	return f
 }
 
-// appendTo appends the message to dst. FlagPayloadIsZero and FlagSubroute are set as the other fields ask for.
+// appendTo appends the message to dst. FlagPayloadIsZero, FlagSubroute and FlagMetadata are set as
+// the other fields ask for.
 func (m *message) appendTo(dst []byte) []byte {
 	start := len(dst)
 	dst = append(dst, 0x90|messageFields)
@@ -167,6 +173,9 @@ func (m *message) appendTo(dst []byte) []byte {
 	dst = appendUint(dst, uint64(m.Op))
 	dst = appendUint(dst, uint64(m.wireFlags()))
 	dst = msgp.AppendBytes(dst, m.Payload)
+	if m.rest != nil {
+		dst = append(dst, m.rest...)
+	}
 	if m.subroute != nil {
 		dst = append(dst, m.subroute[:]...)
 	}
@@ -199,7 +208,7 @@ func (m *message) unmarshalAny(b []byte) (rest []byte, err error) {
 	return m.UnmarshalMsg(b)
 }
 
-// parseTail reads what follows the array: the subroute and the checksum, which covers all of b before it.
+// parseTail reads what follows the array: metadata, the subroute and the checksum, which covers all of b before it.
 func (m *message) parseTail(b, rest []byte) error {
 	if m.Flags&FlagCRCxxh3 != 0 {
 		if len(rest) < checksumSize {
@@ -217,6 +226,10 @@ func (m *message) parseTail(b, rest []byte) error {
 			return fmt.Errorf("%w: %d bytes", errSubrouteMissing, len(rest))
 		}
 		m.subroute = (*routeID)(rest[len(rest)-len(routeID{}):])
+		rest = rest[:len(rest)-len(routeID{})]
+	}
+	if m.Flags&FlagMetadata != 0 {
+		m.rest = rest
 	}
 	m.normalizePayload()
 	return nil

@@ -26,7 +26,7 @@ func TestFlagsSetClearAndString(t *testing.T) {
 		0:                      "[]",
 		FlagCRCxxh3:            "[CRC]",
 		FlagEOF | FlagSubroute: "[EOF,SUB]",
-		1<<6 - 1:               "[CRC,EOF,SL,ERR,ZERO,SUB]",
+		1<<7 - 1:               "[CRC,EOF,SL,ERR,ZERO,SUB,META]",
 	} {
 		if got := f.String(); got != want {
 			t.Errorf("%d: got %s, want %s", uint8(f), got, want)
@@ -124,7 +124,7 @@ func sameMessage(a, b message) bool {
 		return false
 	}
 	return a.MuxID == b.MuxID && a.Seq == b.Seq && a.DeadlineMS == b.DeadlineMS && a.Handler == b.Handler && a.Op == b.Op &&
-		a.wireFlags() == b.wireFlags() && bytes.Equal(a.Payload, b.Payload)
+		a.wireFlags() == b.wireFlags() && bytes.Equal(a.Payload, b.Payload) && bytes.Equal(a.rest, b.rest)
 }
 
 // splitMerged returns the messages inside an OpMerged, encoded.
@@ -323,6 +323,9 @@ func FuzzParseMessage(f *testing.F) {
 		}
 	}
 	for _, e := range v.Malformed {
+		f.Add([]byte(e.Frame))
+	}
+	for _, e := range loadMetadataVectors(f).Messages {
 		f.Add([]byte(e.Frame))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

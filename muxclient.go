@@ -26,9 +26,11 @@ var errCredit = errors.New("grid: peer sent more stream messages than granted")
 // bound; the consumer (Stream.Results) takes it out; a pump carries requests
 // the other way where the handler takes any.
 type muxClient struct {
-	s   *session
-	id  uint64
-	ctx context.Context // the caller's
+	s       *session
+	id      uint64
+	handler *streamHandler
+	began   time.Duration   // when it was opened, since the session began
+	ctx     context.Context // the caller's
 
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
@@ -37,16 +39,20 @@ type muxClient struct {
 	window    int           // messages the handler may send ahead of the consumer
 	inputs    int           // messages the handler lets the pump send ahead; 0 where it takes none
 	arrived   chan struct{} // tells the consumer to look again; room for one signal
-	granted   chan struct{} // tells the pump that there is credit again; room for one signal
+	credited  chan struct{} // tells the pump that there is credit again; room for one signal
 	done      chan struct{} // closed when the stream has ended
 	heard     atomic.Int64  // when the last message came in, in nanoseconds since the session began
 
-	stopWatch func() bool // ends the watch over ctx
+	stopWatch func() bool  // ends the watch over ctx
+	observed  *observation // nil where nobody watches
 
 	mu      sync.Mutex // Protects following.
 	queue   payloadQueue
 	credits int  // messages the pump may send
+	owed    int  // messages the consumer has taken for which the handler has no credit yet
+	counted int  // bytes of the queue that count; 0 once the stream has ended and the peer can add none
 	ended   bool // finish, abort or cancel was called
+	read    bool // somebody reads the results; kept where somebody watches
 	err     error
 	pinged  time.Time
 }
@@ -54,8 +60,14 @@ type muxClient struct {
 // openMux opens a stream to handler h with the capacities of the handler that
 // is registered here under the same name. The stream's end leaves the
 // connection's activity, which the caller has entered.
-func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte) (*muxClient, error) {
+func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte, observed *observation) (*muxClient, error) {
 	deadline, err := s.deadlineMS(ctx)
+	if err != nil {
+		s.conn.notSent(ctx, h.id, err)
+		s.conn.active.leave()
+		return nil, err
+	}
+	metadata, err := s.outgoing(ctx)
 	if err != nil {
 		s.conn.active.leave()
 		return nil, err
@@ -64,6 +76,8 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte)
 	m := &muxClient{
 		s:         s,
 		id:        s.nextMuxID(),
+		handler:   h,
+		began:     now.Sub(s.began),
 		ctx:       ctx,
 		needsPing: deadline == 0 || time.Duration(deadline)*time.Millisecond > muxPingInterval,
 		window:    h.outCapacity,
@@ -72,7 +86,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte)
 		done:      make(chan struct{}),
 		pinged:    now,
 	}
-	m.heard.Store(int64(now.Sub(s.began)))
+	m.heard.Store(int64(m.began))
 	open := message{
 		MuxID:      m.id,
 		DeadlineMS: deadline,
@@ -80,13 +94,15 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte)
 		Op:         OpConnectMux,
 		Payload:    payload,
 		subroute:   h.route,
+		rest:       metadata,
 	}
 	if h.inCapacity == 0 {
 		open.Flags = FlagEOF
 	} else {
-		m.granted = make(chan struct{}, 1)
+		m.credited = make(chan struct{}, 1)
 	}
 	if !s.clients.put(m.id, m) {
+		s.conn.notSent(ctx, h.id, ErrDisconnected)
 		s.conn.active.leave()
 		return nil, ErrDisconnected
 	}
@@ -95,18 +111,22 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte)
 		m.abort(err)
 		return nil, err
 	}
+	m.attach(observed)
 	m.watch()
 	return m, nil
 }
 
 // watch cancels the stream when its context ends.
 func (m *muxClient) watch() {
-	stop := context.AfterFunc(m.ctx, func() { m.cancel(context.Cause(m.ctx)) })
+	stop := context.AfterFunc(m.ctx, func() {
+		m.cancel(context.Cause(m.ctx))
+		m.giveUpReader()
+	})
 	m.mu.Lock()
-	ended := m.ended
+	over := m.ended && !m.expectsReader()
 	m.stopWatch = stop
 	m.mu.Unlock()
-	if ended {
+	if over {
 		stop()
 	}
 }
@@ -137,15 +157,26 @@ func (m *muxClient) end(err error, deliver bool) bool {
 		undelivered, m.queue = m.queue, undelivered
 	}
 	stop := m.stopWatch
+	if m.expectsReader() {
+		stop = nil
+	}
+	tell := m.claimUnread()
+	counted := m.counted
+	m.counted = 0
 	m.mu.Unlock()
+	m.s.conn.streams.free(counted)
 	undelivered.drop()
 	m.s.clients.remove(m.id)
+	m.s.conn.streamEnded(m, err)
 	m.s.conn.active.leave()
 	if stop != nil {
 		stop()
 	}
 	close(m.done)
 	signal(m.arrived)
+	if tell {
+		go m.observed.tellEnd(err) // what calls end has others to serve
+	}
 	return true
 }
 
@@ -171,9 +202,9 @@ func (m *muxClient) receive(msg *message) {
 	case OpMuxServerMsg:
 		m.deliver(msg)
 	case OpAckMux:
-		m.grant(m.inputs)
+		m.granted(m.inputs)
 	case OpUnblockClMux:
-		m.grant(1)
+		m.granted(msg.credits())
 	case OpPong:
 		m.pong(msg)
 	case OpDisconnectClientMux:
@@ -193,7 +224,16 @@ func (m *muxClient) deliver(msg *message) {
 	}
 	last := msg.Flags&FlagEOF != 0
 	if !last || msg.Payload != nil {
-		if !m.enqueue(msg.ownPayload()) {
+		size := msg.footprint()
+		if !m.s.hold(m, size) {
+			m.overload()
+			return
+		}
+		fits, queued := m.enqueue(msg, size)
+		if !queued {
+			m.s.conn.streams.free(size)
+		}
+		if !fits {
 			m.cancel(errCredit)
 			return
 		}
@@ -204,18 +244,29 @@ func (m *muxClient) deliver(msg *message) {
 	}
 }
 
-// enqueue leaves a message to the consumer. It returns false where the peer sent more than was granted.
-func (m *muxClient) enqueue(b []byte) bool {
+// enqueue leaves a message that takes size bytes to the consumer. It does not fit where the peer sent more than was granted.
+func (m *muxClient) enqueue(msg *message, size int) (fits, queued bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
-		return true // nobody wants it
+		return true, false // nobody wants it
 	}
 	if m.queue.len() >= m.window {
-		return false
+		return false, false
 	}
-	m.queue.push(b)
-	return true
+	m.queue.push(msg.ownPayload())
+	m.counted += size
+	return true, true
+}
+
+// overload ends a stream whose messages pile up.
+func (m *muxClient) overload() { m.cancel(ErrOverloaded) }
+
+// waiting returns the bytes of messages that wait for the consumer.
+func (m *muxClient) waiting() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.queue.bytes
 }
 
 // next waits for the next message. more is false when the stream has ended.
@@ -224,11 +275,17 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 		m.mu.Lock()
 		if m.queue.len() > 0 {
 			b := m.queue.pop()
-			open := !m.ended
-			m.mu.Unlock()
-			if open {
-				m.s.sendNow(message{MuxID: m.id, Op: OpUnblockSrvMux}, &m.sent)
+			if !m.ended {
+				m.counted -= held(b)
+				m.s.conn.streams.free(held(b))
 			}
+			m.owed++
+			grant := 0
+			if m.owed >= creditBatch(m.window) {
+				grant = m.settle()
+			}
+			m.mu.Unlock()
+			m.s.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
 			return b, true, nil
 		}
 		if m.ended {
@@ -236,20 +293,30 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 			m.mu.Unlock()
 			return nil, false, err
 		}
+		grant := m.settle()
 		m.mu.Unlock()
+		m.s.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
 		<-m.arrived
 	}
 }
 
-// grant lets the pump send n more messages.
-func (m *muxClient) grant(n int) {
-	if m.granted == nil {
+// settle returns the credits that are owed, which are the caller's to grant. m.mu is held.
+func (m *muxClient) settle() (n int) {
+	if !m.ended {
+		n, m.owed = m.owed, 0
+	}
+	return n
+}
+
+// granted lets the pump send n more messages.
+func (m *muxClient) granted(n int) {
+	if m.credited == nil {
 		return // takes no requests
 	}
 	m.mu.Lock()
 	m.credits = min(m.credits+n, m.inputs)
 	m.mu.Unlock()
-	signal(m.granted)
+	signal(m.credited)
 }
 
 // spend waits for credit and takes one. It returns false when the stream has ended.
@@ -265,7 +332,7 @@ func (m *muxClient) spend() bool {
 			return true
 		}
 		select {
-		case <-m.granted:
+		case <-m.credited:
 		case <-m.done:
 			return false
 		}
@@ -302,6 +369,9 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, adopt <-chan func(), e
 // sendRequest sends one message to the handler and gives its buffer back.
 func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
 	err := m.s.send(m.done, nil, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b}, &m.sent)
+	if err == nil && flags&FlagEOF == 0 {
+		m.observed.sent(len(b))
+	}
 	PutByteBuffer(b)
 	if errors.Is(err, ErrMessageTooLarge) {
 		m.cancel(err)
@@ -324,14 +394,18 @@ func (m *muxClient) pong(msg *message) {
 	}
 }
 
-// checkAlive pings the handler's side and gives the stream up when that is silent. The janitor calls it.
-func (m *muxClient) checkAlive(now time.Time) {
+// checkAlive pings the handler's side and gives the stream up when that is
+// silent, unless the connection was busy. The janitor calls it.
+func (m *muxClient) checkAlive(now time.Time, busy bool) {
 	if !m.needsPing {
 		return
 	}
+	if busy {
+		m.heard.Store(int64(now.Sub(m.s.began)))
+	}
 	m.mu.Lock()
 	silent := now.Sub(m.s.began)-time.Duration(m.heard.Load()) > muxPeerTimeout
-	ping := now.Sub(m.pinged) >= muxPingInterval-janitorTick/2
+	ping := now.Sub(m.pinged) >= muxPingInterval-m.s.tick/2
 	if ping {
 		m.pinged = now
 	}

@@ -17,15 +17,19 @@ import (
 // the pump stays until the handler has returned, so that a handler that goes
 // on sending is never stuck.
 type muxServer struct {
-	s      *session
-	id     uint64
-	ctx    context.Context // the handler's
-	stop   context.CancelCauseFunc
-	inputs int // messages the caller may send ahead of the handler; 0: none at all
-	window int // messages the handler may send ahead of the caller's consumer
+	s       *session
+	id      uint64
+	handler *streamHandler
+	began   time.Duration   // when it was opened, since the session began
+	ctx     context.Context // the handler's
+	stop    context.CancelCauseFunc
+	inputs  int // messages the caller may send ahead of the handler; 0: none at all
+	window  int // messages the handler may send ahead of the caller's consumer
 
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
+
+	observed *observation // nil where nobody watches; set before the handler is called, seen by who has heard of it
 
 	needsPing bool          // no deadline, or one that is far away
 	wake      chan struct{} // tells the pump to look again; room for one signal
@@ -33,8 +37,12 @@ type muxServer struct {
 	mu       sync.Mutex // Protects following.
 	queue    payloadQueue
 	held     int  // requests that the pump has taken out of the queue and the handler has not got
+	counted  int  // bytes that the stream holds; 0 once it does not count any more
+	pumped   int  // bytes of the request that the pump holds
+	handled  int  // bytes of the last request that the handler got
 	inputEnd bool // the caller sends no more
-	returned bool // the handler takes no more
+	returned bool // the handler has returned, with result
+	result   *RemoteErr
 	credits  int  // messages the caller lets the pump send
 	ended    bool // cancel was called, or all is sent
 	pinged   time.Time
@@ -48,16 +56,25 @@ func (s *session) acceptMux(msg *message) {
 	}
 	h := s.conn.handlers().stream(msg.Handler, msg.subroute)
 	if h == nil {
-		s.refuse(msg, unknownHandlerText)
+		s.refuseUnknown(msg)
 		return
 	}
 	if !s.conn.active.enter() {
 		s.refuse(msg, string(ErrShutdown))
 		return
 	}
+	size := msg.footprint()
+	if !s.conn.streams.enter(size) {
+		s.conn.active.leave()
+		s.overloaded(msg, "streams")
+		return
+	}
 	m := &muxServer{
 		s:         s,
+		counted:   size,
 		id:        msg.MuxID,
+		handler:   h,
+		began:     s.arrived.Sub(s.began),
 		inputs:    h.inCapacity,
 		window:    h.outCapacity,
 		wake:      make(chan struct{}, 1),
@@ -68,13 +85,14 @@ func (s *session) acceptMux(msg *message) {
 		pinged:    time.Now(),
 	}
 	if !s.servers.put(m.id, m) {
+		m.leave()
 		s.conn.active.leave()
 		s.refuse(msg, fmt.Sprintf("mux %d is in use", m.id))
 		return
 	}
-	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(s.arrived), h.subroute)
+	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(s.arrived), h.subroute, msg)
 	s.sendNow(message{MuxID: m.id, Op: OpAckMux}, &m.sent)
-	go h.serve(m, msg.ownPayload())
+	h.serve(m, msg.ownPayload())
 }
 
 // receive takes a message of the reader.
@@ -93,7 +111,7 @@ func (m *muxServer) receive(msg *message) {
 		}
 	case OpUnblockSrvMux:
 		m.mu.Lock()
-		m.credits++
+		m.credits = min(m.credits+msg.credits(), m.window)
 		m.mu.Unlock()
 		signal(m.wake)
 	case OpPing:
@@ -109,24 +127,41 @@ func (m *muxServer) receive(msg *message) {
 
 // take queues a request for the handler. It returns what the peer did wrong.
 func (m *muxServer) take(msg *message) string {
+	size := 0
+	if msg.Flags&FlagEOF == 0 || msg.Payload != nil {
+		size = msg.footprint()
+		if !m.s.hold(m, size) {
+			return string(ErrOverloaded)
+		}
+	}
+	text, queued := m.enqueue(msg, size)
+	if !queued {
+		m.s.conn.streams.free(size)
+	}
+	return text
+}
+
+// enqueue queues a request that takes size bytes, 0 for an end of the input without one.
+func (m *muxServer) enqueue(msg *message, size int) (text string, queued bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	last := msg.Flags&FlagEOF != 0
 	switch {
 	case m.ended || m.returned:
-		return ""
+		return "", false
 	case m.inputs == 0 && !last, m.inputEnd:
-		return "did not expect inbound message"
+		return "did not expect inbound message", false
 	}
-	if !last || msg.Payload != nil {
+	if size > 0 {
 		if m.queue.len()+m.held >= m.inputs {
-			return "handler blocked"
+			return "handler blocked", false
 		}
 		m.queue.push(msg.ownPayload())
+		m.counted += size
 	}
 	m.inputEnd = last
 	signal(m.wake)
-	return ""
+	return "", true
 }
 
 // fail ends the stream with an error for the caller.
@@ -144,17 +179,68 @@ func (m *muxServer) cancel(cause error) {
 		return
 	}
 	m.ended = true
-	unread := m.queue
-	m.queue = payloadQueue{}
+	unread := m.unread()
 	m.mu.Unlock()
 	unread.drop()
 	m.s.servers.remove(m.id)
 	signal(m.wake)
 }
 
-// checkAlive cancels the handler of a caller that has gone silent. The janitor calls it.
-func (m *muxServer) checkAlive(now time.Time) {
+// finished takes note that the handler has returned. Requests that it has not taken are dropped.
+func (m *muxServer) finished(result *RemoteErr) {
 	m.mu.Lock()
+	m.returned, m.result = true, result
+	unread := m.unread()
+	m.mu.Unlock()
+	unread.drop()
+	signal(m.wake)
+}
+
+// depart tells the caller that the stream has ended, and leaves the connection's activity.
+func (m *muxServer) depart() {
+	m.leave()
+	if m.ctx.Err() != context.DeadlineExceeded { // else the caller ends it by itself, with the better error
+		m.s.sendNow(message{MuxID: m.id, Op: OpDisconnectClientMux}, nil)
+	}
+	m.s.conn.active.leave()
+}
+
+// unread takes the requests that nobody will take any more. m.mu is held.
+func (m *muxServer) unread() payloadQueue {
+	q := m.queue
+	m.queue = payloadQueue{}
+	m.counted -= q.bytes
+	m.s.conn.streams.free(q.bytes)
+	return q
+}
+
+// waiting returns the bytes of requests that wait for the handler.
+func (m *muxServer) waiting() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.queue.bytes
+}
+
+// overload ends a stream whose requests pile up.
+func (m *muxServer) overload() { m.fail(string(ErrOverloaded)) }
+
+// leave makes the stream count no longer. Its handler has returned.
+func (m *muxServer) leave() {
+	m.mu.Lock()
+	counted := m.counted
+	m.counted = 0
+	m.mu.Unlock()
+	if counted > 0 {
+		m.s.conn.streams.leave(counted)
+	}
+}
+
+// checkAlive cancels the handler of a caller that has gone silent, unless the connection was busy. The janitor calls it.
+func (m *muxServer) checkAlive(now time.Time, busy bool) {
+	m.mu.Lock()
+	if busy {
+		m.pinged = now
+	}
 	silent := m.needsPing && now.Sub(m.pinged) > muxCallerTimeout
 	m.mu.Unlock()
 	if silent {
@@ -162,28 +248,16 @@ func (m *muxServer) checkAlive(now time.Time) {
 	}
 }
 
-// serveStream runs a handler whose channels carry In and Out, and the pump between it and the session.
-func serveStream[In, Out any](m *muxServer, c codec[In, Out], handle func(in <-chan In, out chan<- Out) *RemoteErr) {
-	p := streamPump[In, Out]{
-		m:        m,
-		codec:    c,
-		out:      make(chan Out, min(m.window, maxOutBuffer)),
-		returned: make(chan *RemoteErr, 1),
-	}
+// serveStream starts a handler and the pump between it and the session. What
+// both need is made here, by the reader: a goroutine that allocates has
+// twice the stack of one that waits, and idle streams are mostly stacks.
+func serveStream[In, Out any](m *muxServer, h *streamHandlerOf[In, Out], payload []byte) {
+	p := &streamPump[In, Out]{m: m, h: h, payload: payload, out: make(chan Out, min(m.window, maxOutBuffer))}
 	if m.inputs > 0 {
 		p.in = make(chan In)
 	}
-	in, out := p.in, p.out
-	go func() {
-		result := &errExited // by runtime.Goexit
-		defer func() { p.returned <- result }()
-		result = handle(in, out)
-	}()
-	p.run()
-	if m.ctx.Err() != context.DeadlineExceeded { // else the caller ends it by itself, with the better error
-		m.s.sendNow(message{MuxID: m.id, Op: OpDisconnectClientMux}, nil)
-	}
-	m.s.conn.active.leave()
+	go p.handle(p.in, p.out)
+	go p.run()
 }
 
 // maxOutBuffer bounds the messages that a handler may be ahead of the pump.
@@ -191,54 +265,72 @@ const maxOutBuffer = 64
 
 // streamPump stands between a handler and the session.
 type streamPump[In, Out any] struct {
-	m     *muxServer
-	codec codec[In, Out]
+	m       *muxServer
+	h       *streamHandlerOf[In, Out]
+	payload []byte
 
 	in    chan In // nil once closed, and where the handler takes no input
 	head  In      // the next request, where ready
+	size  int     // of head, in bytes
 	ready bool
+	owed  int // requests the handler has got for which the caller has no credit yet
 
 	out      chan Out
-	returned chan *RemoteErr // the handler's result
-	result   *RemoteErr
 	over     bool // the handler has returned
+	finished bool // the end of the stream is sent
+}
+
+// handle runs the handler. Its channels are passed in, as the pump changes its own.
+func (p *streamPump[In, Out]) handle(in <-chan In, out chan<- Out) {
+	result := &errExited // by runtime.Goexit
+	defer func() { p.m.finished(result) }()
+	result = p.h.call(p.m, p.payload, in, out)
 }
 
 // run pumps until the handler has returned and the stream has ended.
 func (p *streamPump[In, Out]) run() {
-	defer p.closeInput()
 	for p.step() {
 	}
-	p.m.cancel(context.Cause(p.m.ctx))
+	cause := context.Cause(p.m.ctx) // what ended the stream before the handler did; nil for nothing
+	p.m.cancel(cause)
 	for !p.over {
 		p.drain()
 	}
+	p.closeInput()
+	p.m.observed.end(p.outcome())
+	p.m.s.conn.streamServed(p.m, p.m.result, cause)
+	p.m.depart()
 }
 
 // drain takes what the handler of an ended stream still sends.
 func (p *streamPump[In, Out]) drain() {
 	p.closeInput()
+	p.m.mu.Lock()
+	p.over = p.m.returned
+	p.m.mu.Unlock()
+	if p.over {
+		return
+	}
 	select {
 	case _, ok := <-p.out:
 		if !ok {
 			p.out = nil
 		}
-	case p.result = <-p.returned:
-		p.over = true
+	case <-p.m.wake:
 	}
 }
 
 // step moves one message. It returns false when the stream has ended.
 func (p *streamPump[In, Out]) step() bool {
-	credit, ok := p.prepare()
+	credits, ok := p.prepare()
 	if !ok {
 		return false
 	}
 	out := p.out
-	if !credit {
+	if credits == 0 {
 		out = nil
 	}
-	if p.over && credit {
+	if p.over && credits > 0 {
 		select {
 		case v, ok := <-out:
 			if ok {
@@ -252,6 +344,8 @@ func (p *streamPump[In, Out]) step() bool {
 	var in chan In
 	if p.ready {
 		in = p.in
+	} else {
+		p.settle()
 	}
 	select {
 	case in <- p.head:
@@ -261,10 +355,7 @@ func (p *streamPump[In, Out]) step() bool {
 			p.out = nil // the handler has closed it, which is not its to do
 			return true
 		}
-		return p.send(v)
-	case p.result = <-p.returned:
-		p.over = true
-		p.refuseInput()
+		return p.send(v) && p.sendMore(credits-1)
 	case <-p.m.wake:
 	case <-p.m.ctx.Done():
 		return false
@@ -272,46 +363,82 @@ func (p *streamPump[In, Out]) step() bool {
 	return true
 }
 
-// prepare fetches the next request and says whether the caller lets the handler send.
-func (p *streamPump[In, Out]) prepare() (credit, ok bool) {
+// sendMore sends up to n further messages that the handler has ready. A
+// receive alone is much faster than the select of step.
+func (p *streamPump[In, Out]) sendMore(n int) bool {
+	for range n {
+		select {
+		case v, ok := <-p.out:
+			if !ok {
+				p.out = nil
+				return true
+			}
+			if !p.send(v) {
+				return false
+			}
+		default:
+			return true
+		}
+	}
+	return true
+}
+
+// prepare fetches the next request and says how many messages the caller lets the handler send.
+func (p *streamPump[In, Out]) prepare() (credits int, ok bool) {
 	m := p.m
 	m.mu.Lock()
 	if m.ended {
 		m.mu.Unlock()
-		return false, false
+		return 0, false
 	}
-	credit = m.credits > 0
+	credits = m.credits
+	over := m.returned
 	var b []byte
-	fetch := p.in != nil && !p.ready && m.queue.len() > 0
+	fetch := p.in != nil && !p.ready && m.queue.len() > 0 && !over
 	if fetch {
 		b = m.queue.pop()
-		m.held = 1
+		m.held, m.pumped = 1, held(b)
 	}
 	inputEnd := !fetch && m.inputEnd && m.queue.len() == 0
 	m.mu.Unlock()
-	if inputEnd && !p.ready {
+	p.over = over
+	if over || inputEnd && !p.ready {
 		p.closeInput()
 	}
 	if !fetch {
-		return credit, true
+		return credits, true
 	}
-	head, err := safely(p.codec.decode, b)
+	p.size = len(b)
+	head, err := safely(p.h.decode, b)
 	if err != nil {
 		m.fail(fmt.Sprintf("stream request: %v", err))
-		return false, false
+		return 0, false
 	}
 	p.head, p.ready = head, true
-	return credit, true
+	return credits, true
 }
 
-// taken gives the caller credit for the request that the handler has got.
+// taken takes note that the handler has got a request, for which the caller gets credit.
 func (p *streamPump[In, Out]) taken() {
 	var none In
 	p.head, p.ready = none, false
 	p.m.mu.Lock()
-	p.m.held = 0
+	done := p.m.handled // the handler is through with the one before
+	p.m.held, p.m.handled, p.m.pumped = 0, p.m.pumped, 0
+	p.m.counted -= done
 	p.m.mu.Unlock()
-	p.m.s.sendNow(message{MuxID: p.m.id, Op: OpUnblockClMux}, &p.m.sent)
+	p.m.s.conn.streams.free(done)
+	p.owed++
+	if p.owed >= creditBatch(p.m.inputs) {
+		p.settle()
+	}
+	p.m.observed.received(p.size)
+}
+
+// settle grants the caller the credits that it is owed.
+func (p *streamPump[In, Out]) settle() {
+	p.m.s.grant(OpUnblockClMux, p.m.id, p.owed, &p.m.sent)
+	p.owed = 0
 }
 
 // closeInput tells the handler that no more requests come.
@@ -322,25 +449,16 @@ func (p *streamPump[In, Out]) closeInput() {
 	}
 }
 
-// refuseInput drops requests that nobody will take.
-func (p *streamPump[In, Out]) refuseInput() {
-	p.closeInput()
-	p.m.mu.Lock()
-	p.m.returned = true
-	unread := p.m.queue
-	p.m.queue = payloadQueue{}
-	p.m.mu.Unlock()
-	unread.drop()
-}
-
 // send sends one answer of the handler, for one credit.
 func (p *streamPump[In, Out]) send(v Out) bool {
-	b, err := safely(p.codec.encode, v)
+	b, err := safely(p.h.encode, v)
 	if err != nil {
 		p.m.fail(fmt.Sprintf("stream response: %v", err))
 		return false
 	}
-	err = p.transmit(message{Payload: b})
+	if err = p.transmit(message{Payload: b}); err == nil {
+		p.m.observed.sent(len(b))
+	}
 	PutByteBuffer(b)
 	return err == nil
 }
@@ -348,11 +466,22 @@ func (p *streamPump[In, Out]) send(v Out) bool {
 // finish sends the end of the stream, for one credit.
 func (p *streamPump[In, Out]) finish() {
 	last := message{Flags: FlagEOF}
-	if p.result != nil {
+	if err := p.m.result; err != nil { // set before the handler counts as returned
 		last.Flags |= FlagPayloadIsErr
-		last.Payload = p.m.s.errorText(string(*p.result))
+		last.Payload = p.m.s.errorText(string(*err))
 	}
-	p.transmit(last)
+	p.finished = p.transmit(last) == nil
+}
+
+// outcome is why the stream ended, for observers.
+func (p *streamPump[In, Out]) outcome() error {
+	switch {
+	case !p.finished:
+		return context.Cause(p.m.ctx)
+	case p.m.result != nil:
+		return p.m.result
+	}
+	return nil
 }
 
 func (p *streamPump[In, Out]) transmit(msg message) error {
@@ -361,7 +490,13 @@ func (p *streamPump[In, Out]) transmit(msg message) error {
 	p.m.mu.Lock()
 	p.m.credits--
 	p.m.mu.Unlock()
-	err := p.m.s.send(p.m.ctx.Done(), nil, msg, &p.m.sent)
+	err := p.m.s.begin(p.m.ctx.Done(), nil, &msg)
+	if err == nil {
+		if msg.Flags&FlagEOF != 0 {
+			p.m.leave() // before the end can be seen: a peer that keeps within the limit is never refused
+		}
+		err = p.m.s.append(msg, &p.m.sent)
+	}
 	if errors.Is(err, ErrMessageTooLarge) {
 		p.m.fail(err.Error())
 	}

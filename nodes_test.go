@@ -260,11 +260,16 @@ func (c *cluster) idle() string {
 			if running := conn.active.running.Load(); running != 0 {
 				return fmt.Sprintf("%v: %d calls, streams or handlers run", conn, running)
 			}
+			for what, q := range map[string]*quota{"requests": &conn.requests, "streams": &conn.streams} {
+				if used := q.used.Load(); used != 0 {
+					return fmt.Sprintf("%v: %d %s count, with %d bytes", conn, used>>quotaShift, what, used&quotaBytes)
+				}
+			}
 			s := conn.current.Load()
 			if s == nil {
 				continue
 			}
-			if got := conn.Stats(); got != (ConnectionStats{}) {
+			if got := conn.Stats(); got.OutgoingStreams+got.IncomingStreams+got.OutgoingRequests+got.IncomingRequests != 0 {
 				return fmt.Sprintf("%v: %+v", conn, got)
 			}
 			s.running.mu.Lock()

@@ -9,47 +9,44 @@ import (
 
 // incoming is a request of the peer while its handler runs. Incomings are used again.
 type incoming struct {
-	run func() // serve, bound once: starting it allocates nothing
+	next *incoming // in the queue of workers
 
+	listed
 	s        *session
-	handler  *singleHandler
 	payload  []byte
 	id       uint64
 	seq      uint32
 	deadline time.Time // the answer is of no use after it; zero for none
+	size     int       // bytes that count for it; 0 once it does not count any more
 
 	// Where the handler has a context.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 }
 
-var incomingPool sync.Pool
-
-func newIncoming() *incoming {
-	if in, ok := incomingPool.Get().(*incoming); ok {
-		return in
-	}
-	in := new(incoming)
-	in.run = in.serve
-	return in
-}
-
 // handleRequest starts the handler of a request on a goroutine of its own.
 func (s *session) handleRequest(m *message) {
 	h := s.conn.handlers().single(m.Handler, m.subroute)
 	if h == nil {
-		s.refuse(m, unknownHandlerText)
+		s.refuseUnknown(m)
 		return
 	}
 	if !s.conn.active.enter() {
 		s.sendNow(s.errorResponse(m.MuxID, m.Seq, &errShutdown), nil)
 		return
 	}
-	in := newIncoming()
-	in.s, in.handler, in.payload = s, h, m.ownPayload()
+	size := m.footprint()
+	if !s.conn.requests.enter(size) {
+		s.conn.active.leave()
+		s.overloaded(m, "requests")
+		return
+	}
+	in := s.incoming.get(s, h, s.arrived.Sub(s.began))
+	in.size = size
+	in.payload = m.ownPayload()
 	in.id, in.seq, in.deadline = m.MuxID, m.Seq, m.deadline(s.arrived)
 	if h.handleContext != nil {
-		in.ctx, in.cancel = s.conn.handlerContext(in.deadline, h.subroute)
+		in.ctx, in.cancel = s.conn.handlerContext(in.deadline, h.subroute, m)
 		if !s.running.add(in) {
 			in.cancel(nil)
 			in.release()
@@ -57,7 +54,7 @@ func (s *session) handleRequest(m *message) {
 			return
 		}
 	}
-	go in.run()
+	s.workers.add(in)
 }
 
 // errShutdown is ErrShutdown where a pointer is needed.
@@ -75,15 +72,18 @@ var errExited = RemoteErr("handler exited without a result")
 
 // respond sends the answer, unless nobody waits for it any more.
 func (in *incoming) respond(out []byte, failure *RemoteErr) {
-	s := in.s
-	if in.deadline.IsZero() || time.Now().Before(in.deadline) {
+	s, now := in.s, time.Since(in.s.began)
+	inTime := in.deadline.IsZero() || now < in.deadline.Sub(s.began)
+	s.conn.requestServed(in.handler.Load(), now-time.Duration(in.began.Load()), failure, inTime)
+	if inTime {
 		answer := message{MuxID: in.id, Seq: in.seq, Op: OpResponse, Flags: FlagEOF, Payload: out}
 		if failure != nil {
 			answer = s.errorResponse(in.id, in.seq, failure)
 		}
 		// Only the end of the session ends the wait for room: the number of
 		// requests that can wait here is bounded by what the caller has open.
-		if err := s.send(nil, nil, answer, nil); err != nil && failure == nil {
+		if err := in.send(answer); err != nil && failure == nil {
+			in.leave()
 			s.sendNow(s.errorResponse(in.id, in.seq, NewRemoteErr(err)), nil)
 		}
 	}
@@ -91,22 +91,42 @@ func (in *incoming) respond(out []byte, failure *RemoteErr) {
 	in.release()
 }
 
+// send queues the answer. The request no longer counts when its answer can be
+// seen: a peer that keeps within the limit is never refused.
+func (in *incoming) send(answer message) error {
+	if err := in.s.begin(nil, nil, &answer); err != nil {
+		return err
+	}
+	in.leave()
+	return in.s.append(answer, nil)
+}
+
+// leave makes the request count no longer.
+func (in *incoming) leave() {
+	if in.size > 0 {
+		in.s.conn.requests.leave(in.size)
+		in.size = 0
+	}
+}
+
 // release gives the request back.
 func (in *incoming) release() {
-	active := &in.s.conn.active
-	in.s, in.handler, in.payload, in.ctx, in.cancel = nil, nil, nil, nil, nil
-	incomingPool.Put(in)
-	active.leave()
+	in.leave()
+	s := in.s
+	in.payload, in.ctx, in.cancel = nil, nil, nil
+	s.incoming.put(in)
+	s.conn.active.leave()
 }
 
 // call runs the handler.
 func (in *incoming) call() (out []byte, err *RemoteErr) {
-	defer in.s.conn.recovered(in.handler.id, &err)
-	if in.handler.handle != nil {
-		return in.handler.handle(in.payload)
+	h := in.handler.Load()
+	defer in.s.conn.recovered(h.id, &err)
+	if h.handle != nil {
+		return h.handle(in.payload)
 	}
 	defer in.s.running.done(in)
-	return in.handler.handleContext(in.ctx, in.payload)
+	return h.handleContext(in.ctx, in.payload)
 }
 
 // errorResponse is the answer of a handler that failed.
@@ -124,6 +144,7 @@ func (s *session) errorResponse(id uint64, seq uint32, err *RemoteErr) message {
 type runningCalls struct {
 	mu     sync.Mutex // Protects following.
 	calls  map[uint64]*incoming
+	most   int // calls that were in the map at once
 	closed bool
 }
 
@@ -139,6 +160,7 @@ func (r *runningCalls) add(in *incoming) bool {
 		r.calls = make(map[uint64]*incoming)
 	}
 	r.calls[in.id] = in
+	r.most = max(r.most, len(r.calls))
 	return true
 }
 
@@ -146,6 +168,9 @@ func (r *runningCalls) add(in *incoming) bool {
 func (r *runningCalls) done(in *incoming) {
 	r.mu.Lock()
 	delete(r.calls, in.id)
+	if len(r.calls) == 0 && r.most > keptCalls {
+		r.calls, r.most = nil, 0
+	}
 	r.mu.Unlock()
 	in.cancel(nil)
 }

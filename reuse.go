@@ -124,7 +124,7 @@ func (p *pool[T]) unmarshal(b []byte) (v T, err error) {
 	if v == zero && nilable[T]() {
 		err = errNoValue
 	} else {
-		err = unmarshal(v, b)
+		err = unmarshalHostile(v, b)
 	}
 	PutByteBuffer(b)
 	if err != nil {

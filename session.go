@@ -15,28 +15,17 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// Times of a session, as PROTOCOL-compatible peers expect them.
-const (
-	pingInterval   = 10 * time.Second // between connection pings
-	pongTimeout    = 20 * time.Second // without a pong: the peer is gone
-	janitorTick    = pingInterval / 4
-	pingDeadlineMS = 5000
-	writeTimeout   = 3 * time.Second // of one write
-)
-
-// Bytes a session queues for sending.
-const (
-	queueLimit   = 256 << 10 // from here on senders wait
-	queueReserve = 4 << 20   // beyond that for answers that must not wait
-)
+// pingDeadlineMS is what goes over the wire with a ping.
+const pingDeadlineMS = 5000
 
 // Why a session ended, where no I/O error says it.
 var (
-	errPeerSilent   = errors.New("no pong from peer")
+	errPeerSilent   = errors.New("peer is silent")
 	errReplaced     = errors.New("replaced by a newer connection from the same host")
 	errPeerLeaving  = errors.New("peer is shutting down")
 	errLocalClose   = errors.New("closed locally")
 	errMuxDone      = errors.New("mux already ended")
+	errUnchecked    = errors.New("message without a checksum")
 	errMessageNoMux = errors.New("message without a mux ID")
 )
 
@@ -53,20 +42,26 @@ type session struct {
 	out      *batch.Writer
 	dialed   bool  // this node opened the connection
 	native   bool  // the peer is a node of this project
+	metadata bool  // the peer takes metadata
 	checksum Flags // FlagCRCxxh3, or 0 under TLS
 
 	calls    callTable
 	callPool sync.Pool
 	clients  muxTable[*muxClient] // streams opened here
 	servers  muxTable[*muxServer] // streams opened by the peer
+	workers  workers              // run the peer's requests
 	running  runningCalls         // requests of the peer whose handlers have a context
+	incoming incomingSet          // requests of the peer
 
 	arrived time.Time     // when the frame that is being dispatched came in; the reader's alone
 	ticks   atomic.Uint32 // of the janitor
 
-	began    time.Time    // of the session; times since then are monotonic
-	lastPong atomic.Int64 // nanoseconds since began
-	rtt      atomic.Int64 // nanoseconds
+	began    time.Time     // of the session; times since then are monotonic
+	rtt      atomic.Int64  // nanoseconds
+	tick     time.Duration // between the rounds of the janitor
+	life     pulse         // of the peer; the janitor's alone
+	overload overloadLog   // the reader's alone
+	probes   probes
 
 	reasonOnce sync.Once
 	failOnce   sync.Once
@@ -83,9 +78,11 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 		frames:   frames,
 		dialed:   dialed,
 		began:    time.Now(),
+		tick:     c.limits.tick(),
 		failed:   make(chan struct{}),
 		finished: make(chan struct{}),
 	}
+	s.workers.init()
 	if !c.bothTLS() {
 		s.checksum = FlagCRCxxh3
 	}
@@ -94,12 +91,13 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 	})
 	s.out = batch.New(socket, batch.Config{
 		Masked:       dialed,
-		Limit:        queueLimit,
-		Reserve:      queueReserve,
+		Limit:        c.limits.MaxQueuedBytes,
+		Reserve:      c.limits.MaxQueuedControlBytes,
 		MaxShared:    c.limits.MaxMessageSize,
-		Timeout:      writeTimeout,
+		Timeout:      c.limits.WriteTimeout,
 		MergedHeader: appendMergedHeader,
 		OnWrite:      c.onWrite(),
+		OnFrame:      c.traffic.out.frame,
 	})
 	return s
 }
@@ -107,7 +105,7 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 // run reads until the session ends, then fails everything that was open on it
 // and waits for the session's own goroutines. It returns why the session ended.
 func (s *session) run() error {
-	s.lastPong.Store(int64(time.Since(s.began)))
+	s.life.start(s.began, s.frames)
 	var wg sync.WaitGroup
 	read := make(chan struct{})
 	wg.Go(func() {
@@ -120,7 +118,6 @@ func (s *session) run() error {
 	})
 	wg.Go(s.janitor)
 	err := s.readLoop()
-	close(read)
 	s.conn.lost(s)
 	s.calls.close(ErrDisconnected)
 	for _, m := range s.clients.close() {
@@ -130,7 +127,7 @@ func (s *session) run() error {
 		m.cancel(ErrDisconnected)
 	}
 	s.running.close()
-	s.fail(s.farewell(err))
+	s.fail(s.farewell(err, read))
 	s.out.Close()
 	wg.Wait()
 	s.frames.Release()
@@ -160,22 +157,21 @@ func (s *session) blame(reason error) {
 }
 
 // closeSocket closes a connection without the farewell of TLS, which could wait for the peer.
-func closeSocket(c net.Conn) {
+func closeSocket(c net.Conn) { rawSocket(c).Close() }
+
+// rawSocket is the network connection below TLS.
+func rawSocket(c net.Conn) net.Conn {
 	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
-		c = t.NetConn()
+		return t.NetConn()
 	}
-	c.Close()
+	return c
 }
 
 // endWriting tells the peer that nothing follows, and waits until it has closed
 // too, or the session fails: closing a socket with unread bytes, or one that the peer writes
 // to, destroys what the peer has not read yet.
 func (s *session) endWriting(read <-chan struct{}) {
-	c := s.socket
-	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
-		c = t.NetConn()
-	}
-	half, ok := c.(interface{ CloseWrite() error })
+	half, ok := rawSocket(s.socket).(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
@@ -201,7 +197,7 @@ func (s *session) leave(ctx context.Context) {
 
 // janitor pings the peer and ends what is overdue.
 func (s *session) janitor() {
-	tick := time.NewTicker(janitorTick)
+	tick := time.NewTicker(s.tick)
 	defer tick.Stop()
 	var pinged time.Time
 	for {
@@ -209,12 +205,12 @@ func (s *session) janitor() {
 		case <-s.failed:
 			return
 		case now := <-tick.C:
-			silent := now.Sub(s.began) - time.Duration(s.lastPong.Load())
-			if silent > pongTimeout-janitorTick/2 {
-				s.fail(fmt.Errorf("%w for %v", errPeerSilent, silent.Round(time.Second)))
+			silent, busy := s.life.feel(now, s.frames, s.out)
+			if silent > s.conn.limits.PeerTimeout-s.tick/2 {
+				s.fail(fmt.Errorf("%w for %v", errPeerSilent, silent.Round(time.Millisecond)))
 				return
 			}
-			if now.Sub(pinged) >= pingInterval-janitorTick/2 {
+			if now.Sub(pinged) >= s.conn.limits.PingInterval-s.tick/2 {
 				pinged = now
 				s.ping(now)
 			}
@@ -222,10 +218,10 @@ func (s *session) janitor() {
 				s.giveUp(id)
 			}
 			for _, m := range s.clients.all() {
-				m.checkAlive(now)
+				m.checkAlive(now, busy)
 			}
 			for _, m := range s.servers.all() {
-				m.checkAlive(now)
+				m.checkAlive(now, busy)
 			}
 		}
 	}
@@ -273,13 +269,18 @@ func (o Op) counted() bool {
 // with errMuxDone after the final message of q, and with ErrMessageTooLarge. The payload is the caller's again on return.
 // q is nil where the message belongs to no stream.
 func (s *session) send(cancel, over <-chan struct{}, m message, q *sequence) error {
-	if len(m.Payload) > s.conn.limits.MaxMessageSize-maxOverhead {
-		return fmt.Errorf("%w: payload of %d bytes to %s", ErrMessageTooLarge, len(m.Payload), s.conn.Remote)
-	}
-	if err := s.out.Begin(cancel, over); err != nil {
+	if err := s.begin(cancel, over, &m); err != nil {
 		return err
 	}
 	return s.append(m, q)
+}
+
+// begin waits for room and locks the batch for m, to be appended next, where it returns nil.
+func (s *session) begin(cancel, over <-chan struct{}, m *message) error {
+	if len(m.Payload)+len(m.rest) > s.conn.limits.MaxMessageSize-maxOverhead {
+		return fmt.Errorf("%w: payload of %d bytes to %s", ErrMessageTooLarge, len(m.Payload), s.conn.Remote)
+	}
+	return s.out.Begin(cancel, over)
 }
 
 // sendNow queues a control message without waiting. A peer that makes this
@@ -337,7 +338,8 @@ func sendError(ctx context.Context, err error) error {
 	return err
 }
 
-// deadlineMS is what goes over the wire for the deadline of ctx: 0 for none.
+// deadlineMS is what goes over the wire for the deadline of ctx: 0 for none. It is rounded up: a handler
+// that ended before its caller's deadline would leave the caller with ErrDisconnected.
 func (s *session) deadlineMS(ctx context.Context) (uint32, error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
@@ -348,23 +350,44 @@ func (s *session) deadlineMS(ctx context.Context) (uint32, error) {
 	}
 	left := time.Until(deadline)
 	if left <= 0 {
-		return 0, context.DeadlineExceeded
+		return 0, pastDeadline(ctx)
 	}
-	return uint32(max(min(left, MaxDeadline)/time.Millisecond, 1)), nil
+	return uint32((min(left, MaxDeadline) + time.Millisecond - 1) / time.Millisecond), nil
 }
+
+// pastDeadline is the error of a context whose deadline has passed just now: the
+// context itself, and with it the cause, is a moment behind the clock.
+func pastDeadline(ctx context.Context) error {
+	patience := time.NewTimer(deadlineGrace)
+	defer patience.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-patience.C:
+		return context.DeadlineExceeded
+	}
+}
+
+// deadlineGrace bounds how long a context may be behind its own deadline.
+const deadlineGrace = time.Second
 
 // readLoop dispatches what comes in until reading fails.
 func (s *session) readLoop() error {
-	incoming := s.conn.onRead()
+	incoming, received := s.conn.onRead(), &s.conn.traffic.in.bytes
+	taken := s.frames.Taken()
 	for {
 		b, err := s.frames.Next()
+		if n := s.frames.Taken(); n != taken {
+			received.Add(n - taken)
+			taken = n
+		}
 		if err != nil {
 			return err
 		}
 		if incoming != nil {
 			incoming(int64(len(b)))
 		}
-		s.arrived = time.Now()
+		s.arrived = s.began.Add(time.Since(s.began)) // half of what time.Now costs
 		if err := s.receive(b); err != nil {
 			return err
 		}
@@ -372,7 +395,8 @@ func (s *session) readLoop() error {
 }
 
 // farewell answers the peer where RFC 6455 asks for it, and puts into words why reading ended.
-func (s *session) farewell(err error) error {
+// It closes read when it has read all that the peer sent.
+func (s *session) farewell(err error, read chan<- struct{}) error {
 	var closed *wsframe.CloseError
 	var broken *wsframe.ProtocolError
 	code := ws.StatusCode(0)
@@ -383,20 +407,34 @@ func (s *session) farewell(err error) error {
 	case errors.As(err, &broken):
 		code = broken.Code
 		err = fmt.Errorf("protocol error: %s", broken.Text)
-	case errors.Is(err, io.EOF):
-		return errors.New("peer closed the connection without a word")
 	default:
+		close(read)
+		if errors.Is(err, io.EOF) {
+			return errors.New("peer closed the connection without a word")
+		}
 		return err
 	}
 	s.blame(err)
 	s.out.CloseAfterFlush(s.closeFrame(code))
-	patience := time.NewTimer(writeTimeout)
+	s.drain()
+	close(read)
+	patience := time.NewTimer(s.conn.limits.WriteTimeout)
 	defer patience.Stop()
 	select {
 	case <-s.failed: // the flusher is done
 	case <-patience.C:
 	}
 	return err
+}
+
+// drain drops what the peer still sends, until it closes its end, but no longer
+// than a write may take: closing a socket with unread bytes would destroy the
+// close frame, which says why, before the peer has read it.
+func (s *session) drain() {
+	socket := rawSocket(s.socket)
+	if socket.SetReadDeadline(time.Now().Add(s.conn.limits.WriteTimeout)) == nil {
+		io.Copy(io.Discard, socket)
+	}
 }
 
 // closeFrame is the last frame of a session.

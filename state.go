@@ -1,5 +1,7 @@
 package grid
 
+import "fmt"
+
 // State is the state of a Connection.
 type State uint32
 
@@ -15,3 +17,17 @@ const (
 	// StateShutdown is final.
 	StateShutdown
 )
+
+// MarshalText returns the text of String, so that a State is readable in JSON.
+func (i State) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (i *State) UnmarshalText(text []byte) error {
+	for s := StateUnconnected; s <= StateShutdown; s++ {
+		if s.String() == string(text) {
+			*i = s
+			return nil
+		}
+	}
+	return fmt.Errorf("grid: unknown state %.40q", text)
+}

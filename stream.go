@@ -64,7 +64,8 @@ func typedRequests[Req any](st *Stream, encode func(Req) ([]byte, error)) chan<-
 
 // Send sends one message to the handler. It waits while the handler is behind
 // by its InCapacity, and returns the error that ended the stream, where it has
-// ended. b is no longer the caller's after a nil error.
+// ended. It also fails where the handler takes no requests, or Requests is closed. b is no longer the caller's after a
+// nil error, which does not say that the handler has got it. Send may be called by several goroutines at once.
 func (st *Stream) Send(b []byte) (err error) {
 	if st == nil {
 		return ErrDisconnected
@@ -113,6 +114,10 @@ var errHandlerReturned = errors.New("grid: the stream's handler has returned")
 // the context; or ErrDisconnected. An error of next cancels the stream and is
 // returned. The buffers belong to next, which may give them back with
 // PutByteBuffer. Results may be called once.
+//
+// What else ends a stream: ErrUnknownHandler, ErrShutdown and ErrOverloaded where the peer does not take it,
+// ErrOverloaded also where its messages pile up, ErrMessageTooLarge for a request over Limits.MaxMessageSize, and
+// ErrIncorrectSequence where messages are missing.
 func (st *Stream) Results(next func(b []byte) error) (err error) {
 	if st == nil {
 		return ErrDisconnected
@@ -123,12 +128,15 @@ func (st *Stream) Results(next func(b []byte) error) (err error) {
 	if !st.reading.CompareAndSwap(false, true) {
 		return errResultsTaken
 	}
+	st.mux.beginReading()
+	defer st.mux.endReading()
 	defer st.mux.cancel(errResultsLeft) // only next's error, or its panic, finds the stream open
 	for {
 		b, more, err := st.mux.next()
 		if !more {
 			return err
 		}
+		st.mux.observed.received(len(b))
 		if err := next(b); err != nil {
 			st.mux.cancel(err)
 			return err

@@ -3,6 +3,8 @@ package grid
 import (
 	"context"
 	"time"
+
+	"github.com/gridmesh/grid/pubsub"
 )
 
 // TraceType says what kind of trace a TraceInfo is, as a bit mask for subscribers.
@@ -12,7 +14,7 @@ type TraceType uint64
 const TraceInternode TraceType = 1
 
 // TraceParamsKey is the context key under which a caller may leave a
-// map[string]string; the trace of its request carries it as Params.
+// map[string]string; the trace of its request carries it as Params. The map must not be changed afterwards.
 type TraceParamsKey struct{}
 
 // TraceInfo tells of one finished request or opened stream.
@@ -28,7 +30,7 @@ type TraceInfo struct {
 	Local, Remote string
 	// Subroute is the route called, empty for none.
 	Subroute string
-	// BytesOut and BytesIn count what this node sent and got as payload.
+	// BytesOut and BytesIn are the bytes of payload that this node sent and got. For a stream: of the one that opened it.
 	BytesOut, BytesIn int
 	// Error is empty where the request succeeded.
 	Error string
@@ -38,6 +40,15 @@ type TraceInfo struct {
 
 // Mask returns the type, for subscribers that want some types only.
 func (t TraceInfo) Mask() TraceType { return t.Type }
+
+// Traces returns where traces are published: ManagerOptions.TraceTo, or where that is nil, one of the Manager's own.
+// Requests are traced while it has a subscriber.
+func (m *Manager) Traces() *pubsub.PubSub[TraceInfo, TraceType] {
+	if m == nil {
+		return nil
+	}
+	return m.traceTo
+}
 
 // tracePrefix stands in front of handler names in traces.
 const tracePrefix = "grid."

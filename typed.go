@@ -42,7 +42,9 @@ type SingleHandler[Req, Resp RoundTripper] struct {
 	ignoreNilConn   bool
 }
 
-// NewSingleHandler returns a typed handler for h. newReq and newResp return new values to read into.
+// NewSingleHandler returns a typed handler for h. newReq and newResp return new values to read into; they may be called by
+// several goroutines at once. Make one and keep it: it pools requests and responses. Its methods, those that set
+// options aside, may be called by several goroutines at once.
 func NewSingleHandler[Req, Resp RoundTripper](h HandlerID, newReq func() Req, newResp func() Resp) *SingleHandler[Req, Resp] {
 	return &SingleHandler[Req, Resp]{
 		id:    h,
@@ -133,7 +135,7 @@ func (h *SingleHandler[Req, Resp]) Register(m *Manager, handle func(req Req) (re
 }
 
 // RegisterContext is Register for a function that takes a context, which carries the
-// request's deadline, GetCaller and GetSubroute.
+// request's deadline, GetCaller, GetSubroute and MetadataFrom, and is canceled when the caller gives up or goes away.
 func (h *SingleHandler[Req, Resp]) RegisterContext(m *Manager, handle func(ctx context.Context, req Req) (resp Resp, err *RemoteErr), subroute ...string) error {
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
@@ -148,7 +150,7 @@ func (h *SingleHandler[Req, Resp]) RegisterContext(m *Manager, handle func(ctx c
 	}, subroute...)
 }
 
-// NewRequest returns a new request, one given back earlier if there is one.
+// NewRequest returns a new request, one given back earlier if there is one. It is the caller's.
 func (h *SingleHandler[Req, Resp]) NewRequest() (req Req) {
 	if h == nil {
 		return req
@@ -156,7 +158,8 @@ func (h *SingleHandler[Req, Resp]) NewRequest() (req Req) {
 	return h.reqs.get()
 }
 
-// NewResponse returns a new response, one given back earlier if there is one.
+// NewResponse returns a new response, one given back earlier if there is one. It is the caller's, to be returned by a
+// handler or given back with PutResponse.
 func (h *SingleHandler[Req, Resp]) NewResponse() (resp Resp) {
 	if h == nil {
 		return resp

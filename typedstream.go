@@ -234,9 +234,10 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func
 	}
 	// Both ends need not have the same idea of a payload: one that comes unasked is dropped.
 	withPayload := h.WithPayload
-	c := codec[Req, Resp]{decode: h.decodeRequest, encode: h.encodeResponse}
-	return registerStream(m, h.id, route, h.InCapacity, h.OutCapacity, c,
-		func(ctx context.Context, payload []byte, in <-chan Req, out chan<- Resp) *RemoteErr {
+	of := &streamHandlerOf[Req, Resp]{
+		codec: codec[Req, Resp]{decode: h.decodeRequest, encode: h.encodeResponse},
+		id:    h.id,
+		handle: func(ctx context.Context, payload []byte, in <-chan Req, out chan<- Resp) *RemoteErr {
 			var p Payload
 			if !withPayload {
 				PutByteBuffer(payload)
@@ -247,7 +248,9 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func
 				return NewRemoteErrf("grid: %s: decode payload: %v", h.id, err)
 			}
 			return handle(ctx, p, in, out)
-		})
+		},
+	}
+	return of.register(m, route, h.InCapacity, h.OutCapacity)
 }
 
 // encodePayload returns the payload in memory that does not come from the

@@ -13,7 +13,7 @@ import (
 
 // RoundTripper is what typed handlers send and receive: a type that writes and
 // reads itself as MessagePack, usually a pointer to a type with code generated
-// by msgp. It is comparable so that a missing value can be told from a present one.
+// by msgp. Bytes of a peer that are not whole MessagePack values are refused without calling UnmarshalMsg. It is comparable so that a missing value can be told from a present one.
 type RoundTripper interface {
 	msgp.Unmarshaler
 	msgp.Marshaler

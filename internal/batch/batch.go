@@ -74,6 +74,8 @@ type Config struct {
 	MergedHeader func(dst []byte, n int) []byte
 	// OnWrite is told the bytes of each finished write. May be nil.
 	OnWrite func(n int)
+	// OnFrame is told the number of messages of each frame that was written. May be nil.
+	OnFrame func(messages int)
 }
 
 // Writer is the sending half of a connection. Begin, BeginNow, Control and Close
@@ -89,13 +91,17 @@ type Writer struct {
 	queue
 	asleep  bool          // Run waits for wake
 	urgent  bool          // the message that is being appended is from BeginNow
+	flushes uint64        // how often the queue was taken
 	closed  bool          // nothing more is taken
 	drain   bool          // Run writes what is queued, then ends
 	room    chan struct{} // closed when the queue is taken; nil while nobody waits
 	control []byte        // a finished frame to be written before the queue
 	last    []byte        // a finished frame to be written after all else
+	usual   int           // bytes that the queue may be expected to hold when it is taken next
 
-	deadline time.Time // the connection's write deadline, kept by Run
+	// Run's own.
+	deadline time.Time // the connection's write deadline
+	merged   [mergedRoom]byte
 }
 
 // queue is what has been appended since the last flush.
@@ -236,6 +242,14 @@ func (w *Writer) Queued() int {
 	return len(w.buf)
 }
 
+// Flushes returns how often Run has begun to write, and whether it is writing.
+// A write that takes long shows in the same number at two looks.
+func (w *Writer) Flushes() (n uint64, writing bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flushes, w.flushes > 0 && !w.asleep
+}
+
 // Close drops what is queued and makes Run return once its write in progress
 // has ended. The connection has to be closed by the caller to end that write.
 func (w *Writer) Close() { w.close(false, nil) }
@@ -319,8 +333,10 @@ func (w *Writer) sleep() bool {
 func (w *Writer) take(frames []frame) (control []byte, q queue) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.flushes++
 	control, w.control = w.control, nil
 	q = w.queue
+	w.usual = max(len(q.buf), w.usual-w.usual/8)
 	w.queue = queue{frames: frames}
 	if w.room != nil {
 		close(w.room)
@@ -340,6 +356,9 @@ func (w *Writer) flush(control []byte, q queue) error {
 		if err := w.write(w.finish(q.buf, f)); err != nil {
 			return err
 		}
+		if w.cfg.OnFrame != nil {
+			w.cfg.OnFrame(f.n)
+		}
 	}
 	return nil
 }
@@ -348,8 +367,7 @@ func (w *Writer) flush(control []byte, q queue) error {
 func (w *Writer) finish(buf []byte, f frame) []byte {
 	start := f.body // a message alone needs neither length nor merged header
 	if f.n > 1 {
-		var room [mergedRoom]byte
-		merged := w.cfg.MergedHeader(room[:0], f.n)
+		merged := w.cfg.MergedHeader(w.merged[:0], f.n)
 		start = f.start - len(merged)
 		copy(buf[start:], merged)
 	}
@@ -368,9 +386,8 @@ func (w *Writer) finish(buf []byte, f frame) []byte {
 // quarter of it has passed: a system call less for nearly every write.
 func (w *Writer) write(b []byte) error {
 	for len(b) > 0 {
-		now := time.Now()
-		if w.deadline.Sub(now) < w.cfg.Timeout*3/4 {
-			w.deadline = now.Add(w.cfg.Timeout)
+		if time.Until(w.deadline) < w.cfg.Timeout*3/4 {
+			w.deadline = time.Now().Add(w.cfg.Timeout)
 			if err := w.conn.SetWriteDeadline(w.deadline); err != nil {
 				return err
 			}
@@ -392,7 +409,7 @@ func (w *Writer) grow(n int) {
 	if cap(w.buf)-len(w.buf) >= n {
 		return
 	}
-	bigger := bytepool.Get(max(firstBuffer, 2*len(w.buf), len(w.buf)+n))
+	bigger := bytepool.Get(max(firstBuffer, min(w.usual, w.cfg.Limit), 2*len(w.buf), len(w.buf)+n))
 	bigger = append(bigger, w.buf...)
 	bytepool.Put(w.buf)
 	w.buf = bigger

@@ -33,15 +33,28 @@ func Get(n int) []byte {
 	if n > MaxSize {
 		return make([]byte, 0, n)
 	}
-	class := 0
-	if n > MinSize {
-		class = bits.Len(uint(n-1)) - minBits
-	}
+	class := classOf(n)
 	size := 1 << (class + minBits)
 	if p, ok := classes[class].Get().(*byte); ok {
 		return unsafe.Slice(p, size)[:0]
 	}
 	return make([]byte, 0, size)
+}
+
+// Size returns the capacity, in bytes, of what Get returns for n.
+func Size(n int) int {
+	if n > MaxSize {
+		return n
+	}
+	return 1 << (classOf(n) + minBits)
+}
+
+// classOf is the smallest class for n bytes, MaxSize at the most.
+func classOf(n int) int {
+	if n <= MinSize {
+		return 0
+	}
+	return bits.Len(uint(n-1)) - minBits
 }
 
 // Put gives b back; the caller must not use it, or anything else that shares its array, afterwards. b need not come from

@@ -128,6 +128,9 @@ func plainRecord(wire []byte, c Config) (events []event) {
 			state = state.Set(ws.StateFragmented)
 			continue
 		}
+		if text && !utf8.Valid(msg) {
+			return append(events, fails(1007))
+		}
 		if !text {
 			events = append(events, message(string(msg)))
 		}

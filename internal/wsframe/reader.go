@@ -3,6 +3,7 @@ package wsframe
 import (
 	"encoding/binary"
 	"io"
+	"sync/atomic"
 
 	"github.com/gobwas/ws"
 
@@ -29,14 +30,19 @@ type Config struct {
 // Reader reads messages. Its methods must not run at the same time; to stop a Next that waits, close the source.
 type Reader struct {
 	config Config
-	src    io.Reader
+	src    io.Reader // a countingSource
 	buffer readBuffer
 	err    error // what Next returned last; it stays
+	taken  int64 // bytes of the frames that were begun
 
 	// The message that is being read in fragments, or was read in pieces.
 	kind messageKind
 	size int    // payload bytes that its frames claimed so far, within MaxMessage
 	msg  []byte // from the pool
+	text utf8Check
+
+	// What Received returns.
+	whole, bytes atomic.Uint64
 }
 
 type messageKind uint8
@@ -53,10 +59,30 @@ func NewReader(src io.Reader, early []byte, c Config) *Reader {
 	if c.MaxMessage <= 0 {
 		c.MaxMessage = DefaultMaxMessage
 	}
-	r := &Reader{config: c, src: src}
+	r := &Reader{config: c}
+	r.src = &countingSource{src, &r.bytes}
 	r.buffer.init(early)
 	return r
 }
+
+// countingSource counts the bytes that are read from a source.
+type countingSource struct {
+	io.Reader
+	bytes *atomic.Uint64
+}
+
+func (s *countingSource) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if n > 0 {
+		s.bytes.Add(uint64(n))
+	}
+	return n, err
+}
+
+// Received returns how many messages, and control frames outside of a fragmented one, have come in whole, and
+// how many bytes have been read from the source. It may be called at any time by any goroutine: who looks
+// now and then can tell a slow source from a silent one.
+func (r *Reader) Received() (whole, bytes uint64) { return r.whole.Load(), r.bytes.Load() }
 
 // SetMaxMessage changes Config.MaxMessage for the messages to come, such as after a handshake. Not while Next runs.
 func (r *Reader) SetMaxMessage(n int) { r.config.MaxMessage = n }
@@ -64,8 +90,12 @@ func (r *Reader) SetMaxMessage(n int) { r.config.MaxMessage = n }
 // SetOnPing changes Config.OnPing. Not while Next runs.
 func (r *Reader) SetOnPing(f func(payload []byte)) { r.config.OnPing = f }
 
+// Taken returns the bytes of all frames so far, with their headers: those of the messages that Next has returned, and of
+// control frames and skipped messages between them. Not while Next runs.
+func (r *Reader) Taken() int64 { return r.taken }
+
 // Next returns the next binary message, which is valid until the next call of Next or Release and may be changed until
-// then. Text messages are skipped.
+// then. Text messages are checked and skipped.
 //
 // It returns *CloseError when the peer closed, *ProtocolError when the peer broke the rules, io.EOF when the source ended
 // between messages, io.ErrUnexpectedEOF when it ended within one, and errors of the source as they are. An error is final:
@@ -78,8 +108,10 @@ func (r *Reader) Next() ([]byte, error) {
 	msg, err := r.next()
 	if err != nil {
 		r.err = err
+		return nil, err
 	}
-	return msg, err
+	r.whole.Add(1)
+	return msg, nil
 }
 
 // Release gives the buffers back to the pool. The Reader and the message it returned last are dead afterwards: Next
@@ -107,6 +139,9 @@ func (r *Reader) next() ([]byte, error) {
 			if err := r.control(h); err != nil {
 				return nil, err
 			}
+			if r.kind == noMessage {
+				r.whole.Add(1)
+			}
 			continue
 		}
 		switch h.op {
@@ -116,12 +151,12 @@ func (r *Reader) next() ([]byte, error) {
 			}
 			r.kind = binaryMessage
 		case ws.OpText:
-			r.kind = textMessage
+			r.kind, r.text = textMessage, utf8Check{}
 		}
 		r.size += h.length
 
 		if r.kind == textMessage {
-			err = r.discard(h.length)
+			err = r.discard(h)
 		} else {
 			err = r.gather(h)
 		}
@@ -139,6 +174,10 @@ func (r *Reader) next() ([]byte, error) {
 			}
 			return r.msg[:len(r.msg):len(r.msg)], nil
 		}
+		if !r.text.valid() {
+			return nil, &ProtocolError{Code: ws.StatusInvalidFramePayloadData, Text: "text is not valid UTF-8"}
+		}
+		r.whole.Add(1)
 	}
 }
 
@@ -199,6 +238,7 @@ func (r *Reader) header() (h header, err error) {
 		h.key = binary.LittleEndian.Uint32(r.buffer.bytes()[size-4:])
 	}
 	r.buffer.take(size)
+	r.taken += int64(size) + int64(h.length)
 	return h, nil
 }
 
@@ -264,13 +304,18 @@ func (r *Reader) inPlace(h header) ([]byte, error) {
 	return payload, nil
 }
 
-// discard takes n payload bytes and drops them.
-func (r *Reader) discard(n int) error {
-	for n > 0 {
+// discard takes the payload of a frame of text, checks it and drops it.
+func (r *Reader) discard(h header) error {
+	for left, key := h.length, h.key; left > 0; {
 		if err := r.fill(1); err != nil {
 			return unexpected(err)
 		}
-		n -= len(r.buffer.takeUpTo(n))
+		piece := r.buffer.takeUpTo(left)
+		left -= len(piece)
+		if h.masked {
+			key = mask(piece, key)
+		}
+		r.text.add(piece)
 	}
 	return nil
 }

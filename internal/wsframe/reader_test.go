@@ -54,10 +54,39 @@ func TestFraming(t *testing.T) {
 	cases = append(cases,
 		readerCase{"nothing at all", nil, []event{ended}},
 		readerCase{"text is skipped, also in fragments and of any size",
-			[]frame{textFrame("hello"), binaryFrame("a"), textFrame(repeat(100000)), {op: ws.OpText, more: true, payload: "x"},
+			[]frame{textFrame("hello"), binaryFrame("a"), textFrame(strings.Repeat("κόσμε", 10000)), {op: ws.OpText, more: true, payload: "x"},
 				ping("p"), lastPart("y"), textFrame(""), binaryFrame("b")},
 			[]event{message("a"), gotPing("p"), message("b"), ended}},
 	)
+	testReader(t, cases)
+}
+
+// A text is not handed out, but has to be one: RFC 6455, 8.1. The examples are those of the Unicode standard, 3.9.
+func TestTextIsUTF8(t *testing.T) {
+	var cases []readerCase
+	for _, text := range []string{"", "a", "κόσμε", "\x7f\u0080\u07ff\u0800\uffff\U00010000\U0010ffff", "\ud7ff\ue000\ufffd", "\x00"} {
+		cases = append(cases, readerCase{"valid", []frame{textFrame(text), binaryFrame("b")}, []event{message("b"), ended}})
+		for i := range len(text) {
+			cases = append(cases, readerCase{"valid, in fragments",
+				[]frame{{op: ws.OpText, more: true, payload: text[:i]}, ping("p"), nextPart(""), lastPart(text[i:]), binaryFrame("b")},
+				[]event{gotPing("p"), message("b"), ended}})
+		}
+	}
+	for _, text := range []string{
+		"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xf0\x80\x80\x80", "\xf0\x8f\xbf\xbf", // overlong
+		"\xed\xa0\x80", "\xed\xbf\xbf", // surrogates
+		"\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xfe", "\xff", // beyond the last
+		"\xce", "\xe1\xbd", "\xf0\x9d\x9f", "\xceκ", "\xe1\xbdx", // cut
+	} {
+		for _, text := range []string{text, "κόσμε" + text, "a" + text + "edited"} {
+			cases = append(cases, readerCase{"invalid", []frame{textFrame(text), binaryFrame("b")}, []event{fails(1007)}})
+			for i := range len(text) {
+				cases = append(cases, readerCase{"invalid, in fragments",
+					[]frame{{op: ws.OpText, more: true, payload: text[:i]}, ping("p"), nextPart(""), lastPart(text[i:]), binaryFrame("b")},
+					[]event{gotPing("p"), fails(1007)}})
+			}
+		}
+	}
 	testReader(t, cases)
 }
 
@@ -208,7 +237,7 @@ func TestMessageLimit(t *testing.T) {
 		{"fragments beyond it", []frame{firstPart(repeat(999)), nextPart("a"), lastPart("b")}, []event{fails(1009)}},
 		{"a text beyond it", []frame{textFrame(repeat(1001))}, []event{fails(1009)}},
 		{"a fragmented text beyond it", []frame{{op: ws.OpText, more: true, payload: repeat(999)}, lastPart("ab")}, []event{fails(1009)}},
-		{"each message has it anew", []frame{firstPart("a"), lastPart(repeat(999)), textFrame(repeat(1000)), binaryFrame(repeat(1000))},
+		{"each message has it anew", []frame{firstPart("a"), lastPart(repeat(999)), textFrame(strings.Repeat("x", 1000)), binaryFrame(repeat(1000))},
 			[]event{message("a" + repeat(999)), message(repeat(1000)), ended}},
 		{"a ping does not count", []frame{firstPart(repeat(999)), ping("pp"), lastPart("a")}, []event{gotPing("pp"), message(repeat(999) + "a"), ended}},
 	} {

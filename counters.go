@@ -1,0 +1,295 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// traffic counts what a Connection sends and receives, over all its sessions. Each half has one writer at a time,
+// the reader or the flusher of the live session, which counts frames, not messages; the halves share no cache line.
+type traffic struct {
+	_   [64]byte
+	in  flow
+	_   [64]byte
+	out flow
+	_   [64]byte
+}
+
+// flow is one direction of a connection.
+type flow struct {
+	bytes    atomic.Int64
+	messages atomic.Int64
+	frames   atomic.Int64
+	merged   atomic.Int64 // frames with more than one message
+}
+
+// frame counts a frame of n messages.
+func (f *flow) frame(n int) {
+	f.frames.Add(1)
+	f.messages.Add(int64(n))
+	if n > 1 {
+		f.merged.Add(1)
+	}
+}
+
+func (f *flow) stats() FlowStats {
+	return FlowStats{
+		Bytes:        f.bytes.Load(),
+		Messages:     f.messages.Load(),
+		Frames:       f.frames.Load(),
+		MergedFrames: f.merged.Load(),
+	}
+}
+
+// handlerCounters count the calls of one handler over one connection in one direction. They are made when the first
+// call comes, and fill four cache lines of their own, so that connections do not disturb each other.
+type handlerCounters struct {
+	calls   atomic.Int64 // ended
+	errors  [errorKinds]atomic.Int64
+	nanos   atomic.Int64 // sum of what is in buckets
+	buckets [LatencyBuckets]atomic.Int64
+}
+
+// errorKind is why a call failed.
+type errorKind uint8
+
+const (
+	errorHandler errorKind = iota
+	errorCanceled
+	errorTimedOut
+	errorDisconnected
+	errorOther // refused or failed before it ran
+	errorKinds
+)
+
+// Client latencies: the first calls of a handler to a peer are all timed, later ones by a random sample. A look at the
+// clock costs as much as all other counting of a call several times over.
+const (
+	timedCalls   = 256
+	sampleWeight = 8 // one call of so many, which counts as so many
+)
+
+// stopwatch times a call, or does not, where its weight is 0.
+type stopwatch struct {
+	start  time.Time
+	weight int64 // calls that this one stands for
+}
+
+// begin decides whether a call is timed.
+func (h *handlerCounters) begin() (w stopwatch) {
+	switch {
+	case h.calls.Load() < timedCalls:
+		w.weight = 1
+	case rand.Uint32()%sampleWeight == 0:
+		w.weight = sampleWeight
+	default:
+		return w
+	}
+	w.start = time.Now()
+	return w
+}
+
+// end counts a call that was sent.
+func (h *handlerCounters) end(w stopwatch) {
+	h.calls.Add(1)
+	if w.weight > 0 {
+		h.observe(time.Since(w.start), w.weight)
+	}
+}
+
+// ended counts a call and its duration.
+func (h *handlerCounters) ended(d time.Duration) {
+	h.calls.Add(1)
+	h.observe(d, 1)
+}
+
+func (h *handlerCounters) observe(d time.Duration, weight int64) {
+	h.buckets[latencyBucket(d)].Add(weight)
+	h.nanos.Add(int64(d) * weight)
+}
+
+// latencyBucket is the number of the bucket that d belongs to.
+func latencyBucket(d time.Duration) int {
+	if d <= 0 {
+		return 0
+	}
+	return min(max(bits.Len64(uint64(d)-1)-firstLatencyBits, 0), LatencyBuckets-1)
+}
+
+// failed counts the error of a call.
+func (h *handlerCounters) failed(k errorKind) { h.errors[k].Add(1) }
+
+// addTo adds what is counted to s.
+func (h *handlerCounters) addTo(s *HandlerStats) {
+	s.Calls += h.calls.Load()
+	s.Errors.Handler += h.errors[errorHandler].Load()
+	s.Errors.Canceled += h.errors[errorCanceled].Load()
+	s.Errors.TimedOut += h.errors[errorTimedOut].Load()
+	s.Errors.Disconnected += h.errors[errorDisconnected].Load()
+	s.Errors.Other += h.errors[errorOther].Load()
+	s.Latency.Sum += time.Duration(h.nanos.Load())
+	for i := range h.buckets {
+		s.Latency.Buckets[i] += h.buckets[i].Load()
+	}
+}
+
+// errorKindOf says why a call with ctx failed.
+func errorKindOf(ctx context.Context, err error) errorKind {
+	switch {
+	case errors.Is(err, ErrDisconnected):
+		return errorDisconnected
+	case errors.Is(err, ErrUnknownHandler), errors.Is(err, ErrShutdown), errors.Is(err, ErrOverloaded):
+		return errorOther
+	case IsRemoteErr(err) != nil:
+		return errorHandler
+	case errors.Is(err, context.DeadlineExceeded), ctx.Err() == context.DeadlineExceeded:
+		return errorTimedOut
+	case errors.Is(err, context.Canceled), errors.Is(err, errResultsLeft), ctx.Err() != nil:
+		return errorCanceled
+	}
+	return errorOther
+}
+
+// counterTable holds handlerCounters by a small number. Looking one up costs two loads. Its zero value is ready.
+type counterTable struct {
+	list atomic.Pointer[[]*handlerCounters] // never changed: adding makes a new one
+	mu   sync.Mutex                         // one addition at a time
+}
+
+// get returns the counters of a number, which it makes the first time.
+func (t *counterTable) get(i int) *handlerCounters {
+	if h := t.lookup(i); h != nil {
+		return h
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.lookup(i); h != nil {
+		return h
+	}
+	var list []*handlerCounters
+	if old := t.list.Load(); old != nil {
+		list = slices.Clone(*old)
+	}
+	if i >= len(list) {
+		list = append(list, make([]*handlerCounters, i+1-len(list))...)
+	}
+	list[i] = new(handlerCounters)
+	t.list.Store(&list)
+	return list[i]
+}
+
+// lookup returns nil where nothing was counted yet.
+func (t *counterTable) lookup(i int) *handlerCounters {
+	if list := t.list.Load(); list != nil && i < len(*list) {
+		return (*list)[i]
+	}
+	return nil
+}
+
+// all returns the counters by number. Some are nil.
+func (t *counterTable) all() []*handlerCounters {
+	if list := t.list.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
+// notSent counts a call that failed before it could be sent.
+func (c *Connection) notSent(ctx context.Context, h HandlerID, err error) {
+	calls := c.called.get(int(h))
+	calls.calls.Add(1)
+	c.callFailed(ctx, calls, h, err)
+}
+
+// callFailed counts the error of a call from here.
+func (c *Connection) callFailed(ctx context.Context, calls *handlerCounters, h HandlerID, err error) {
+	kind := errorKindOf(ctx, err)
+	calls.failed(kind)
+	if kind != errorCanceled {
+		c.manager.recent.add(c.Remote, RoleClient, h, err.Error())
+	}
+}
+
+// streamEnded counts a stream that was opened from here.
+func (c *Connection) streamEnded(m *muxClient, err error) {
+	calls := c.called.get(int(m.handler.id))
+	calls.ended(time.Since(m.s.began) - m.began)
+	if err != nil {
+		c.callFailed(m.ctx, calls, m.handler.id, err)
+	}
+}
+
+// requestServed counts a request of the peer. inTime says whether the caller still waited when its handler returned.
+func (c *Connection) requestServed(h *singleHandler, d time.Duration, failure *RemoteErr, inTime bool) {
+	calls := c.served.get(h.number)
+	calls.ended(d)
+	switch {
+	case !inTime:
+		calls.failed(errorTimedOut)
+		c.manager.recent.add(c.Remote, RoleServer, h.id, errLate)
+	case failure != nil:
+		calls.failed(errorHandler)
+		c.manager.recent.add(c.Remote, RoleServer, h.id, string(*failure))
+	}
+}
+
+// errLate is noted of a call whose handler returned after its deadline.
+const errLate = "handler returned after the caller's deadline"
+
+// streamServed counts a stream of the peer. cause is what ended it before its handler returned; nil for nothing.
+func (c *Connection) streamServed(m *muxServer, result *RemoteErr, cause error) {
+	calls := c.served.get(m.handler.number)
+	calls.ended(time.Since(m.s.began) - m.began)
+	switch {
+	case cause != nil:
+		kind := errorKindOf(context.Background(), cause)
+		calls.failed(kind)
+		if kind != errorCanceled {
+			c.manager.recent.add(c.Remote, RoleServer, m.handler.id, cause.Error())
+		}
+	case result != nil:
+		calls.failed(errorHandler)
+		c.manager.recent.add(c.Remote, RoleServer, m.handler.id, string(*result))
+	}
+}
+
+// refuseUnknown refuses a call of a handler that is not registered.
+func (s *session) refuseUnknown(m *message) {
+	s.conn.manager.recent.add(s.conn.Remote, RoleServer, m.Handler, "called, but not registered here")
+	s.refuse(m, unknownHandlerText)
+}
+
+// dialFailed takes note of an attempt to connect that failed.
+func (c *Connection) dialFailed(err error) {
+	c.mu.Lock()
+	c.dialErrors++
+	c.mu.Unlock()
+	c.note(err)
+}
+
+// note takes note of why there is no connection.
+func (c *Connection) note(reason error) {
+	text := reason.Error()
+	if len(text) > recentErrorLen {
+		text = strings.ToValidUTF8(text[:recentErrorLen], "")
+	}
+	c.mu.Lock()
+	c.lastError, c.lastErrorTime = text, time.Now()
+	c.mu.Unlock()
+	c.manager.recent.add(c.Remote, RoleClient, handlerInvalid, text)
+}
+
+// lastPong is when the peer last answered a ping; zero for never.
+func (c *Connection) lastPong() time.Time {
+	if n := atomic.LoadInt64(&c.LastPong); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
+}

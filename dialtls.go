@@ -1,0 +1,98 @@
+package grid
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/gobwas/ws"
+)
+
+// clientTLS is the configuration for one host: that of the options, which may
+// be nil, with what every connection needs.
+func clientTLS(config *tls.Config, hostname string) *tls.Config {
+	if config == nil {
+		config = new(tls.Config)
+	}
+	config = config.Clone()
+	if config.ServerName == "" {
+		config.ServerName = hostname
+	}
+	config.NextProtos = []string{"http/1.1"} // a WebSocket cannot be opened over HTTP/2 here
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	return config
+}
+
+var errLongAnswer = errors.New("answer to the upgrade is too long")
+
+// dialError says what an error of dialing a node means, where the error alone does not.
+func dialError(u *url.URL, err error) error {
+	var (
+		status ws.StatusError
+		record tls.RecordHeaderError
+	)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("no answer in time: %w", err)
+	case errors.As(err, &record):
+		return fmt.Errorf("what answers there does not speak TLS; is its name http://%s? (%w)", u.Host, err)
+	case alert(err) != nil:
+		return fmt.Errorf("%s: %w", alertMeaning(err), alert(err))
+	case u.Scheme == "ws" && asksForTLS(err):
+		return fmt.Errorf("what answers there does not speak plain HTTP/1.1; is its name https://%s? (%w)", u.Host, err)
+	case errors.As(err, &status):
+		return statusError(status, u.Path)
+	}
+	return err
+}
+
+// asksForTLS says whether an error is what TLS servers cause that are spoken to in plain HTTP.
+// They answer 400, that of Go in HTTP/1.0, or with a TLS alert, or hang up.
+func asksForTLS(err error) bool {
+	return errors.Is(err, ws.ErrHandshakeBadProtocol) ||
+		errors.Is(err, ws.ErrMalformedResponse) ||
+		errors.Is(err, ws.StatusError(http.StatusBadRequest)) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// statusError is for an answer that is no WebSocket.
+func statusError(status ws.StatusError, path string) error {
+	text := fmt.Sprintf("answered with status %d %s", int(status), http.StatusText(int(status)))
+	switch int(status) {
+	case http.StatusForbidden:
+		text += ": its AuthRequest refused this node"
+	case http.StatusNotFound:
+		text += ": no node has its route there at " + path
+	}
+	return errors.New(text)
+}
+
+// alertMeaning says what the peer's reason to end a TLS connection means here.
+func alertMeaning(err error) string {
+	switch text := err.Error(); {
+	case strings.Contains(text, "certificate"):
+		return "it does not accept this node's certificate"
+	case strings.Contains(text, "protocol version"):
+		return "it does not speak TLS 1.2 or later"
+	case strings.Contains(text, "handshake failure"):
+		// What servers of TLS 1.2 say where a certificate is missing.
+		return "it wants a certificate of this node, or no cipher that this node has"
+	}
+	return "it ended the TLS connection"
+}
+
+// alert returns the reason with which the peer ended a TLS connection; nil where that is not what happened.
+func alert(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" {
+		return op
+	}
+	return nil
+}

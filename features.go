@@ -1,0 +1,19 @@
+package grid
+
+// Features are what a node can do beyond the original. It says so in the
+// handshake, in the field Grid, which the original skips and does not send.
+const (
+	// featureNative is a node of this project: between two of them mux IDs
+	// are odd and even, a caller who gives a request up says so, and so does a node that leaves.
+	featureNative uint32 = 1 << iota
+	// featureMetadata is a node that takes metadata.
+	featureMetadata
+
+	nativeFeatures = featureNative | featureMetadata
+)
+
+// agree takes note of the features of the peer. It is called before the session runs.
+func (s *session) agree(features uint32) {
+	s.native = features != 0
+	s.metadata = features&featureMetadata != 0
+}

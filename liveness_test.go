@@ -1,0 +1,214 @@
+package grid
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/wsframe"
+)
+
+// startSlow starts a node with a fake peer that reads all it is sent, and is accepted.
+func startSlow(t *testing.T) (*node, *Connection, *fakePeer) {
+	t.Helper()
+	c := newPipes(1)
+	n, host := startForFake(t, c, nil)
+	c.handle(t, func(_ context.Context, payload []byte) ([]byte, *RemoteErr) { return payload[:1], nil })
+	c.stream(t, 1, 1, echoBack)
+	p := c.knock(t, n)
+	p.introduce(t, host)
+	conn := n.Connection(host)
+	if err := conn.WaitForConnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return n, conn, p
+}
+
+// frameOf is a message in a masked frame.
+func frameOf(m message) []byte {
+	size := m.size()
+	head := wsframe.HeaderSize(size, true)
+	b := make([]byte, head, head+size)
+	wsframe.PutHeader(b, ws.OpBinary, size, true, [4]byte{})
+	return m.appendTo(b)
+}
+
+// trickle writes b in pieces of n bytes, one each pause. It returns false where the node hangs up.
+func (p *fakePeer) trickle(b []byte, n int, pause time.Duration) bool {
+	for len(b) > 0 {
+		n := min(n, len(b))
+		if _, err := p.socket.Write(b[:n]); err != nil {
+			return false
+		}
+		b = b[n:]
+		time.Sleep(pause)
+	}
+	return true
+}
+
+// pingEvery has the peer ask for a pong now and then, until stop is called.
+func (p *fakePeer) pingEvery(pause time.Duration) (stop func()) {
+	stopped, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(pause)
+		defer tick.Stop()
+		for writeHandshake(p.socket, message{Op: OpPing}, true) == nil {
+			select {
+			case <-tick.C:
+			case <-stopped:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(stopped)
+		p.socket.Close()
+		<-ended
+	}
+}
+
+func TestALargeMessageMayTakeItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, conn, p := startSlow(t)
+		go readToEnd(p)
+		st, err := conn.NewStream(t.Context(), testStream, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.send(t, message{MuxID: st.mux.id, Op: OpAckMux})
+		p.send(t, message{MuxID: 2, Handler: testStream, Op: OpConnectMux})
+		b := frameOf(message{MuxID: 4, Handler: testSingle, Op: OpRequest, Flags: FlagEOF, Payload: make([]byte, 8<<20)})
+		start := time.Now()
+		if !p.trickle(b, 40<<10, time.Second) {
+			t.Fatalf("lost after %v: %s", time.Since(start), n.log)
+		}
+		if took := time.Since(start); took < 3*time.Minute {
+			t.Fatalf("it took %v only", took)
+		}
+		// Neither the streams from here nor those from there have noticed anything.
+		p.send(t, message{MuxID: st.mux.id, Seq: 1, Op: OpMuxServerMsg, Flags: FlagEOF})
+		if err := st.Results(func([]byte) error { return nil }); err != nil {
+			t.Errorf("a stream got %v", err)
+		}
+		synctest.Wait()
+		if got := conn.Stats().IncomingStreams; got != 1 {
+			t.Errorf("%d incoming streams are left", got)
+		}
+	})
+}
+
+func TestALargeMessageMayBeReadSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, conn, p := startSlow(t)
+		st, err := conn.NewStream(t.Context(), testStream, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := p.next(t); m.Op != OpConnectMux {
+			t.Fatalf("got %v", m.Op)
+		}
+		go conn.Request(t.Context(), testSingle, make([]byte, 48<<20))
+		defer p.pingEvery(defaultPingInterval)()
+		start := time.Now()
+		buf := make([]byte, 1<<20)
+		for range 45 {
+			if _, err := p.socket.Read(buf); err != nil {
+				t.Fatalf("lost after %v: %s", time.Since(start), n.log)
+			}
+			time.Sleep(2 * time.Second)
+		}
+		select {
+		case <-st.mux.done:
+			t.Errorf("a stream ended with %v after %v", st.mux.err, time.Since(start))
+		default:
+		}
+	})
+}
+
+func TestAMessageThatTricklesInIsNotHeldForever(t *testing.T) {
+	whole := frameOf(message{MuxID: 4, Handler: testSingle, Op: OpRequest, Flags: FlagEOF, Payload: make([]byte, 1<<20)})
+	fragment := bytes.Clone(whole)
+	fragment[0] &^= 0x80 // FIN
+	empty := []byte{0, 0x80, 0, 0, 0, 0}
+	ping := wsframe.AppendControl(nil, ws.OpPing, []byte("alive"), true, newMask())
+	for _, test := range []struct {
+		name  string
+		first []byte
+		then  func(p *fakePeer) bool
+		lost  bool
+	}{
+		{"nothing more", whole[:100], func(*fakePeer) bool { time.Sleep(time.Second); return true }, true},
+		{"half a header", whole[:1], func(*fakePeer) bool { time.Sleep(time.Second); return true }, true},
+		{"a byte a second", whole[:100], func(p *fakePeer) bool { return p.trickle([]byte{0}, 1, time.Second) }, true},
+		{"less than must come", whole[:100], func(p *fakePeer) bool {
+			return p.trickle(make([]byte, minProgress/10), 4096, 0) && sleep(defaultPeerTimeout/8)
+		}, true},
+		{"as much as must come", whole[:100], func(p *fakePeer) bool {
+			return p.trickle(make([]byte, minProgress/7+1), 4096, 0) && sleep(defaultPeerTimeout/8)
+		}, false},
+		{"empty fragments", fragment, func(p *fakePeer) bool { return p.trickle(empty, 10, time.Second) }, true},
+		{"pings between fragments", fragment, func(p *fakePeer) bool { return p.trickle(ping, 100, time.Second) }, true},
+		{"pings", nil, func(p *fakePeer) bool { return p.trickle(ping, 100, time.Second) }, false},
+		{"pings byte by byte", nil, func(p *fakePeer) bool { return p.trickle(ping, 1, time.Second) }, false},
+		{"text messages", nil, func(p *fakePeer) bool { return p.trickle([]byte{0x81, 0x80, 0, 0, 0, 0}, 100, time.Second) }, false},
+		{"messages and no pong", nil, func(p *fakePeer) bool { return p.trickle(frameOf(message{Op: OpPing}), 100, time.Second) }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, conn, p := startSlow(t)
+				go readToEnd(p)
+				if len(test.first) > 0 && !p.trickle(test.first, len(test.first), 0) {
+					t.Fatal("hung up at once")
+				}
+				start := time.Now()
+				for time.Since(start) < time.Minute && test.then(p) && conn.State() == StateConnected {
+				}
+				took := time.Since(start)
+				synctest.Wait()
+				if lost := conn.State() != StateConnected; lost != test.lost {
+					t.Errorf("lost: %v, after %v: %s", lost, took, n.log)
+				}
+				if test.lost && (took < defaultPeerTimeout-maxTick || took > defaultPeerTimeout+2*maxTick || n.log.count(errPeerSilent.Error()) != 1) {
+					t.Errorf("lost after %v: %s", took, n.log)
+				}
+			})
+		})
+	}
+}
+
+func sleep(d time.Duration) bool {
+	time.Sleep(d)
+	return true
+}
+
+// A silent stream on a live connection is still given up.
+func TestASilentStreamOnALiveConnectionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conn, p := startSlow(t)
+		go readToEnd(p)
+		defer p.pingEvery(100 * time.Millisecond)()
+		st, err := conn.NewStream(t.Context(), testStream, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.send(t, message{MuxID: 2, Handler: testStream, Op: OpConnectMux})
+		start := time.Now()
+		if err := st.Results(func([]byte) error { return nil }); !errors.Is(err, ErrDisconnected) {
+			t.Errorf("the stream ended with %v", err)
+		}
+		if took := time.Since(start); took < muxPeerTimeout || took > muxPeerTimeout+2*maxTick {
+			t.Errorf("the stream ended after %v", took)
+		}
+		for conn.Stats().IncomingStreams > 0 {
+			time.Sleep(time.Second)
+		}
+		if took := time.Since(start); took < muxCallerTimeout || took > muxCallerTimeout+2*maxTick {
+			t.Errorf("the peer's stream ended after %v", took)
+		}
+	})
+}

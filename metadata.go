@@ -1,0 +1,270 @@
+package grid
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// What the metadata of one request or stream may be, at the sender and at the receiver.
+const (
+	// MaxMetadataSize bounds the metadata in bytes, as encoded: its keys and
+	// values, with 2 to 5 bytes for each of them.
+	MaxMetadataSize = 8 << 10
+	// MaxMetadataPairs bounds the number of keys.
+	MaxMetadataPairs = 64
+)
+
+// ErrMetadata is returned by calls whose context carries metadata that may not
+// be sent: it breaks the rules of Metadata. Nothing has been sent then.
+var ErrMetadata = errors.New("grid: invalid metadata")
+
+// Metadata is what a request or a stream carries beside its payload, such as
+// the ID of a trace. The caller sets it with WithMetadata, the handler reads it with MetadataFrom.
+//
+// A key is not empty and is UTF-8; upper and lower case differ. A value is any
+// bytes. See MaxMetadataSize and MaxMetadataPairs for how much there may be.
+// Get, Set and Keys are what OpenTelemetry's propagators expect of a carrier.
+type Metadata map[string]string
+
+// Get returns the value of a key, empty for none.
+func (md Metadata) Get(key string) string { return md[key] }
+
+// Set sets the value of a key. As with any map, md must not be nil.
+func (md Metadata) Set(key, value string) { md[key] = value }
+
+// Keys returns the keys, sorted.
+func (md Metadata) Keys() []string { return slices.Sorted(maps.Keys(md)) }
+
+// Clone returns a copy, nil for nil.
+func (md Metadata) Clone() Metadata { return maps.Clone(md) }
+
+// Validate says which rule the metadata breaks, by an error that is ErrMetadata; nil for none.
+func (md Metadata) Validate() error {
+	_, err := md.encode()
+	return err
+}
+
+// WithMetadata returns a context whose requests and streams carry md, which is
+// copied. What an outer WithMetadata set is carried too, where md has not the same key.
+//
+// Metadata that breaks the rules makes the calls fail with ErrMetadata. A peer that does not
+// know metadata, such as a node of the original, is not sent any: the call
+// goes through without. A handler's calls do not carry what its caller sent,
+// unless it says so: WithMetadata(ctx, MetadataFrom(ctx)).
+func WithMetadata(ctx context.Context, md Metadata) context.Context {
+	if len(md) == 0 {
+		return ctx
+	}
+	all := maps.Clone(OutgoingMetadata(ctx))
+	if all == nil {
+		all = make(Metadata, len(md))
+	}
+	maps.Copy(all, md)
+	return context.WithValue(ctx, outgoingKey{}, &outgoingMetadata{md: all})
+}
+
+// OutgoingMetadata returns what requests and streams with this context carry,
+// as set by WithMetadata; nil for none. It must not be changed: use Clone.
+func OutgoingMetadata(ctx context.Context) Metadata {
+	if out, ok := ctx.Value(outgoingKey{}).(*outgoingMetadata); ok {
+		return out.md
+	}
+	return nil
+}
+
+// MetadataFrom returns the metadata with which the handler that was given ctx
+// was called; nil for none. It must not be changed: use Clone.
+func MetadataFrom(ctx context.Context) Metadata {
+	if in, ok := ctx.Value(incomingKey{}).(*incomingMetadata); ok && in != nil {
+		return in.decoded()
+	}
+	return nil
+}
+
+// WithIncomingMetadata returns a context from which MetadataFrom reads md, in
+// place of what the caller sent: for interceptors, and for tests of handlers. md is copied.
+func WithIncomingMetadata(ctx context.Context, md Metadata) context.Context {
+	return context.WithValue(ctx, incomingKey{}, &incomingMetadata{md: maps.Clone(md)})
+}
+
+type (
+	outgoingKey struct{}
+	incomingKey struct{}
+)
+
+// outgoingMetadata is metadata to be sent. It is encoded once, by the first call that needs it.
+type outgoingMetadata struct {
+	md Metadata
+
+	once    sync.Once
+	encoded []byte
+	err     error
+}
+
+// outgoing returns the encoded metadata of a call; nil for none, and where the peer takes none.
+func (s *session) outgoing(ctx context.Context) ([]byte, error) {
+	out, ok := ctx.Value(outgoingKey{}).(*outgoingMetadata)
+	if !ok {
+		return nil, nil
+	}
+	out.once.Do(func() { out.encoded, out.err = out.md.encode() })
+	if out.err != nil || !s.metadata {
+		return nil, out.err
+	}
+	return out.encoded, nil
+}
+
+// incomingMetadata is metadata that came in. It is decoded where somebody asks.
+type incomingMetadata struct {
+	once    sync.Once
+	encoded []byte // nil once decoded
+	md      Metadata
+}
+
+// newIncomingMetadata copies the metadata of a message out of the read buffer; nil for none.
+func newIncomingMetadata(m *message) *incomingMetadata {
+	if m.rest == nil {
+		return nil
+	}
+	return &incomingMetadata{encoded: bytes.Clone(m.rest)}
+}
+
+func (in *incomingMetadata) decoded() Metadata {
+	in.once.Do(func() {
+		if in.encoded != nil {
+			in.md, _ = decodeMetadata(in.encoded) // checked when it came in
+			in.encoded = nil
+		}
+	})
+	return in.md
+}
+
+// encode returns the metadata as it goes over the wire: a msgpack map of
+// strings to bins, in the order of its keys, each once. nil stands for no metadata.
+func (md Metadata) encode() ([]byte, error) {
+	if len(md) == 0 {
+		return nil, nil
+	}
+	if len(md) > MaxMetadataPairs {
+		return nil, fmt.Errorf("%w: %d pairs, at most %d may be sent", ErrMetadata, len(md), MaxMetadataPairs)
+	}
+	keys := md.Keys()
+	size := mapHeaderSize(len(keys))
+	for _, key := range keys {
+		if err := checkMetadataKey([]byte(key)); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
+		}
+		size += stringSize(len(key)) + binSize(len(md[key]))
+	}
+	if size > MaxMetadataSize {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d may be sent", ErrMetadata, size, MaxMetadataSize)
+	}
+	b := msgp.AppendMapHeader(make([]byte, 0, size), uint32(len(keys)))
+	for _, key := range keys {
+		b = msgp.AppendString(b, key)
+		b = msgp.AppendBytes(b, []byte(md[key]))
+	}
+	return b, nil
+}
+
+func checkMetadataKey(key []byte) error {
+	switch {
+	case len(key) == 0:
+		return errors.New("a key is empty")
+	case !utf8.Valid(key):
+		return fmt.Errorf("key %q is not UTF-8", key)
+	}
+	return nil
+}
+
+// stringSize returns the size of a msgpack string with n bytes.
+func stringSize(n int) int {
+	if n < 32 {
+		return 1 + n
+	}
+	return binSize(n)
+}
+
+// mapHeaderSize returns the size of what stands in front of a msgpack map of n pairs.
+func mapHeaderSize(n int) int {
+	if n < 16 {
+		return 1
+	}
+	return 3
+}
+
+// decodeMetadata is the reverse of encode.
+func decodeMetadata(b []byte) (md Metadata, err error) {
+	err = readMetadata(b, func(key, value []byte) {
+		if md == nil {
+			md = make(Metadata)
+		}
+		md[string(key)] = string(value)
+	})
+	return md, err
+}
+
+// checkMetadata says what is wrong with encoded metadata. It allocates nothing where nothing is.
+func checkMetadata(b []byte) error {
+	return readMetadata(b, func(_, _ []byte) {})
+}
+
+// readMetadata calls each with the pairs of encoded metadata, which point into b.
+func readMetadata(b []byte, each func(key, value []byte)) (err error) {
+	defer recoverMsgp(&err)
+	if len(b) > MaxMetadataSize {
+		return fmt.Errorf("%d bytes, at most %d are taken", len(b), MaxMetadataSize)
+	}
+	n, b, err := msgp.ReadMapHeaderBytes(b)
+	if err != nil {
+		return err
+	}
+	if n > MaxMetadataPairs {
+		return fmt.Errorf("%d pairs, at most %d are taken", n, MaxMetadataPairs)
+	}
+	var key, value, last []byte
+	for range n {
+		if key, b, err = msgp.ReadStringZC(b); err != nil {
+			return err
+		}
+		if value, b, err = msgp.ReadBytesZC(b); err != nil {
+			return err
+		}
+		if err := checkMetadataKey(key); err != nil {
+			return err
+		}
+		if bytes.Compare(key, last) <= 0 { // also a key that is there twice
+			return fmt.Errorf("key %q does not follow %q", key, last)
+		}
+		last = key
+		each(key, value)
+	}
+	if len(b) > 0 {
+		return fmt.Errorf("%d bytes behind the last pair", len(b))
+	}
+	return nil
+}
+
+// takeMetadata checks the metadata of a message, and drops it where it means
+// nothing. What stands in its place is ignored where the two nodes have not agreed on metadata.
+func (s *session) takeMetadata(m *message) error {
+	if !s.metadata {
+		m.rest = nil
+		return nil
+	}
+	if err := checkMetadata(m.rest); err != nil {
+		return fmt.Errorf("malformed message: metadata: %w", err)
+	}
+	if m.Op != OpRequest && m.Op != OpConnectMux {
+		m.rest = nil
+	}
+	return nil
+}

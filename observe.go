@@ -1,0 +1,168 @@
+package grid
+
+import (
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+)
+
+// StreamInfo says which stream an interceptor stands around, and takes observers of it.
+type StreamInfo struct {
+	CallInfo
+
+	observers []StreamObserver
+}
+
+// Observe lets o watch the stream. It has to be called before next, on the interceptor's own goroutine.
+// Several observers are told in the order in which they were given.
+func (i *StreamInfo) Observe(o StreamObserver) { i.observers = append(i.observers, o) }
+
+// StreamObserver is told what happens on one stream, by functions that may be
+// nil. They run on the stream's goroutines, which wait for them: a slow one
+// slows its own stream. OnSend may be called at the same time as the others.
+// A panic is logged and goes no further.
+type StreamObserver struct {
+	// OnSend is told the size, in bytes, of each message that this node has sent on the stream: not of the
+	// payload that opens it, nor of the ends of input and output.
+	OnSend func(n int)
+	// OnReceive is told the size, in bytes, of each message that the consumer of the stream, or the handler, takes.
+	OnReceive func(n int)
+	// OnEnd is called once for each stream that was opened, and last. On the
+	// calling side that is before Results returns; where nobody calls Results,
+	// when the stream has ended and nothing is left to be read, or its context
+	// has ended. On the other side it is when the handler has returned, or an
+	// interceptor in its place, and all it has sent is on its way. err is nil
+	// where the handler returned nil and the stream was not cut short; else it
+	// is the handler's *RemoteErr, or what ended the stream before that, such
+	// as the cause of a context or ErrDisconnected.
+	OnEnd func(err error)
+}
+
+// observation is one stream with its observers. A nil one has none.
+type observation struct {
+	conn      *Connection
+	handler   HandlerID
+	observers []StreamObserver
+	ended     atomic.Bool // OnEnd is being called, or was
+}
+
+func newObservation(c *Connection, h HandlerID, observers []StreamObserver) *observation {
+	if len(observers) == 0 {
+		return nil
+	}
+	return &observation{conn: c, handler: h, observers: slices.Clone(observers)}
+}
+
+func (o *observation) sent(n int) {
+	if o == nil || o.ended.Load() {
+		return
+	}
+	for i := range o.observers {
+		if f := o.observers[i].OnSend; f != nil {
+			o.tell(func() { f(n) })
+		}
+	}
+}
+
+func (o *observation) received(n int) {
+	if o == nil || o.ended.Load() {
+		return
+	}
+	for i := range o.observers {
+		if f := o.observers[i].OnReceive; f != nil {
+			o.tell(func() { f(n) })
+		}
+	}
+}
+
+// end tells of the end of the stream, once.
+func (o *observation) end(err error) {
+	if o.claimEnd() {
+		o.tellEnd(err)
+	}
+}
+
+// claimEnd makes who gets true the one to call tellEnd. Nothing else is told any more.
+func (o *observation) claimEnd() bool { return o != nil && o.ended.CompareAndSwap(false, true) }
+
+func (o *observation) tellEnd(err error) {
+	for i := range o.observers {
+		if f := o.observers[i].OnEnd; f != nil {
+			o.tell(func() { f(err) })
+		}
+	}
+}
+
+// tell calls a function of an observer.
+func (o *observation) tell(f func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			o.conn.log.Error("grid: stream observer panicked", "handler", o.handler.String(), "peer", o.conn.Remote,
+				"panic", r, "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+}
+
+// beginReading takes note that somebody reads the results, and will tell of the stream's end.
+func (m *muxClient) beginReading() {
+	if m.observed == nil {
+		return
+	}
+	m.mu.Lock()
+	m.read = true
+	m.mu.Unlock()
+}
+
+// endReading tells of the end of a stream whose results were read.
+func (m *muxClient) endReading() {
+	if m.observed == nil {
+		return
+	}
+	m.mu.Lock()
+	err, stop := m.err, m.stopWatch
+	m.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	m.observed.end(err)
+}
+
+// attach lets observers watch a stream that has been opened, and may have ended.
+func (m *muxClient) attach(o *observation) {
+	if o == nil {
+		return
+	}
+	m.mu.Lock()
+	m.observed = o
+	tell, err := m.ended && m.claimUnread(), m.err
+	m.mu.Unlock()
+	if tell {
+		go o.tellEnd(err)
+	}
+}
+
+// expectsReader says whether a stream that has ended waits for somebody to
+// read what is left, until its context ends. m.mu is held.
+func (m *muxClient) expectsReader() bool {
+	return m.observed != nil && !m.read && m.queue.len() > 0
+}
+
+// claimUnread makes who gets true the one to tell of the end of a stream whose results nobody reads or
+// is to read. m.mu is held.
+func (m *muxClient) claimUnread() bool {
+	return !m.read && !m.expectsReader() && m.observed.claimEnd()
+}
+
+// giveUpReader tells of the end of a stream whose context has ended before somebody read the results.
+func (m *muxClient) giveUpReader() {
+	if m.observed == nil {
+		return
+	}
+	m.mu.Lock()
+	tell, err := !m.read && m.observed.claimEnd(), m.err
+	m.mu.Unlock()
+	if tell {
+		m.observed.tellEnd(err)
+	}
+}

@@ -1,0 +1,69 @@
+package grid
+
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/gridmesh/grid/internal/bytepool"
+)
+
+// quota bounds how many requests, or streams, of a peer run here at once, and
+// the bytes they hold. It belongs to the Connection, because handlers may
+// outlive the session that started them.
+//
+// Both numbers share one word, so that a request costs one atomic operation when it comes and one when it goes.
+type quota struct {
+	used          atomic.Int64 // number << quotaShift | bytes
+	most, maxHeld int64
+}
+
+const (
+	quotaShift = 40
+	quotaBytes = 1<<quotaShift - 1
+	// maxHeld bounds a quota's bytes, far enough below 1<<quotaShift that no message over it runs into the number.
+	maxHeld = math.MaxInt & (1<<38 - 1)
+)
+
+func (q *quota) init(most, held int) { q.most, q.maxHeld = int64(most), int64(held) }
+
+// enter counts one more with the bytes that it holds. It returns false, and
+// counts nothing, where that would be over a limit.
+func (q *quota) enter(bytes int) bool {
+	one := 1<<quotaShift + int64(bytes)
+	used := q.used.Add(one)
+	if used>>quotaShift <= q.most && used&quotaBytes <= q.maxHeld {
+		return true
+	}
+	q.used.Add(-one)
+	return false
+}
+
+// leave takes one away, with the bytes that it holds.
+func (q *quota) leave(bytes int) { q.used.Add(-(1<<quotaShift + int64(bytes))) }
+
+// hold counts more bytes. It returns false where they are too many; they count all the same.
+func (q *quota) hold(bytes int) bool { return q.used.Add(int64(bytes))&quotaBytes <= q.maxHeld }
+
+// free takes bytes away.
+func (q *quota) free(bytes int) { q.used.Add(-int64(bytes)) }
+
+// over says whether more bytes are held than may be.
+func (q *quota) over() bool { return q.used.Load()&quotaBytes > q.maxHeld }
+
+// messageFootprint is what a message takes beside its buffer, in bytes: its place in a queue that may be half empty.
+const messageFootprint = 64
+
+// footprint is what a payload of n bytes holds.
+func footprint(n int) int { return messageFootprint + bytepool.Size(n) }
+
+// footprint is what a message's payload holds once it is copied out of the read buffer. Metadata
+// counts as if it were in the same buffer, so that no message counts for more than the largest.
+func (m *message) footprint() int {
+	if m.Payload == nil && m.rest == nil {
+		return messageFootprint
+	}
+	return footprint(len(m.Payload) + len(m.rest))
+}
+
+// held is what a payload holds that was copied out of the read buffer: what footprint said.
+func held(b []byte) int { return messageFootprint + cap(b) }

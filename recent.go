@@ -1,0 +1,91 @@
+package grid
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// What a Manager remembers of errors.
+const (
+	recentErrors    = 64
+	recentStrangers = 16  // of those, at the most, about who is no peer
+	recentErrorLen  = 256 // bytes of a text
+)
+
+// RecentError is an error that has happened on a node, with its repetitions: others of the same peer, handler and text.
+type RecentError struct {
+	// Time is when it happened last, First when it happened first.
+	Time, First time.Time
+	// Count is how often it has happened.
+	Count int64
+	// Peer is the other node. It is the network address of one that was refused.
+	Peer string
+	// Handler is the name of the handler, empty where the error is one of the connection.
+	Handler string
+	// Role says who called, where there is a handler.
+	Role Role
+	// Text is the error's, cut after 256 bytes.
+	Text string
+}
+
+// RecentErrors returns the last different errors of the node, 64 and 16 of strangers at the most, the newest first: connections that were lost, not
+// made or refused, and calls from here and of others that failed, those aside that their caller has canceled.
+func (m *Manager) RecentErrors() []RecentError {
+	if m == nil {
+		return nil
+	}
+	known, strangers := m.recent.list(), m.strangers.list()
+	all := append(known, strangers[:min(len(strangers), recentStrangers)]...)
+	slices.SortFunc(all, newestFirst)
+	return all
+}
+
+func newestFirst(a, b RecentError) int { return b.Time.Compare(a.Time) }
+
+// errorRing holds the errors that happened last. Strangers have one of their own, so that they cannot push out what is
+// known of peers. Its zero value is ready.
+type errorRing struct {
+	mu   sync.Mutex // Protects following.
+	ring []RecentError
+}
+
+// add takes note of an error. handler is 0 for none.
+func (r *errorRing) add(peer string, role Role, handler HandlerID, text string) {
+	if len(text) > recentErrorLen {
+		text = strings.ToValidUTF8(strings.Clone(text[:recentErrorLen]), "") // the whole text may be megabytes
+	}
+	e := RecentError{Time: time.Now(), Count: 1, Peer: peer, Role: role, Text: text}
+	if handler != handlerInvalid {
+		e.Handler = handler.String()
+	}
+	e.First = e.Time
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	oldest := 0
+	for i := range r.ring {
+		known := &r.ring[i]
+		if known.Text == e.Text && known.Peer == e.Peer && known.Handler == e.Handler && known.Role == e.Role {
+			known.Time = e.Time
+			known.Count++
+			return
+		}
+		if known.Time.Before(r.ring[oldest].Time) {
+			oldest = i
+		}
+	}
+	if len(r.ring) < recentErrors {
+		r.ring = append(r.ring, e)
+		return
+	}
+	r.ring[oldest] = e
+}
+
+func (r *errorRing) list() []RecentError {
+	r.mu.Lock()
+	all := slices.Clone(r.ring)
+	r.mu.Unlock()
+	slices.SortFunc(all, newestFirst)
+	return all
+}

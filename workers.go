@@ -1,0 +1,71 @@
+package grid
+
+import "sync"
+
+// workers run the handlers of the peer's requests, on as few goroutines as can
+// be without letting one request wait for the handler of another.
+//
+// Whenever requests are queued, one goroutine stands by: it has been started
+// and takes the next one as soon as it runs. Before it runs the handler it lets another one stand by, if
+// there are more, and afterwards it comes back for what is left. So requests
+// that came in together and are answered at once share two or three goroutines,
+// and each handler that blocks costs one more, as it would with a goroutine for each.
+type workers struct {
+	run func() // work, bound once: starting it allocates nothing
+
+	mu      sync.Mutex // Protects following.
+	first   *incoming  // the queue, linked by next
+	last    *incoming
+	standby bool // a goroutine has been started that has not looked at the queue yet
+}
+
+func (w *workers) init() { w.run = w.work }
+
+// add queues a request. It waits for nothing.
+func (w *workers) add(in *incoming) {
+	w.mu.Lock()
+	if w.first == nil {
+		w.first = in
+	} else {
+		w.last.next = in
+	}
+	w.last = in
+	start := w.needStandby()
+	w.mu.Unlock()
+	if start {
+		go w.run()
+	}
+}
+
+// work runs requests until none is left.
+func (w *workers) work() {
+	w.mu.Lock()
+	w.standby = false
+	w.mu.Unlock()
+	for in := w.take(); in != nil; in = w.take() {
+		in.serve() // ends the goroutine where the handler does, which leaves the rest to who stands by
+	}
+}
+
+// take takes the next request, and sees to it that somebody stands by for those behind it.
+func (w *workers) take() *incoming {
+	w.mu.Lock()
+	in := w.first
+	start := false
+	if in != nil {
+		w.first, in.next = in.next, nil
+		start = w.first != nil && w.needStandby()
+	}
+	w.mu.Unlock()
+	if start {
+		go w.run()
+	}
+	return in
+}
+
+// needStandby says whether the caller has to start who stands by. w.mu is held.
+func (w *workers) needStandby() bool {
+	need := !w.standby
+	w.standby = true
+	return need
+}
