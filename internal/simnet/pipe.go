@@ -1,0 +1,152 @@
+package simnet
+
+import (
+	"math/bits"
+	"math/rand/v2"
+	"time"
+)
+
+// pipe is one direction of a connection. The network's lock guards it.
+type pipe struct {
+	path     *path
+	rng      *rand.Rand
+	segments []segment     // on their way, or arrived and not read
+	buffered int           // bytes in segments
+	sent     time.Time     // when the last segment has left, where bandwidth is short
+	arrives  time.Time     // when the last segment arrives: nothing overtakes it
+	lost     bool          // nothing arrives any more
+	changed  chan struct{} // closed when a reader or a writer should look again; nil while nobody waits
+}
+
+// segment is what arrives at once. It has no bytes where it is the end of the direction.
+type segment struct {
+	at   time.Time
+	data []byte
+}
+
+func (p *pipe) notify() {
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
+	}
+}
+
+// change returns a channel that is closed when a reader or a writer should look again.
+func (p *pipe) change() <-chan struct{} {
+	if p.changed == nil {
+		p.changed = make(chan struct{})
+	}
+	return p.changed
+}
+
+// ready returns when the first segment, or something that was sent at the given time, can be read; zero for never.
+func (p *pipe) ready(at time.Time) time.Time {
+	switch {
+	case p.lost:
+		return time.Time{}
+	case p.path.stalled.After(at):
+		return p.path.stalled
+	}
+	return at
+}
+
+// room returns how many bytes may be written.
+func (p *pipe) room() int {
+	size := p.path.link.Buffer
+	if size == 0 {
+		size = defaultBuffer
+	}
+	return max(size-p.buffered, 0)
+}
+
+// push sends a copy of b on its way.
+func (p *pipe) push(b []byte, now time.Time) {
+	data := append([]byte(nil), b...)
+	if p.path.flips > 0 && p.rng.IntN(2) == 0 {
+		p.path.flips--
+		data[p.rng.IntN(len(data))] ^= 1 << p.rng.IntN(8)
+	}
+	p.buffered += len(data)
+	link := &p.path.link
+	delay := p.path.delay()
+	gaps := link.Jitter // between the pieces, together
+	for len(data) > 0 {
+		n := p.piece(len(data))
+		p.append(segment{at: p.arrival(now, n, delay), data: data[:n:n]})
+		data = data[n:]
+		if gaps > 0 && p.rng.IntN(4) == 0 {
+			gap := time.Duration(p.rng.Int64N(int64(gaps)))
+			delay += gap
+			gaps -= gap
+		}
+	}
+	p.notify()
+}
+
+// end sends the end of the direction on its way.
+func (p *pipe) end(now time.Time) {
+	p.append(segment{at: p.arrival(now, 0, p.path.delay())})
+	p.notify()
+}
+
+func (p *pipe) append(s segment) {
+	p.arrives = s.at
+	p.segments = append(p.segments, s)
+}
+
+// piece draws the size of the next segment of n bytes: small ones are as likely as large ones.
+func (p *pipe) piece(n int) int {
+	most := p.path.link.Segment
+	if most <= 0 {
+		return n
+	}
+	scale := 1 << p.rng.IntN(bits.Len(uint(most)))
+	return min(n, most, scale+p.rng.IntN(scale))
+}
+
+// arrival returns when n bytes that are sent now arrive: behind all that was sent before.
+func (p *pipe) arrival(now time.Time, n int, delay time.Duration) time.Time {
+	if p.sent.Before(now) {
+		p.sent = now
+	}
+	if rate := p.path.link.Bandwidth; rate > 0 {
+		p.sent = p.sent.Add(time.Duration(n) * time.Second / time.Duration(rate))
+	}
+	at := p.sent.Add(delay)
+	if at.Before(p.arrives) {
+		return p.arrives
+	}
+	return at
+}
+
+// read takes bytes that have arrived. end says that none will follow; wake is when to look again, zero for not by itself.
+func (p *pipe) read(b []byte, now time.Time) (n int, end bool, wake time.Time) {
+	if len(p.segments) == 0 {
+		return 0, false, time.Time{}
+	}
+	s := &p.segments[0]
+	at := p.ready(s.at)
+	switch {
+	case at.IsZero() || at.After(now):
+		return 0, false, at
+	case len(s.data) == 0:
+		return 0, true, time.Time{}
+	}
+	n = copy(b, s.data)
+	s.data = s.data[n:]
+	if len(s.data) == 0 {
+		p.segments[0] = segment{}
+		p.segments = p.segments[1:]
+	}
+	p.buffered -= n
+	p.notify()
+	return n, false, time.Time{}
+}
+
+// clear drops what is on its way. It reports whether there were bytes that nobody has read.
+func (p *pipe) clear() bool {
+	unread := p.buffered > 0
+	p.segments, p.buffered = nil, 0
+	p.notify()
+	return unread
+}

@@ -1,0 +1,216 @@
+package grid
+
+import (
+	"fmt"
+	"time"
+)
+
+// simTampered is the deadline of streams that are tampered with and have none.
+const simTampered = 25 * time.Second
+
+type faultKind int
+
+const (
+	faultStall     faultKind = iota // one way
+	faultStallBoth                  // both ways
+	faultCut                        // resets what is open
+	faultDrop                       // silences what is open
+	faultRefuse                     // resets what is open, and new connections
+	faultSlow                       // leaves little bandwidth
+	faultFlip                       // flips bits
+	faultTamper                     // loses, repeats and swaps messages of streams
+	faultKinds
+)
+
+var faultNames = [faultKinds]string{"stall", "stall both ways", "cut", "drop", "refuse", "slow", "flip", "tamper"}
+
+func (k faultKind) String() string { return faultNames[k] }
+
+// faultPlan is something that happens between two nodes.
+type faultPlan struct {
+	at     time.Duration
+	kind   faultKind
+	a, b   int
+	lasts  time.Duration
+	amount int // bytes per second, bits or messages
+}
+
+func (s *scenario) drawFaults(d drawer) {
+	for range d.IntN(8) {
+		f := faultPlan{
+			at:    d.between(0, s.length),
+			kind:  faultKind(d.IntN(int(faultKinds))),
+			lasts: d.short(40 * time.Second),
+		}
+		f.a, f.b = d.pair(len(s.hosts))
+		switch f.kind {
+		case faultSlow:
+			f.amount = 1 << (10 + d.IntN(8))
+		case faultFlip, faultTamper:
+			f.amount = 1 + d.IntN(4)
+		}
+		s.faults = append(s.faults, f)
+		if f.kind == faultTamper {
+			s.boundStreams(f.a, f.b)
+		}
+	}
+}
+
+// boundStreams gives the streams between two nodes an end. One that has lost
+// its last message may wait for ever, as nothing follows that shows it.
+func (s *scenario) boundStreams(a, b int) {
+	for _, p := range s.calls {
+		if p.kind.stream() && nodesOf(p.from, p.to) == nodesOf(a, b) && !p.ends() {
+			p.deadline = simTampered
+		}
+	}
+}
+
+// harm lets a fault happen.
+func (w *world) harm(f faultPlan) {
+	w.logf("%v between %s and %s for %v (%d)", f.kind, w.nodes[f.a].host, w.nodes[f.b].host, f.lasts, f.amount)
+	w.disturb(f.a, f.b)
+	a, b := w.nodes[f.a].host, w.nodes[f.b].host
+	switch f.kind {
+	case faultStall:
+		w.net.Stall(a, b, f.lasts)
+	case faultStallBoth:
+		w.net.Stall(a, b, f.lasts)
+		w.net.Stall(b, a, f.lasts)
+	case faultCut:
+		w.net.Cut(a, b)
+	case faultDrop:
+		w.net.Drop(a, b)
+	case faultRefuse:
+		w.net.Refuse(a, b, f.lasts)
+		w.net.Refuse(b, a, f.lasts)
+		w.net.Cut(a, b)
+	case faultSlow:
+		link := w.net.Link(a, b)
+		link.Bandwidth = f.amount
+		w.net.SetLink(a, b, link)
+		time.AfterFunc(f.lasts, func() { w.setLink(f.a, f.b) })
+	case faultFlip:
+		w.net.Flip(a, b, f.amount)
+	case faultTamper:
+		w.tamper(f)
+	}
+}
+
+// heal ends all faults.
+func (w *world) heal() {
+	w.logf("heal")
+	w.net.Heal()
+	for _, l := range w.links {
+		w.setLink(l.from, l.to)
+	}
+	w.stopTampering()
+}
+
+// setLink makes a link as it was at first.
+func (w *world) setLink(from, to int) {
+	for _, l := range w.links {
+		if l.from == from && l.to == to {
+			w.net.SetLink(w.nodes[from].host, w.nodes[to].host, l.Link)
+		}
+	}
+}
+
+type stopKind int
+
+const (
+	stopClose    stopKind = iota
+	stopShutdown          // as long as it takes
+	stopHurried           // a Shutdown with a context that ends soon
+	stopCrash             // without a word to anybody
+	stopKinds
+)
+
+var stopNames = [stopKinds]string{"close", "shutdown", "hurried shutdown", "crash"}
+
+func (k stopKind) String() string { return stopNames[k] }
+
+// stopPlan is the end of a node, and mostly its return under the same name.
+type stopPlan struct {
+	at   time.Duration
+	kind stopKind
+	node int
+	down time.Duration // until a new Manager starts; negative for never
+}
+
+func (s *scenario) drawStops(d drawer) {
+	stopped := make(map[int]bool)
+	for range d.pick(0, 0, 1, 1, 2, 3) {
+		st := stopPlan{
+			node: d.IntN(len(s.hosts)),
+			kind: stopKind(d.IntN(int(stopKinds))),
+			down: d.short(10 * time.Second),
+		}
+		if stopped[st.node] {
+			continue
+		}
+		stopped[st.node] = true
+		st.at = s.late[st.node] + d.between(0, s.length-s.late[st.node])
+		if d.chance(15) && len(stopped) < len(s.hosts)-1 {
+			st.down = -1
+		}
+		s.stops = append(s.stops, st)
+	}
+}
+
+// stop ends a node and starts it again.
+func (w *world) stop(p stopPlan) {
+	n := w.nodes[p.node]
+	w.logf("%v of %s, down for %v", p.kind, n.host, p.down)
+	m := n.manager.Load()
+	if m == nil {
+		w.violate("%s was to be stopped before it was started", n.host)
+		return
+	}
+	n.stopping(w.now())
+	switch p.kind {
+	case stopClose:
+		w.disturbNode(p.node)
+		m.Close()
+	case stopShutdown:
+		n.leaveInGoodOrder(w, m)
+	case stopHurried:
+		w.disturbNode(p.node)
+		ctx, cancel := contextFor(time.Second)
+		m.Shutdown(ctx)
+		cancel()
+	case stopCrash:
+		w.disturbNode(p.node)
+		for i := range w.nodes {
+			if i != p.node {
+				w.net.Drop(n.host, w.nodes[i].host)
+			}
+		}
+		m.Close()
+	}
+	n.unserve()
+	if p.down < 0 {
+		return
+	}
+	time.Sleep(p.down)
+	if err := w.start(p.node, nil); err != nil {
+		w.violate("%s does not start again: %v", n.host, err)
+	}
+}
+
+// leaveInGoodOrder shuts a node down. What its handlers had begun has to be finished.
+func (n *simNode) leaveInGoodOrder(w *world, m *Manager) {
+	ctx, cancel := contextFor(10 * time.Minute)
+	defer cancel()
+	began := w.now()
+	err := m.Shutdown(ctx)
+	ended := w.now()
+	if err != nil {
+		w.violate("Shutdown of %s returned %v after %v", n.host, err, ended-began)
+	}
+	n.mu.Lock()
+	n.left = leave{began, ended}
+	n.mu.Unlock()
+}
+
+func (l leave) String() string { return fmt.Sprintf("%v to %v", l.began, l.ended) }
