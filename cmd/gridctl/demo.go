@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gridmesh/grid"
@@ -25,6 +27,7 @@ type demoConfig struct {
 	load    load
 	size    byteSize
 	verbose bool
+	http    string
 }
 
 func (c *demoConfig) flags() *flag.FlagSet {
@@ -34,6 +37,7 @@ func (c *demoConfig) flags() *flag.FlagSet {
 	fs.IntVar(&c.load.callers, "concurrency", 8, "`callers` per pair of nodes in the measurement")
 	fs.Var((*duration)(&c.load.duration), "duration", "how long to measure, a `time` of at most 5s")
 	fs.BoolVar(&c.verbose, "v", false, "log to standard error what happens to the connections")
+	fs.StringVar(&c.http, "http", "", "an `address` for the nodes' status pages, such as localhost:8080; the demonstration then goes on until it\nis interrupted (default: none)")
 	return fs
 }
 
@@ -65,10 +69,20 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	limit, cancel := context.WithTimeoutCause(ctx, c.load.duration+demoTime, errors.New("it took too long"))
 	defer cancel()
 	d := &demo{out: stdout, load: c.load, line: newStatusLine(stderr, c.verbose)}
+	if c.http != "" {
+		var err error
+		if d.page, err = newStatusPage(c.http); err != nil {
+			return err
+		}
+		defer d.page.close()
+	}
 	defer d.stop()
 	err := d.play(limit, log)
 	if ctx.Err() != nil {
 		return errInterrupted
+	}
+	if err == nil && d.page != nil {
+		d.live(ctx)
 	}
 	return err
 }
@@ -77,6 +91,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 type demo struct {
 	out     io.Writer
 	line    *statusLine
+	page    *statusPage // nil for none
 	load    load
 	nodes   []*demoNode
 	stopped bool
@@ -101,12 +116,25 @@ func (d *demo) play(ctx context.Context, log *slog.Logger) error {
 		{"stream both", d.streamBoth},
 		{"cut", d.cut},
 	}
+	if d.page != nil {
+		scenes = slices.Insert(scenes, 1, scene{"status page", d.serve})
+	}
 	for _, s := range scenes {
 		if err := d.show(ctx, s); err != nil {
 			return err
 		}
 	}
 	return d.measure(ctx)
+}
+
+// serve serves the status pages of the nodes, which are started.
+func (d *demo) serve(context.Context) (string, error) {
+	for _, n := range d.nodes {
+		d.page.add("/"+n.name+"/", n.Manager)
+	}
+	d.page.mux.Handle("/{$}", http.RedirectHandler("/"+d.nodes[0].name+"/", http.StatusFound))
+	d.page.serve()
+	return d.page.url("/A/") + ", and of B, C and D beside it", nil
 }
 
 // show plays one scene and prints what it has shown.
@@ -150,6 +178,10 @@ func (d *demo) measure(ctx context.Context) error {
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
+	}
+	if d.page != nil {
+		fmt.Fprintf(d.out, "\n%s calls a second, none lost. The nodes go on calling each other; Ctrl-C ends them.\n", thousands(uint64(all.perSecond())))
+		return nil
 	}
 	if err := d.stop(); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/debugz"
 )
 
 // The handlers of every gridctl node.
@@ -15,6 +16,9 @@ const (
 	handlerSink
 	handlerSource
 )
+
+// handlerCluster is the handler by which status pages ask other nodes for their connections.
+const handlerCluster = grid.HandlerUserFirst + 64
 
 // streamWindow is how many messages one end of a stream may be ahead of the other.
 const streamWindow = 32
@@ -25,6 +29,7 @@ func registerHandlers(m *grid.Manager) error {
 		grid.NameHandler(handlerEcho, "echo"),
 		grid.NameHandler(handlerSink, "sink"),
 		grid.NameHandler(handlerSource, "source"),
+		debugz.RegisterCluster(m, handlerCluster),
 		m.RegisterSingleHandler(handlerEcho, echo),
 		m.RegisterStreamingHandler(handlerSink, grid.StreamHandler{Handle: sink, InCapacity: streamWindow, OutCapacity: streamWindow}),
 		m.RegisterStreamingHandler(handlerSource, grid.StreamHandler{Handle: source, OutCapacity: streamWindow}),

@@ -77,8 +77,8 @@ func starts(text, start string) bool {
 
 func TestUsageNamesEveryFlag(t *testing.T) {
 	for _, c := range []struct{ command, flags string }{
-		{"demo", "-size -concurrency -duration -v"},
-		{"node", "-local -hosts -listen -secret-file -cert -key -ca"},
+		{"demo", "-size -concurrency -duration -http -v"},
+		{"node", "-local -hosts -listen -secret-file -cert -key -ca -http"},
 		{"bench", "-local -hosts -listen -secret-file -cert -key -ca -op -size -concurrency -duration -wait -json -v"},
 	} {
 		_, stdout, _ := runHere(t, "help", c.command)

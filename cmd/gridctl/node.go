@@ -12,11 +12,13 @@ import (
 // nodeConfig is the configuration of gridctl node.
 type nodeConfig struct {
 	member memberConfig
+	http   string
 }
 
 func (c *nodeConfig) flags() *flag.FlagSet {
 	fs := newFlags("node")
 	c.member.addTo(fs)
+	fs.StringVar(&c.http, "http", "", "an `address` for the status page and for /health/live and /health/ready, such as localhost:8080;\nwho reaches it can read all (default: none)")
 	return fs
 }
 
@@ -33,6 +35,14 @@ func runNode(ctx context.Context, args []string, _, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	var page *statusPage
+	if c.http != "" {
+		if page, err = newStatusPage(c.http); err != nil {
+			listener.Close()
+			return err
+		}
+		defer page.close()
+	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	n, err := startMember(&c.member, listener, nil, log)
 	if err != nil {
@@ -43,6 +53,11 @@ func runNode(ctx context.Context, args []string, _, stderr io.Writer) error {
 		"others", strings.Join(n.Targets(), ","), "tls", c.member.serverTLS != nil, "secret", c.member.secret != "")
 	if c.member.secret == "" {
 		log.Warn("everybody who reaches this node can join; -secret-file keeps others out")
+	}
+	if page != nil {
+		page.add("/", n.Manager)
+		page.serve()
+		log.Info("status page", "url", page.url("/"))
 	}
 	select {
 	case err := <-n.serveErr:

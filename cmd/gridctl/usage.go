@@ -28,7 +28,8 @@ const versionUsage = `gridctl version prints what this program was built from. I
 func demoUsage() string {
 	return `gridctl demo runs four nodes in one process, on free ports of 127.0.0.1. They call
 each other, stream, lose a connection and get it back, and are measured. It takes
-about five seconds.
+about five seconds. With -http the nodes go on, and each has a status page to look at:
+gridctl demo -http localhost:8080
 
 Usage: gridctl demo [flags]
 

@@ -1,0 +1,139 @@
+package debugz
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/gridmesh/grid"
+)
+
+// Row is what one node says of its connections.
+type Row struct {
+	// Node is its name.
+	Node string
+	// Known is false where it could not be asked.
+	Known bool
+	// Links are its connections, by the name of the other node.
+	Links map[string]Link
+}
+
+// Link is a connection as one of its ends sees it.
+type Link struct {
+	State grid.State
+	// RoundTrip is how long the other end took to answer the last ping; 0 where it has not.
+	RoundTrip time.Duration
+}
+
+// Bounds of asking other nodes.
+const (
+	rowTimeout = 500 * time.Millisecond
+	rowAge     = 800 * time.Millisecond // how old an answer may be
+	maxRowSize = 256 << 10              // bytes
+)
+
+// RegisterCluster lets other nodes ask this one for its connections, by a single handler with an ID that nothing else uses. It
+// gives it the name "debugz". All nodes use the same ID, and name it in Options.Cluster.
+func RegisterCluster(m *grid.Manager, id grid.HandlerID) error {
+	err := m.RegisterSingleHandler(id, func(payload []byte) ([]byte, *grid.RemoteErr) {
+		grid.PutByteBuffer(payload)
+		stats := m.Stats()
+		b, err := json.Marshal(linksOf(&stats))
+		if err != nil {
+			return nil, grid.NewRemoteErr(err)
+		}
+		return b, nil
+	})
+	if err != nil {
+		return err
+	}
+	return grid.NameHandler(id, "debugz")
+}
+
+func linksOf(stats *grid.Stats) map[string]Link {
+	links := make(map[string]Link, len(stats.Peers))
+	for _, p := range stats.Peers {
+		links[p.Remote] = Link{p.State, p.RoundTrip}
+	}
+	return links
+}
+
+// cluster asks other nodes, not more often than it has to, whoever looks. Its zero value is ready.
+type cluster struct {
+	mu    sync.Mutex // Protects following.
+	asked time.Time  // when the last round of questions began
+	peers []Row      // its answers
+}
+
+// rows returns this node's row and those of its peers, which it asks where handler is not 0.
+func (c *cluster) rows(m *grid.Manager, stats *grid.Stats, handler grid.HandlerID) []Row {
+	c.mu.Lock()
+	peers, due := c.peers, time.Since(c.asked) > rowAge
+	if due {
+		c.asked = time.Now()
+	}
+	c.mu.Unlock()
+	if due {
+		peers = ask(m, stats, handler)
+		c.mu.Lock()
+		c.peers = peers
+		c.mu.Unlock()
+	}
+	if len(peers) != len(stats.Peers) { // somebody else is asking for the first time
+		peers = ask(m, stats, 0)
+	}
+	return append([]Row{{Node: stats.Local, Known: true, Links: linksOf(stats)}}, peers...)
+}
+
+// ask asks all peers that are connected. Others may get the answers too, so it does not end with who asked.
+func ask(m *grid.Manager, stats *grid.Stats, handler grid.HandlerID) []Row {
+	ctx, cancel := context.WithTimeout(context.Background(), rowTimeout)
+	defer cancel()
+	rows := make([]Row, len(stats.Peers))
+	var wg sync.WaitGroup
+	for i, p := range stats.Peers {
+		rows[i].Node = p.Remote
+		if handler == 0 || p.State != grid.StateConnected {
+			continue
+		}
+		wg.Go(func() {
+			links, err := askPeer(ctx, m.Connection(p.Remote), handler)
+			if err == nil {
+				rows[i].Known, rows[i].Links = true, known(links, stats)
+			}
+		})
+	}
+	wg.Wait()
+	return rows
+}
+
+func askPeer(ctx context.Context, conn *grid.Connection, handler grid.HandlerID) (links map[string]Link, err error) {
+	b, err := conn.Request(ctx, handler, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer grid.PutByteBuffer(b)
+	if len(b) > maxRowSize {
+		return nil, errors.New("debugz: too long an answer")
+	}
+	err = json.Unmarshal(b, &links)
+	return links, err
+}
+
+// known drops links to nodes that this one has never heard of, and round trips that nobody has measured.
+func known(links map[string]Link, stats *grid.Stats) map[string]Link {
+	kept := make(map[string]Link, len(stats.Peers))
+	keep := func(name string) {
+		if l, ok := links[name]; ok {
+			l.RoundTrip = max(l.RoundTrip, 0)
+			kept[name] = l
+		}
+	}
+	keep(stats.Local)
+	for _, p := range stats.Peers {
+		keep(p.Remote)
+	}
+	return kept
+}

@@ -1,0 +1,137 @@
+// Package debugz serves a page that shows what a grid node does at the moment: the cluster and who is connected to
+// whom, each connection with its traffic, handlers with their latencies, open calls, recent errors, and traces.
+//
+//	http.Handle("/debug/grid/", debugz.Handler(m, debugz.Options{}))
+//
+// The page needs neither JavaScript nor anything from elsewhere. With JavaScript it follows the node, once a second.
+// The same is there as JSON, under status.json. It shows names of nodes and handlers and texts of errors and can be read by
+// everybody who reaches it: serve it where operators are, not where strangers are.
+//
+// A node knows its own connections only. Where all nodes call [RegisterCluster], the page of each shows those of all.
+package debugz
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"html/template"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gridmesh/grid"
+)
+
+// Options configures a Handler. Its zero value is sensible.
+type Options struct {
+	// Cluster is the handler that nodes were given to RegisterCluster. With it the page shows the connections of
+	// all nodes; 0 shows those of this node only.
+	Cluster grid.HandlerID
+	// Refresh is how often the page asks for news. The default is a second.
+	Refresh time.Duration
+}
+
+// Handler serves the status page of a node, at any path that ends with a slash, and below it what the page needs. A
+// path without the slash is sent there. It answers GET and HEAD. The query parameters are q, which shows only rows that
+// hold its text, and traces, which is 1 to watch requests; both hold for status.json too.
+//
+// The handler keeps a minute of history, of the seconds that somebody looked. Requests are traced until 10 seconds after
+// the last look with traces=1.
+func Handler(m *grid.Manager, o Options) http.Handler {
+	if o.Refresh <= 0 {
+		o.Refresh = time.Second
+	}
+	return &handler{m: m, options: o, watch: watch{m: m}}
+}
+
+type handler struct {
+	m       *grid.Manager
+	options Options
+	history history
+	watch   watch
+	cluster cluster
+}
+
+//go:embed assets
+var assets embed.FS
+
+var pages = template.Must(template.New("").Funcs(funcs).ParseFS(assets, "assets/*.html"))
+
+// policy lets the page use its own files and nothing else.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// The files beside the page.
+var files = map[string]string{
+	"debugz.css": "text/css; charset=utf-8",
+	"debugz.js":  "text/javascript; charset=utf-8",
+	"icon.svg":   "image/svg+xml",
+}
+
+// ServeHTTP is part of http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Content-Security-Policy", policy)
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Cache-Control", "no-store")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		header.Set("Allow", "GET, HEAD")
+		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+		return
+	}
+	where := requestPath(r)
+	name := path.Base(where)
+	kind, isFile := files[name]
+	switch {
+	case isFile:
+		b, err := assets.ReadFile("assets/" + name)
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		send(w, kind, b)
+	case name == "status.json":
+		b, err := json.MarshalIndent(h.status(r), "", "  ")
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		send(w, "application/json", append(b, '\n'))
+	case name == "live.html":
+		h.render(w, "live", r)
+	case strings.HasSuffix(where, "/"):
+		h.render(w, "page", r)
+	default:
+		to := url.URL{Path: "./" + name + "/", RawQuery: r.URL.RawQuery}
+		header.Set("Location", to.String()) // http.Redirect would take it for relative to a stripped path
+		w.WriteHeader(http.StatusMovedPermanently)
+	}
+}
+
+// requestPath is the path that was asked for, whatever http.StripPrefix has made of it.
+func requestPath(r *http.Request) string {
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		return u.Path
+	}
+	return r.URL.Path
+}
+
+// render writes one of the templates.
+func (h *handler) render(w http.ResponseWriter, name string, r *http.Request) {
+	var b bytes.Buffer
+	if err := pages.ExecuteTemplate(&b, name, h.view(r)); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	send(w, "text/html; charset=utf-8", b.Bytes())
+}
+
+func send(w http.ResponseWriter, kind string, b []byte) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.Write(b) // net/http sends no body in answer to HEAD
+}

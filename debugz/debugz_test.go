@@ -1,0 +1,437 @@
+package debugz
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"html"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gridmesh/grid"
+)
+
+const (
+	echo    = grid.HandlerUserFirst
+	waiting = grid.HandlerUserFirst + 1
+	status  = grid.HandlerUserFirst + 2
+)
+
+// startGrid returns connected nodes whose echo fails where it is told to. waiting handles until the test ends.
+func startGrid(t *testing.T, n int) []*grid.Manager {
+	t.Helper()
+	g, err := grid.SetupTestGrid(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Cleanup)
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	for _, m := range g.Managers {
+		err := m.RegisterSingleHandler(echo, func(b []byte) ([]byte, *grid.RemoteErr) {
+			if text, fail := strings.CutPrefix(string(b), "fail:"); fail {
+				return nil, grid.NewRemoteErrString(text)
+			}
+			return b, nil
+		}, "disks/sda")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = m.RegisterSingleHandler(waiting, func([]byte) ([]byte, *grid.RemoteErr) {
+			<-release
+			return nil, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return g.Managers
+}
+
+func call(t *testing.T, from, to *grid.Manager, text string) {
+	t.Helper()
+	b, err := from.Connection(to.HostName()).Subroute("disks/sda").Request(t.Context(), echo, []byte(text))
+	if (err != nil) != strings.HasPrefix(text, "fail:") {
+		t.Errorf("%q: %v", text, err)
+	}
+	grid.PutByteBuffer(b)
+}
+
+func get(t *testing.T, h http.Handler, target string) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", target, nil))
+	return w
+}
+
+func getStatus(t *testing.T, h http.Handler, query string) (s Status) {
+	t.Helper()
+	w := get(t, h, "/debug/status.json"+query)
+	if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil {
+		t.Fatalf("%v: %s", err, w.Body)
+	}
+	return s
+}
+
+// eventually polls until ok returns true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func TestPageShowsWhatHappens(t *testing.T) {
+	nodes := startGrid(t, 3)
+	for range 5 {
+		call(t, nodes[0], nodes[1], "hello")
+	}
+	call(t, nodes[0], nodes[2], "fail:no luck")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go nodes[0].Connection(nodes[1].HostName()).Request(ctx, waiting, nil)
+	eventually(t, "the call", func() bool { return len(nodes[1].Open()) == 1 })
+	h := Handler(nodes[0], Options{})
+	page := get(t, h, "/debug/grid/")
+	if page.Code != 200 || page.Header().Get("Content-Type") != "text/html; charset=utf-8" {
+		t.Fatalf("%d %v", page.Code, page.Header())
+	}
+	body := page.Body.String()
+	for _, want := range []string{
+		nodes[0].HostName(), "2 of 2 peers connected", "no luck", "<table", "disks/sda", "1 requests and streams", `data-state="Connected"`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page has no %q", want)
+		}
+	}
+	s := getStatus(t, h, "")
+	if s.Node != nodes[0].HostName() || len(s.Peers) != 2 || s.OpenTotal != 1 || len(s.Open) != 1 || len(s.Errors) == 0 || s.Tracing {
+		t.Errorf("%+v", s)
+	}
+	if len(s.Cluster) != 3 || !s.Cluster[0].Known || s.Cluster[1].Known || s.Cluster[0].Links[nodes[1].HostName()].State != grid.StateConnected {
+		t.Errorf("%+v", s.Cluster)
+	}
+	found := false
+	for _, g := range s.Handlers {
+		found = found || g.ID == echo && g.Role == grid.RoleClient && g.Calls == 6 && g.Errors.Handler == 1
+		if g.ID == waiting && g.Role == grid.RoleClient && g.InFlight != 1 {
+			t.Errorf("%+v", g)
+		}
+	}
+	if !found {
+		t.Errorf("%+v", s.Handlers)
+	}
+}
+
+func TestFilter(t *testing.T) {
+	nodes := startGrid(t, 3)
+	call(t, nodes[0], nodes[1], "fail:spilled soup")
+	call(t, nodes[0], nodes[2], "fail:no luck")
+	h := Handler(nodes[0], Options{})
+	one := nodes[1].HostName()
+	for q, want := range map[string]struct{ peers, errors int }{
+		"":                                  {2, 2},
+		one:                                 {1, 1},
+		strings.ToUpper(one):                {1, 1},
+		"SOUP":                              {0, 1},
+		"connected":                         {2, 0},
+		"nobody has this":                   {0, 0},
+		"  " + one[len("http://"):] + "   ": {1, 1},
+	} {
+		s := getStatus(t, h, "?q="+strings.ReplaceAll(q, " ", "+"))
+		if len(s.Peers) != want.peers || len(s.Errors) != want.errors {
+			t.Errorf("%q: %d peers and %d errors, want %+v", q, len(s.Peers), len(s.Errors), want)
+		}
+	}
+	body := get(t, h, "/debug/?q=soup").Body.String()
+	if strings.Contains(body, "no luck") || !strings.Contains(body, "spilled soup") || !strings.Contains(body, `value="soup"`) {
+		t.Error("the page is not filtered")
+	}
+}
+
+var tag = regexp.MustCompile(`<[^>]*`)
+
+// Nothing that a peer, a handler or the address says becomes part of the page.
+func TestTextsAreEscaped(t *testing.T) {
+	nodes := startGrid(t, 2)
+	const evil = `<script>alert("x")</script><img src=x onerror='alert(1)'>"'`
+	if err := grid.NameHandler(echo, evil); err != nil {
+		t.Fatal(err)
+	}
+	defer grid.NameHandler(echo, "echo")
+	call(t, nodes[0], nodes[1], "fail:"+evil)
+	h := Handler(nodes[0], Options{})
+	get(t, h, "/?traces=1")
+	call(t, nodes[0], nodes[1], "fail:"+evil)
+	eventually(t, "a trace", func() bool { return len(getStatus(t, h, "?traces=1").Traces) > 0 })
+	for _, target := range []string{"/?traces=1", "/?traces=1&q=script", "/?q=%3Cscript%3Ealert(%22x%22)"} {
+		body := get(t, h, target).Body.String()
+		if n := strings.Count(body, "<script"); n != 1 || strings.Contains(body, "<img") {
+			t.Errorf("%s: %d scripts in %s", target, n, body)
+		}
+		for _, start := range tag.FindAllString(body, -1) {
+			if strings.Contains(start, "onerror") && !strings.Contains(start, html.EscapeString("onerror='")) {
+				t.Errorf("%s: %s", target, start)
+			}
+			if strings.Contains(start, " style=") || strings.Contains(start, "javascript:") {
+				t.Errorf("%s: the policy forbids %s", target, start)
+			}
+		}
+	}
+	if body := get(t, h, "/?traces=1").Body.String(); strings.Count(body, "alert(") < 3 {
+		t.Error("the texts are not on the page")
+	}
+}
+
+func TestFilesAndPolicy(t *testing.T) {
+	h := Handler(startGrid(t, 1)[0], Options{})
+	for target, want := range map[string]string{
+		"/":                  "text/html; charset=utf-8",
+		"/a/b/":              "text/html; charset=utf-8",
+		"/a/b/live.html":     "text/html; charset=utf-8",
+		"/a/b/debugz.css":    "text/css; charset=utf-8",
+		"/a/debugz.js":       "text/javascript; charset=utf-8",
+		"/icon.svg":          "image/svg+xml",
+		"/a/status.json?q=x": "application/json",
+	} {
+		w := get(t, h, target)
+		if w.Code != 200 || w.Header().Get("Content-Type") != want || w.Body.Len() == 0 {
+			t.Errorf("%s: %d %q with %d bytes", target, w.Code, w.Header().Get("Content-Type"), w.Body.Len())
+		}
+		csp := w.Header().Get("Content-Security-Policy")
+		if !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %v", target, w.Header())
+		}
+		if strings.Contains(w.Body.String(), "//") && regexp.MustCompile(`(src|href)="?(https?:)?//`).MatchString(w.Body.String()) {
+			t.Errorf("%s names a resource from elsewhere", target)
+		}
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("POST", "/", nil))
+	if w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("POST is answered with %d", w.Code)
+	}
+}
+
+// A path without its last slash is sent on, behind http.StripPrefix too.
+func TestRedirect(t *testing.T) {
+	mux := http.NewServeMux()
+	h := Handler(startGrid(t, 1)[0], Options{})
+	mux.Handle("/debug/grid", http.StripPrefix("/debug/grid", h))
+	mux.Handle("/debug/grid/", http.StripPrefix("/debug/grid", h))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	resp, err := http.Get(server.URL + "/debug/grid?q=a%26b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got := resp.Request.URL.RequestURI(); got != "/debug/grid/?q=a%26b" || resp.StatusCode != 200 {
+		t.Errorf("it ends at %s with %s", got, resp.Status)
+	}
+	for _, path := range []string{"//evil.example", "/%2f%2fevil.example", "/a/..%2f"} {
+		w := get(t, h, path)
+		if to := w.Header().Get("Location"); to != "" && !strings.HasPrefix(to, "./") {
+			t.Errorf("%s is sent to %s", path, to)
+		}
+	}
+}
+
+func TestClusterOfAllNodes(t *testing.T) {
+	nodes := startGrid(t, 4)
+	for _, m := range nodes[:3] { // the last one does not tell
+		if err := RegisterCluster(m, status); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := getStatus(t, Handler(nodes[0], Options{Cluster: status}), "")
+	for i, row := range s.Cluster {
+		if row.Node != nodes[i].HostName() || row.Known != (i < 3) || i < 3 && len(row.Links) != 3 {
+			t.Errorf("%+v", row)
+		}
+	}
+	if l := s.Cluster[1].Links[nodes[2].HostName()]; l.State != grid.StateConnected {
+		t.Errorf("%+v", l)
+	}
+	if err := RegisterCluster(nodes[0], status); err == nil {
+		t.Error("it can be registered twice")
+	}
+}
+
+// What other nodes answer is not believed.
+func TestClusterOfLiars(t *testing.T) {
+	nodes := startGrid(t, 2)
+	var answer string
+	err := nodes[1].RegisterSingleHandler(status, func([]byte) ([]byte, *grid.RemoteErr) { return []byte(answer), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := nodes[0].HostName()
+	for text, want := range map[string]struct {
+		known bool
+		links int
+	}{
+		"":                                 {false, 0},
+		"[1]":                              {false, 0},
+		`{"` + here + `":{"State":"Odd"}}`: {false, 0},
+		`{"` + here + `":{"State":"Connected","RoundTrip":-5}}`: {true, 1},
+		`{"http://<b>":{"State":"Connected"}}`:                  {true, 0},
+		`{"a":` + strings.Repeat(" ", maxRowSize) + `{}}`:       {false, 0},
+	} {
+		answer = text
+		row := getStatus(t, Handler(nodes[0], Options{Cluster: status}), "").Cluster[1]
+		if row.Known != want.known || len(row.Links) != want.links || row.Links[here].RoundTrip < 0 {
+			t.Errorf("%.50s: %+v", text, row)
+		}
+	}
+}
+
+// Requests are traced while somebody looks, and not much longer.
+func TestTracesOnlyWhileWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := grid.NewManager(t.Context(), grid.ManagerOptions{
+			Local:       "http://a:1",
+			Hosts:       []string{"http://a:1", "http://b:1"},
+			AuthRequest: func(*http.Request) error { return nil },
+			Dialer:      func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		h := Handler(m, Options{})
+		request := func() { m.Connection("http://b:1").Request(t.Context(), echo, nil) }
+		watched := func() int { synctest.Wait(); return m.Traces().NumSubscribers(grid.TraceInternode) }
+		getStatus(t, h, "")
+		if watched() != 0 {
+			t.Error("requests are traced although nobody asked for it")
+		}
+		for range 3 {
+			getStatus(t, h, "?traces=1")
+			request()
+			time.Sleep(watchPatience - time.Second)
+		}
+		for range 2 * maxTraces {
+			request()
+			synctest.Wait()
+		}
+		if s := getStatus(t, h, "?traces=1"); watched() != 1 || len(s.Traces) != maxTraces || !s.Tracing {
+			t.Errorf("%d watch, and %d traces are kept", watched(), len(s.Traces))
+		}
+		time.Sleep(watchPatience + time.Second)
+		if watched() != 0 {
+			t.Error("requests are traced although nobody looks any more")
+		}
+		if s := getStatus(t, h, "?traces=1"); len(s.Traces) != 0 || watched() != 1 {
+			t.Errorf("%d old traces", len(s.Traces))
+		}
+		time.Sleep(watchPatience + time.Second)
+	})
+}
+
+func TestHistory(t *testing.T) {
+	var h history
+	start := time.Now()
+	at := func(d time.Duration, in int64) []sample {
+		return h.add(&grid.Stats{
+			Time:     start.Add(d),
+			Peers:    []grid.ConnectionStats{{Remote: "b", In: grid.FlowStats{Bytes: in}}},
+			Handlers: []grid.HandlerStats{{ID: echo, Calls: in / 10}},
+		})
+	}
+	at(0, 0)
+	at(historyStep/2, 999) // too soon to count
+	points := peerSeries(at(2*time.Second, 1000), "b", bytesIn)
+	if len(points) != 1 || points[0].rate != 500 || lastRate(points) != 500 {
+		t.Errorf("%v", points)
+	}
+	if got := lastRate(handlerSeries(at(3*time.Second, 2000), handlerKey{id: echo})); got != 100 {
+		t.Errorf("%v calls a second", got)
+	}
+	if got := lastRate(peerSeries(h.samples, "c", bytesIn)); got != 0 {
+		t.Errorf("a peer that there is not has a rate of %v", got)
+	}
+	var samples []sample
+	for i := range 200 {
+		samples = at(time.Duration(4+i)*time.Second, 0)
+	}
+	if n := len(samples); n < 60 || n > 62 {
+		t.Errorf("%d samples of a minute", n)
+	}
+	spark := newSpark(peerSeries(samples, "b", bytesIn), samples[len(samples)-1].time)
+	if n := strings.Count(spark.Line, ","); n < 59 || strings.Contains(spark.Line, "NaN") {
+		t.Errorf("%d points: %s", n, spark.Line)
+	}
+}
+
+func TestShortNames(t *testing.T) {
+	for _, test := range []struct{ nodes, want string }{
+		{"http://10.0.0.1:9000", "10.0.0.1:9000"},
+		{"http://10.0.0.1:9000 http://10.0.0.2:9000", "10.0.0.1 10.0.0.2"},
+		{"http://127.0.0.1:1 http://127.0.0.1:2", ":1 :2"},
+		{"https://a.grid.example:9 https://b.grid.example:9", "a b"},
+		{"https://a.grid.example:9 https://b.other.example:9", "a.grid.example b.other.example"},
+		{"http://a:1 http://b:2", "a:1 b:2"},
+		{"http://[::1]:1 http://[::2]:1", "::1 ::2"},
+	} {
+		nodes := strings.Fields(test.nodes)
+		short := shortNames(nodes)
+		var got []string
+		for _, n := range nodes {
+			got = append(got, short[n])
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s: got %v, want %s", test.nodes, got, test.want)
+		}
+	}
+}
+
+func TestFormats(t *testing.T) {
+	for got, want := range map[string]string{
+		bytesText(0): "0 B", bytesText(999): "999 B", bytesText(1000): "1.00 kB", bytesText(123456): "123 kB", bytesText(999999): "1.00 MB",
+		perSecond(0): "0/s", perSecond(0.25): "0.2/s", perSecond(9999): "9999/s", perSecond(12345): "12.3k/s", perSecond(2e6): "2.00M/s",
+		count(99999): "99999", count(int64(1234567)): "1.23M", duration(0): "–", duration(1500): "1.50 µs", duration(20 * time.Millisecond): "20.0 ms",
+		age(59 * time.Second): "59s", age(61 * time.Second): "1m 1s", age(25 * time.Hour): "1d 1h", age(-1): "0s",
+		percent(0, 5): "", percent(1, 5): "20.0%", percent(1, 5000): "<0.1%",
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func Example() {
+	g, err := grid.SetupTestGrid(2)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer g.Cleanup()
+	mux := http.NewServeMux()
+	mux.Handle("/debug/grid/", Handler(g.Managers[0], Options{}))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+
+	resp, err := http.Get(server.URL + "/debug/grid/status.json")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer resp.Body.Close()
+	var s Status
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(s.Peers[0].State)
+	// Output: Connected
+}

@@ -1,0 +1,132 @@
+package debugz
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gridmesh/grid"
+)
+
+// What a page shows at the most of lists without an end.
+const (
+	maxOpen   = 100
+	maxTraces = 100
+)
+
+// Status is what a page shows, and what status.json holds. Durations are in nanoseconds.
+type Status struct {
+	// Node is this node's name.
+	Node string
+	// Started is when it was started, Time when the status was taken.
+	Started, Time time.Time
+	// Cluster has the connections of this node first, then those of the others, in the order of ManagerOptions.Hosts.
+	Cluster []Row
+	// Peers has this node's connections, in the same order.
+	Peers []Peer
+	// Handlers has the handlers that were called or can be.
+	Handlers []Handling
+	// Open has the oldest 100 of the calls that are open, which are OpenTotal.
+	Open      []grid.OpenCall
+	OpenTotal int
+	// Errors has the last errors, the newest first.
+	Errors []grid.RecentError
+	// Tracing says that requests are watched, Traces has the last 100, the newest first.
+	Tracing bool
+	Traces  []grid.TraceInfo
+}
+
+// Peer is a connection and its rates.
+type Peer struct {
+	grid.ConnectionStats
+	// Rates are per second, over the last second or so that somebody looked.
+	BytesInRate, BytesOutRate, MessagesInRate, MessagesOutRate float64
+}
+
+// Handling is a handler and its rate.
+type Handling struct {
+	grid.HandlerStats
+	// CallRate is calls per second, over the last second or so that somebody looked.
+	CallRate float64
+}
+
+// status takes the status that a request asks for.
+func (h *handler) status(r *http.Request) *Status {
+	s, _ := h.take(r)
+	return s
+}
+
+// take takes the status, and the history with it.
+func (h *handler) take(r *http.Request) (*Status, []sample) {
+	stats := h.m.Stats()
+	samples := h.history.add(&stats)
+	s := &Status{
+		Node:    stats.Local,
+		Started: stats.Started,
+		Time:    stats.Time,
+		Cluster: h.cluster.rows(h.m, &stats, h.options.Cluster),
+		Errors:  h.m.RecentErrors(),
+		Tracing: r.FormValue("traces") == "1",
+	}
+	if s.Tracing {
+		s.Traces = h.watch.traces()
+	}
+	match := matcher(r.FormValue("q"))
+	for _, p := range stats.Peers {
+		if match(p.Remote, p.State.String(), p.LastError) {
+			peer := Peer{ConnectionStats: p}
+			last := func(v func(*flows) int64) float64 { return lastRate(peerSeries(samples, p.Remote, v)) }
+			peer.BytesInRate, peer.BytesOutRate = last(bytesIn), last(bytesOut)
+			peer.MessagesInRate, peer.MessagesOutRate = last(messagesIn), last(messagesOut)
+			s.Peers = append(s.Peers, peer)
+		}
+	}
+	for _, g := range stats.Handlers {
+		if match(g.Name, g.Subroute, g.Role.String()) {
+			s.Handlers = append(s.Handlers, Handling{g, lastRate(handlerSeries(samples, keyOf(&g)))})
+		}
+	}
+	for _, o := range h.m.Open() {
+		if match(o.Peer, o.Name, o.Subroute, o.Role.String(), kindOf(o.Stream)) {
+			s.Open = append(s.Open, o)
+		}
+	}
+	s.OpenTotal = len(s.Open)
+	s.Open = s.Open[:min(len(s.Open), maxOpen)]
+	s.Errors = filter(s.Errors, func(e grid.RecentError) bool {
+		return match(e.Peer, e.Handler, e.Text)
+	})
+	s.Traces = filter(s.Traces, func(t grid.TraceInfo) bool {
+		return match(t.Remote, t.Handler, t.Subroute, t.Error)
+	})
+	return s, samples
+}
+
+// matcher returns whether one of several texts holds q, in whatever case.
+func matcher(q string) func(texts ...string) bool {
+	q = strings.ToLower(strings.TrimSpace(q))
+	return func(texts ...string) bool {
+		for _, text := range texts {
+			if strings.Contains(strings.ToLower(text), q) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func filter[T any](all []T, keep func(T) bool) (kept []T) {
+	for _, v := range all {
+		if keep(v) {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+func kindOf(stream bool) string {
+	if stream {
+		return "stream"
+	}
+	return "request"
+}
