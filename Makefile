@@ -2,8 +2,13 @@
 
 GO       ?= go
 FUZZTIME ?= 20s
-BENCH    ?= .
-TOOL      = $(GO) tool -modfile=internal/tools/go.mod
+SEEDS    ?= 2000
+TOOL      = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
+
+# The library, and the modules under contrib, which are kept in the same state.
+MODULES = . $(patsubst %/go.mod,%,$(wildcard contrib/*/go.mod))
+# $(call each,command) runs a command in each of them.
+each = @set -e; for mod in $(MODULES); do echo "--- $$mod: $(1)"; (cd $$mod && $(1)); done
 
 .DEFAULT_GOAL := help
 
@@ -17,11 +22,20 @@ demo: ## run four nodes in one process that call each other
 
 .PHONY: test
 test: ## run the tests
-	$(GO) test ./...
+	$(call each,$(GO) test ./...)
 
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler on Linux)
-	$(GO) test -race ./...
+	$(call each,$(GO) test -race ./...)
+
+.PHONY: sim
+sim: ## run the simulation with SEEDS seeds, or with SEED=n alone
+	GODEBUG=tracebacklabels=1 $(GO) test -count=1 -timeout 30m -run '^TestSimulation$$' . \
+		$(if $(SEED),-v -sim.seed=$(SEED),-sim.seeds=$(SEEDS))
+
+.PHONY: mutants
+mutants: ## plant each bug of testdata/mutants and see whether the simulation catches it
+	.ci/mutants
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME each
@@ -37,8 +51,8 @@ fuzz: ## run every fuzz target for FUZZTIME each
 	test -n "$$found" || { echo "no fuzz target found"; exit 1; }
 
 .PHONY: bench
-bench: ## run the benchmarks whose names match BENCH
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+bench: ## compare with other libraries, and write docs/benchmarks.md (BENCHFLAGS=-short: only try it out)
+	cd bench && $(GO) run ./cmd/gridbench $(BENCHFLAGS)
 
 .PHONY: generate
 generate: ## write the generated files again
@@ -48,8 +62,12 @@ generate: ## write the generated files again
 lint: ## check format, vet and staticcheck
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && test -z "$$unformatted" || \
 		{ echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; }
-	$(GO) vet ./...
-	$(TOOL) staticcheck ./...
+	$(call each,$(GO) vet ./...)
+	$(call each,$(TOOL) staticcheck ./...)
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities (needs the database on vuln.go.dev)
+	.ci/vulncheck
 
 .PHONY: ci
 ci: ## run all checks that a change has to pass

@@ -104,14 +104,10 @@ type block struct {
 	text string
 }
 
-// documentBlocks returns the Go blocks of README.md and docs.
+// documentBlocks returns the Go blocks of the documents at the root and in docs.
 func documentBlocks(t *testing.T) (blocks []block) {
 	t.Helper()
-	docs, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range append([]string{"README.md"}, docs...) {
+	for _, file := range markdownFiles(t) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -219,6 +215,7 @@ var fragmentImports = map[string]string{
 	"context": "context",
 	"errors":  "errors",
 	"fmt":     "fmt",
+	"debugz":  "github.com/gridmesh/grid/debugz",
 	"grid":    "github.com/gridmesh/grid",
 	"http":    "net/http",
 	"log":     "log",
@@ -230,6 +227,7 @@ var fragmentImports = map[string]string{
 	"testing": "testing",
 	"time":    "time",
 	"tls":     "crypto/tls",
+	"x509":    "crypto/x509",
 }
 
 // writeModule makes dir a module that uses the one in repo, with the same dependencies.
