@@ -199,7 +199,7 @@ func (r *record) checkTimes() {
 	}
 	notices := simCanceled
 	if r.w.mayLose(p.from, p.to, r.handlerEnded) {
-		notices += simNotices
+		notices += simNotices + r.w.slowed(p.from, p.to)
 	}
 	hears := p.kind != callRequest && !(p.kind.stream() && p.work.plain) // of the end of the call
 	if hears && r.runs > 0 && r.handlerEnded > r.ended+notices {
@@ -336,6 +336,17 @@ func (w *world) disturbedBy(a, b int, then time.Duration) bool {
 	defer w.mu.Unlock()
 	since, ok := w.disturbed[nodesOf(a, b)]
 	return ok && since <= then
+}
+
+// slowed is how long there is little bandwidth between two nodes: what is sent then, or waits in front of it, comes late.
+func (w *world) slowed(a, b int) time.Duration {
+	var d time.Duration
+	for _, f := range w.faults {
+		if f.kind == faultSlow && nodesOf(f.a, f.b) == nodesOf(a, b) {
+			d += f.lasts
+		}
+	}
+	return d
 }
 
 // stopped says whether a node had begun to stop.

@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -167,7 +168,7 @@ func (w *world) play() {
 			w.stopping.Go(func() { w.stop(p) })
 		}})
 	}
-	slices.SortStableFunc(events, func(a, b event) int { return int(a.at - b.at) })
+	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	start := w.now()
 	for _, e := range events {
 		time.Sleep(e.at - (w.now() - start))

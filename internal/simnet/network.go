@@ -63,11 +63,18 @@ func New(seed uint64) *Network {
 }
 
 // SetLink changes how bytes travel from one host to another, for what is written from now on.
+// The bandwidth changes also for what still waits for it.
 func (n *Network) SetLink(from, to string, link Link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := n.path(from, to)
+	old := p.link.Bandwidth
 	p.link = link
+	if link.Bandwidth != old {
+		for pipe := range p.pipes {
+			pipe.reschedule(time.Now())
+		}
+	}
 	p.notify() // there may be more room
 }
 

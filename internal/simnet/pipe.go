@@ -20,6 +20,7 @@ type pipe struct {
 
 // segment is what arrives at once. It has no bytes where it is the end of the direction.
 type segment struct {
+	left time.Time // when its last byte has left the sender
 	at   time.Time
 	data []byte
 }
@@ -72,7 +73,7 @@ func (p *pipe) push(b []byte, now time.Time) {
 	gaps := link.Jitter // between the pieces, together
 	for len(data) > 0 {
 		n := p.piece(len(data))
-		p.append(segment{at: p.arrival(now, n, delay), data: data[:n:n]})
+		p.append(now, data[:n:n], delay)
 		data = data[n:]
 		if gaps > 0 && p.rng.IntN(4) == 0 {
 			gap := time.Duration(p.rng.Int64N(int64(gaps)))
@@ -85,13 +86,28 @@ func (p *pipe) push(b []byte, now time.Time) {
 
 // end sends the end of the direction on its way.
 func (p *pipe) end(now time.Time) {
-	p.append(segment{at: p.arrival(now, 0, p.path.delay())})
+	p.append(now, nil, p.path.delay())
 	p.notify()
 }
 
-func (p *pipe) append(s segment) {
-	p.arrives = s.at
+// append sends bytes on their way at once, or as soon as all that was sent before has left.
+func (p *pipe) append(now time.Time, data []byte, delay time.Duration) {
+	s := segment{data: data}
+	p.schedule(&s, now, delay)
 	p.segments = append(p.segments, s)
+}
+
+// reschedule gives what has not left the times that it has with the bandwidth of now.
+func (p *pipe) reschedule(now time.Time) {
+	p.sent, p.arrives = now, now
+	for i := range p.segments {
+		if s := &p.segments[i]; s.left.After(now) {
+			p.schedule(s, now, s.at.Sub(s.left))
+		} else {
+			p.arrives = s.at
+		}
+	}
+	p.notify()
 }
 
 // piece draws the size of the next segment of n bytes: small ones are as likely as large ones.
@@ -104,19 +120,19 @@ func (p *pipe) piece(n int) int {
 	return min(n, most, scale+p.rng.IntN(scale))
 }
 
-// arrival returns when n bytes that are sent now arrive: behind all that was sent before.
-func (p *pipe) arrival(now time.Time, n int, delay time.Duration) time.Time {
+// schedule says when a segment leaves and when it arrives: behind all that was sent before.
+func (p *pipe) schedule(s *segment, now time.Time, delay time.Duration) {
 	if p.sent.Before(now) {
 		p.sent = now
 	}
 	if rate := p.path.link.Bandwidth; rate > 0 {
-		p.sent = p.sent.Add(time.Duration(n) * time.Second / time.Duration(rate))
+		p.sent = p.sent.Add(time.Duration(len(s.data)) * time.Second / time.Duration(rate))
 	}
-	at := p.sent.Add(delay)
-	if at.Before(p.arrives) {
-		return p.arrives
+	s.left, s.at = p.sent, p.sent.Add(delay)
+	if s.at.Before(p.arrives) {
+		s.at = p.arrives
 	}
-	return at
+	p.arrives = s.at
 }
 
 // read takes bytes that have arrived. end says that none will follow; wake is when to look again, zero for not by itself.

@@ -175,6 +175,18 @@ func TestBandwidth(t *testing.T) {
 	})
 }
 
+func TestBandwidthChangesForWhatWaits(t *testing.T) {
+	in(t, both(Link{Bandwidth: 1000, Delay: time.Second, Segment: 100}), func(t *testing.T, n *Network, a, b net.Conn) {
+		write(t, a, make([]byte, 5000))
+		time.Sleep(2 * time.Second)
+		n.SetLink("a", "b", Link{Bandwidth: 3000, Delay: time.Second})
+		d := took(func() { wantRead(t, b, string(make([]byte, 5000))) })
+		if d < 2*time.Second || d > 2100*time.Millisecond {
+			t.Errorf("the other 3000 bytes took %v", d)
+		}
+	})
+}
+
 func TestAFullBufferHoldsUpTheWriter(t *testing.T) {
 	in(t, both(Link{Buffer: 1000}), func(t *testing.T, n *Network, a, b net.Conn) {
 		write(t, a, make([]byte, 900))
