@@ -99,7 +99,10 @@ func TestPageShowsWhatHappens(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go nodes[0].Connection(nodes[1].HostName()).Request(ctx, waiting, nil)
-	eventually(t, "the call", func() bool { return len(nodes[1].Open()) == 1 })
+	eventually(t, "the call", func() bool { // nodes[1] may still be busy with the end of another
+		open := nodes[1].Open()
+		return len(open) == 1 && open[0].Handler == waiting
+	})
 	h := Handler(nodes[0], Options{})
 	page := get(t, h, "/debug/grid/")
 	if page.Code != 200 || page.Header().Get("Content-Type") != "text/html; charset=utf-8" {
