@@ -282,6 +282,8 @@ func TestTheReasonOfALossIsLogged(t *testing.T) {
 		if _, err := p.socket.Write(test.frame); err != nil {
 			t.Fatal(err)
 		}
+		readToEnd(p)
+		p.socket.Close()
 		eventually(t, test.name, func() bool {
 			return n.log.count("connection lost") == 1 && n.log.count(test.want) == 1
 		}, n.log.String)

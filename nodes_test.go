@@ -350,7 +350,7 @@ func (l *logBuffer) count(text string) int { return strings.Count(l.String(), te
 // eventually polls until ok returns true. state, where given, says what is there instead.
 func eventually(t *testing.T, what string, ok func() bool, state ...func() string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(deadline) {
 			got := ""
 			for _, s := range state {

@@ -210,7 +210,7 @@ func TestHalfAFrameTakesNoMemory(t *testing.T) {
 		_, conn, p := startSlow(t)
 		go readToEnd(p)
 		before := memory()
-		b := frameOf(message{MuxID: 4, Handler: testSingle, Op: OpRequest, Flags: FlagEOF, Payload: make([]byte, 60<<20)})[:1000]
+		b := frameOf(message{MuxID: 4, Handler: testSingle, Op: OpRequest, Flags: FlagEOF, Payload: make([]byte, 16<<20)})[:1000]
 		if !p.trickle(b, len(b), 0) {
 			t.Fatal("hung up")
 		}
