@@ -86,7 +86,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	n, err := startMember(&c.member, listener, nil, slog.New(reasons))
 	if err != nil {
 		listener.Close()
-		return cannotStart("%v", err)
+		return refused(err)
 	}
 	defer n.stop(time.Second)
 	line := newStatusLine(stderr, c.verbose)

@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/gridmesh/grid"
 )
 
 // memberConfig is what a process needs to be a node of a grid.
@@ -21,6 +23,7 @@ type memberConfig struct {
 	certFile   string
 	keyFile    string
 	caFile     string
+	limits     grid.Limits // the flags' part of them; package grid checks it
 
 	// From the above, by check.
 	hosts     []string
@@ -38,7 +41,20 @@ func (c *memberConfig) addTo(fs *flag.FlagSet) {
 	fs.StringVar(&c.certFile, "cert", "", "a PEM `file` with the certificate of this node, for https names")
 	fs.StringVar(&c.keyFile, "key", "", "a PEM `file` with the key of -cert")
 	fs.StringVar(&c.caFile, "ca", "", "a PEM `file` with the certificates that sign those of the other nodes (default: the system's)")
+	c.addTimes(fs)
 }
+
+// addTimes adds the flags of what a node does about a silent peer.
+func (c *memberConfig) addTimes(fs *flag.FlagSet) {
+	fs.Var((*duration)(&c.limits.PingInterval), "ping-interval", "the `time` between the pings that ask another node for a sign of life (default: 10s)")
+	fs.Var((*duration)(&c.limits.PeerTimeout), "peer-timeout", "the `time` that another node may be silent before its connection is dropped, at least\ntwice -ping-interval (default: 20s, or twice -ping-interval)")
+}
+
+// limitFlags puts the names of flags in place of those of fields.
+var limitFlags = strings.NewReplacer("grid: Limits.PingInterval:", "-ping-interval:", "grid: Limits.PeerTimeout:", "-peer-timeout:")
+
+// refused is why package grid does not take a configuration, for who gave it as flags.
+func refused(err error) error { return cannotStart("%s", limitFlags.Replace(err.Error())) }
 
 // check completes the configuration. It says what the user has to change.
 func (c *memberConfig) check() error {

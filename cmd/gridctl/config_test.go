@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestMistakesGetOneLineThatHelps(t *testing.T) {
@@ -58,6 +59,9 @@ func TestMistakesGetOneLineThatHelps(t *testing.T) {
 		{"no unit", "bench " + pair + " -duration 5", "such as 500ms, 10s or 1m"},
 		{"negative duration", "bench " + pair + " -duration -5s", "is too short"},
 		{"no wait", "bench " + pair + " -wait 0s", "is too short"},
+		{"pings in no unit", "node " + pair + " -ping-interval 5", "such as 500ms, 10s or 1m"},
+		{"pings too often", "node " + pair + " -ping-interval 1us", "-ping-interval: 1µs is less than 1ms"},
+		{"pings too rarely for the timeout", "bench " + pair + " -ping-interval 2s -peer-timeout 3s", "-peer-timeout: 3s is less than 4s"},
 		{"demo too long", "demo -duration 1m", "use up to 5s"},
 		{"demo without callers", "demo -concurrency -1", "out of range"},
 	} {
@@ -134,5 +138,15 @@ func TestByteSize(t *testing.T) {
 		if err := got.Set(text); err == nil {
 			t.Errorf("%q was taken as %d", text, got)
 		}
+	}
+}
+
+func TestTimesOfSilenceAreLimits(t *testing.T) {
+	var c nodeConfig
+	if err := parse(c.flags(), []string{"-ping-interval", "1s", "-peer-timeout", "3s"}); err != nil {
+		t.Fatal(err)
+	}
+	if c.member.limits.PingInterval != time.Second || c.member.limits.PeerTimeout != 3*time.Second {
+		t.Errorf("%+v", c.member.limits)
 	}
 }

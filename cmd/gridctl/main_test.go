@@ -78,8 +78,8 @@ func starts(text, start string) bool {
 func TestUsageNamesEveryFlag(t *testing.T) {
 	for _, c := range []struct{ command, flags string }{
 		{"demo", "-size -concurrency -duration -http -v"},
-		{"node", "-local -hosts -listen -secret-file -cert -key -ca -http"},
-		{"bench", "-local -hosts -listen -secret-file -cert -key -ca -op -size -concurrency -duration -wait -json -v"},
+		{"node", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -http"},
+		{"bench", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -op -size -concurrency -duration -wait -json -v"},
 	} {
 		_, stdout, _ := runHere(t, "help", c.command)
 		for flag := range strings.FieldsSeq(c.flags) {

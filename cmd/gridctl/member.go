@@ -44,6 +44,7 @@ func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDial
 		TLSConfig:    c.clientTLS,
 		BlockConnect: ready,
 		Logger:       log,
+		Limits:       c.limits,
 	}
 	if c.secret != "" {
 		options.AddAuth = func(string) string { return c.secret }

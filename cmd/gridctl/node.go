@@ -47,7 +47,7 @@ func runNode(ctx context.Context, args []string, _, stderr io.Writer) error {
 	n, err := startMember(&c.member, listener, nil, log)
 	if err != nil {
 		listener.Close()
-		return cannotStart("%v", err)
+		return refused(err)
 	}
 	log.Info("node is up", "local", c.member.local, "listen", listener.Addr().String(),
 		"others", strings.Join(n.Targets(), ","), "tls", c.member.serverTLS != nil, "secret", c.member.secret != "")
