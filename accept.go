@@ -47,7 +47,7 @@ func (m *Manager) Handler() http.HandlerFunc {
 		}
 		socket, rw, _, err := ws.HTTPUpgrader{Timeout: m.limits.HandshakeTimeout}.Upgrade(r, w)
 		if err != nil {
-			m.log.Warn("grid: upgrade failed", "remote", r.RemoteAddr, "local", m.local, "reason", err)
+			m.upgrades.warn(m.log, "grid: upgrade failed", "remote", r.RemoteAddr, "local", m.local, "reason", err)
 			if socket != nil {
 				socket.Close()
 			}

@@ -1,8 +1,10 @@
 package grid
 
 import (
+	"bufio"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -39,6 +41,33 @@ func TestRefusalsAreLoggedInABoundedNumber(t *testing.T) {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("no%q in %s", want, log)
 			}
+		}
+	})
+}
+
+// noSocket cannot be upgraded.
+type noSocket struct{ http.ResponseWriter }
+
+func (noSocket) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return nil, nil, errors.New("no socket")
+}
+
+func TestUpgradesThatFailAreLoggedInABoundedNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newLogLines()
+		o := playerOptions("http://127.0.0.1:1")
+		o.Logger = slog.New(slog.NewTextHandler(log, nil))
+		handler := newNode(t, o).Handler()
+		for range 100 {
+			r := httptest.NewRequest(http.MethodGet, RoutePath, nil)
+			r.Header = http.Header{
+				"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
+				"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
+			}
+			handler(noSocket{httptest.NewRecorder()}, r)
+		}
+		if n := strings.Count(log.String(), "upgrade failed"); n != burstLines {
+			t.Errorf("%d lines, want %d: %s", n, burstLines, log)
 		}
 	})
 }

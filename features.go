@@ -4,7 +4,8 @@ package grid
 // handshake, in the field Grid, which the original skips and does not send.
 const (
 	// featureNative is a node of this project: between two of them mux IDs
-	// are odd and even, a caller who gives a request up says so, and so does a node that leaves.
+	// are odd and even, a caller who gives a request up says so, and so does a node that leaves;
+	// every message has a checksum where there is no TLS, and one message grants many credits.
 	featureNative uint32 = 1 << iota
 	// featureMetadata is a node that takes metadata.
 	featureMetadata

@@ -118,6 +118,7 @@ type Manager struct {
 
 	refusals   burstLog // by AuthRequest and AllowOrigin
 	rejections burstLog // in the handshake, apart from them: outsiders must not hide these
+	upgrades   burstLog // that failed
 
 	ctx     context.Context // ends with the Manager
 	cancel  context.CancelFunc

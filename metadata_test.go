@@ -395,6 +395,11 @@ func TestMetadataOverItsLimitsIsNotSent(t *testing.T) {
 	if n := called.Load(); n != 0 {
 		t.Errorf("%d calls got through", n)
 	}
+	for _, h := range []HandlerID{testSingle, testStream} {
+		if s := handlerStats(c.nodes[0].Stats().Handlers, RoleClient, h, ""); s.Calls != 10 || s.Errors.Total() != 10 {
+			t.Errorf("%v: %d calls and %d errors are counted", h, s.Calls, s.Errors.Total())
+		}
+	}
 	if err := (Metadata{"k": strings.Repeat("v", MaxMetadataSize-6)}).Validate(); err != nil {
 		t.Errorf("as much as there may be: %v", err)
 	}

@@ -69,6 +69,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 	}
 	metadata, err := s.outgoing(ctx)
 	if err != nil {
+		s.conn.notSent(ctx, h.id, err)
 		s.conn.active.leave()
 		return nil, err
 	}

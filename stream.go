@@ -148,17 +148,23 @@ func (st *Stream) Results(next func(b []byte) error) (err error) {
 // Results. An error is the last element, with a nil message. Leaving the loop
 // cancels the stream.
 func (st *Stream) All() iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
+	return iterate(st.Results)
+}
+
+// iterate makes an iterator of what calls a function for each message.
+func iterate[T any](results func(next func(T) error) error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
 		left := false
-		err := st.Results(func(b []byte) error {
-			if !yield(b, nil) {
+		err := results(func(v T) error {
+			if !yield(v, nil) {
 				left = true
 				return errResultsLeft
 			}
 			return nil
 		})
 		if err != nil && !left {
-			yield(nil, err)
+			var none T
+			yield(none, err)
 		}
 	}
 }

@@ -354,18 +354,5 @@ func (s *TypedStream[Req, Resp]) Results(next func(resp Resp) error) (err error)
 // All is Results as a loop: it yields each response with a nil error, and then the stream's error if there is one.
 // Leaving the loop cancels the stream.
 func (s *TypedStream[Req, Resp]) All() iter.Seq2[Resp, error] {
-	return func(yield func(Resp, error) bool) {
-		stopped := false
-		err := s.Results(func(resp Resp) error {
-			if !yield(resp, nil) {
-				stopped = true
-				return errResultsLeft
-			}
-			return nil
-		})
-		if err != nil && !stopped {
-			var none Resp
-			yield(none, err)
-		}
-	}
+	return iterate(s.Results)
 }
