@@ -312,7 +312,14 @@ func (s *session) append(m message, q *sequence) error {
 		}
 		q.closed = m.final()
 	}
-	s.out.Commit(m.appendTo(s.out.Open(m.size())))
+	size := m.size()
+	if q == nil {
+		if buf, ok := s.out.Detach(size); ok {
+			s.out.Attach(m.appendTo(buf))
+			return nil
+		}
+	}
+	s.out.Commit(m.appendTo(s.out.Open(size)))
 	return nil
 }
 

@@ -43,6 +43,8 @@ const (
 	firstBuffer = 4 << 10
 	// maxYields bounds how often the flusher yields for one batch.
 	maxYields = 8
+	// minApart is the least size of a message for Detach: below, the lock is not held for long, and one buffer for all is faster.
+	minApart = 256 << 10
 	// writeChunk is what one write deadline covers.
 	writeChunk = 1 << 20
 )
@@ -95,6 +97,7 @@ type Writer struct {
 	closed  bool          // nothing more is taken
 	drain   bool          // Run writes what is queued, then ends
 	room    chan struct{} // closed when the queue is taken; nil while nobody waits
+	apart   int           // bytes of messages that are between Detach and Attach
 	control []byte        // a finished frame to be written before the queue
 	last    []byte        // a finished frame to be written after all else
 	usual   int           // bytes that the queue may be expected to hold when it is taken next
@@ -109,6 +112,7 @@ type queue struct {
 	buf      []byte
 	frames   []frame
 	reserved int // bytes of messages from BeginNow
+	attached int // bytes of messages from Attach
 }
 
 // frame is a run of messages in a queue's buffer, each with its length in front.
@@ -116,7 +120,8 @@ type frame struct {
 	start int // of the first message's length
 	body  int // of the first message itself
 	end   int
-	n     int // messages
+	n     int    // messages
+	own   []byte // the buffer of a message from Attach, in place of the queue's
 }
 
 // New returns a writer to conn. It sends nothing until Run is called.
@@ -137,7 +142,7 @@ func New(conn net.Conn, cfg Config) *Writer {
 // error the caller has to call Open and Commit, or Abort, without blocking in between.
 func (w *Writer) Begin(cancel, over <-chan struct{}) error {
 	w.mu.Lock()
-	for !w.closed && len(w.buf) >= w.cfg.Limit {
+	for !w.closed && w.queued() >= w.cfg.Limit {
 		if w.room == nil {
 			w.room = make(chan struct{})
 		}
@@ -180,7 +185,7 @@ func (w *Writer) BeginNow() error {
 func (w *Writer) Open(size int) []byte {
 	need := headroom + binHeaderSize(size) + size
 	w.grow(need)
-	if len(w.frames) == 0 || !w.fits(size) {
+	if !w.fits(size) {
 		w.buf = w.buf[:len(w.buf)+headroom]
 		w.frames = append(w.frames, frame{start: len(w.buf), body: len(w.buf) + binHeaderSize(size), end: len(w.buf)})
 	}
@@ -190,8 +195,11 @@ func (w *Writer) Open(size int) []byte {
 
 // fits reports whether the last frame has room for one more message of size bytes.
 func (w *Writer) fits(size int) bool {
+	if len(w.frames) == 0 {
+		return false
+	}
 	f := &w.frames[len(w.frames)-1]
-	return mergedRoom+f.end-f.start+binHeaderSize(size)+size <= w.cfg.MaxShared
+	return f.own == nil && mergedRoom+f.end-f.start+binHeaderSize(size)+size <= w.cfg.MaxShared
 }
 
 // Commit takes the buffer of Open with the message appended, and unlocks the queue.
@@ -211,6 +219,27 @@ func (w *Writer) Commit(buf []byte) {
 func (w *Writer) Abort() {
 	w.urgent = false
 	w.mu.Unlock()
+}
+
+// Detach may take the place of Open where a message need not keep its place among the others. For a large
+// one it unlocks the queue, so that nobody waits while the message is put together, and returns a buffer of its own to append exactly size bytes to, for Attach. The message counts as queued
+// from now on. Otherwise, and after BeginNow, it returns false and the queue stays locked.
+func (w *Writer) Detach(size int) (buf []byte, ok bool) {
+	if size < minApart || w.urgent {
+		return nil, false
+	}
+	w.apart += size
+	w.mu.Unlock()
+	return bytepool.Get(headroom + size)[:headroom], true
+}
+
+// Attach queues the buffer of Detach with the message appended. It takes the lock itself.
+func (w *Writer) Attach(buf []byte) {
+	w.mu.Lock()
+	w.apart -= len(buf) - headroom
+	w.attached += len(buf)
+	w.frames = append(w.frames, frame{start: headroom, body: headroom, end: len(buf), n: 1, own: buf})
+	w.signalAndUnlock()
 }
 
 // signalAndUnlock wakes Run where it sleeps.
@@ -239,8 +268,11 @@ func (w *Writer) Control(frame []byte) {
 func (w *Writer) Queued() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.buf)
+	return w.queued()
 }
+
+// queued is Queued with the lock held.
+func (w *Writer) queued() int { return len(w.buf) + w.attached + w.apart }
 
 // Flushes returns how often Run has begun to write, and whether it is writing.
 // A write that takes long shows in the same number at two looks.
@@ -277,6 +309,7 @@ func (w *Writer) Run() error {
 		control, q := w.take(spare)
 		err := w.flush(control, q)
 		bytepool.Put(q.buf)
+		clear(q.frames)
 		spare = q.frames[:0]
 		if err != nil {
 			w.Close()
@@ -316,8 +349,8 @@ func (w *Writer) end() error {
 func (w *Writer) sleep() bool {
 	w.mu.Lock()
 	for {
-		pending := len(w.buf) > 0 || len(w.control) > 0
-		if pending || w.closed {
+		pending := len(w.frames) > 0 || len(w.control) > 0
+		if pending || w.closed && !(w.drain && w.apart > 0) {
 			flush := pending && (w.drain || !w.closed)
 			w.mu.Unlock()
 			return flush
@@ -353,8 +386,15 @@ func (w *Writer) flush(control []byte, q queue) error {
 		}
 	}
 	for _, f := range q.frames {
-		if err := w.write(w.finish(q.buf, f)); err != nil {
+		buf := q.buf
+		if f.own != nil {
+			buf = f.own
+		}
+		if err := w.write(w.finish(buf, f)); err != nil {
 			return err
+		}
+		if f.own != nil {
+			bytepool.Put(f.own)
 		}
 		if w.cfg.OnFrame != nil {
 			w.cfg.OnFrame(f.n)

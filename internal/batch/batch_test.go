@@ -148,6 +148,68 @@ func TestSharedFramesStaySmallAndLargeMessagesAlone(t *testing.T) {
 	}
 }
 
+// A large message is put together without the lock, and keeps nobody from sending.
+func TestLargeMessagesArePutTogetherApart(t *testing.T) {
+	for _, masked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := testConfig
+			cfg.Masked, cfg.Limit = masked, 400<<10
+			w, a, b := pair(cfg)
+			go func() {
+				w.Run()
+				a.Close()
+			}()
+			large := bytes.Repeat([]byte("large "), 50<<10)
+			if err := w.Begin(nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := w.Detach(1000); ok {
+				t.Fatal("a small message went apart")
+			}
+			buf, ok := w.Detach(len(large))
+			if !ok {
+				t.Fatal("a large message did not go apart")
+			}
+			if n := w.Queued(); n != len(large) {
+				t.Errorf("%d bytes are queued, want %d", n, len(large))
+			}
+			// Others get by, control messages too, while there is room: what is apart counts.
+			if err := appendMessage(w, nil, []byte("small")); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.BeginNow(); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := w.Detach(len(large)); ok {
+				t.Fatal("a control message went apart")
+			}
+			w.Abort()
+			if err := w.Begin(nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			second, _ := w.Detach(len(large))
+			canceled := make(chan struct{})
+			close(canceled)
+			if err := w.Begin(canceled, nil); !errors.Is(err, ErrCanceled) {
+				t.Errorf("Begin with all room taken: %v", err)
+			}
+			w.Attach(append(buf, large...))
+			w.CloseAfterFlush(nil)
+			go func() {
+				time.Sleep(time.Hour)
+				w.Attach(append(second, large...)) // still gets out: it was there before the end
+			}()
+			got := messages(t, b, !masked)
+			if len(got) != 3 || string(got[0]) != "small" || !bytes.Equal(got[1], large) || !bytes.Equal(got[2], large) {
+				t.Errorf("%d messages", len(got))
+			}
+			if n := w.Queued(); n != 0 {
+				t.Errorf("%d bytes are left", n)
+			}
+		})
+	}
+}
+
 func TestAFullQueueHoldsSendersBackButNotControl(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, conn, peer := pair(testConfig)
