@@ -15,6 +15,9 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
+// largeMessage is the number of bytes from which a request or an answer is put together without the lock of the send queue.
+const largeMessage = 256 << 10
+
 // pingDeadlineMS is what goes over the wire with a ping.
 const pingDeadlineMS = 5000
 
@@ -94,6 +97,7 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 		Limit:        c.limits.MaxQueuedBytes,
 		Reserve:      c.limits.MaxQueuedControlBytes,
 		MaxShared:    c.limits.MaxMessageSize,
+		Large:        min(largeMessage, c.limits.MaxMessageSize/16),
 		Timeout:      c.limits.WriteTimeout,
 		MergedHeader: appendMergedHeader,
 		OnWrite:      c.onWrite(),

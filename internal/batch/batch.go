@@ -43,8 +43,6 @@ const (
 	firstBuffer = 4 << 10
 	// maxYields bounds how often the flusher yields for one batch.
 	maxYields = 8
-	// minApart is the least size of a message for Detach: below, the lock is not held for long, and one buffer for all is faster.
-	minApart = 256 << 10
 	// writeChunk is what one write deadline covers.
 	writeChunk = 1 << 20
 )
@@ -60,7 +58,7 @@ var (
 	ErrFull = errors.New("send queue full: the peer does not read")
 )
 
-// Config says how a Writer batches. Limit, Reserve, Timeout and MergedHeader are required.
+// Config says how a Writer batches. Limit, Reserve, Large, Timeout and MergedHeader are required.
 type Config struct {
 	// Masked is set where this end dialed: RFC 6455 has clients mask what they send.
 	Masked bool
@@ -70,6 +68,8 @@ type Config struct {
 	Reserve int
 	// MaxShared bounds a frame that holds several messages, in bytes: 64 KiB at most, and by default.
 	MaxShared int
+	// Large is the size in bytes from which Detach takes a message. Below, the lock is not held for long, and one buffer for all is faster.
+	Large int
 	// Timeout bounds each write of at most 1 MiB.
 	Timeout time.Duration
 	// MergedHeader appends what stands in front of n messages that share a frame, 18 bytes at most.
@@ -225,7 +225,7 @@ func (w *Writer) Abort() {
 // one it unlocks the queue, so that nobody waits while the message is put together, and returns a buffer of its own to append exactly size bytes to, for Attach. The message counts as queued
 // from now on. Otherwise, and after BeginNow, it returns false and the queue stays locked.
 func (w *Writer) Detach(size int) (buf []byte, ok bool) {
-	if size < minApart || w.urgent {
+	if size < w.cfg.Large || w.urgent {
 		return nil, false
 	}
 	w.apart += size

@@ -22,6 +22,7 @@ func mergedHeader(dst []byte, n int) []byte {
 var testConfig = Config{
 	Limit:        1000,
 	Reserve:      1000,
+	Large:        256 << 10,
 	Timeout:      3 * time.Second,
 	MergedHeader: mergedHeader,
 }
