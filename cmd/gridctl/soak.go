@@ -110,11 +110,11 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		log = slog.New(slog.NewTextHandler(stderr, nil))
 	}
 	s := newSoak(c, log)
-	fmt.Fprintf(stdout, "%d nodes, %d callers, for %v; the seed is %d\n\n", c.nodes, c.concurrency, c.duration, c.seed)
 	if err := s.startAll(); err != nil {
 		s.stopAll()
 		return refused(err)
 	}
+	fmt.Fprintf(stdout, "%d nodes, %d callers, for %v; the seed is %d\n\n", c.nodes, c.concurrency, c.duration, c.seed)
 	line := newStatusLine(stderr, c.verbose)
 	s.play(ctx, line)
 	line.clear()
