@@ -3,6 +3,7 @@
 GO       ?= go
 FUZZTIME ?= 20s
 SEEDS    ?= 2000
+DURATION ?= 1m
 TOOL      = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 
 # The library, and the modules under contrib, which are kept in the same state.
@@ -32,6 +33,12 @@ race: ## run the tests under the race detector (needs a C compiler on Linux)
 sim: ## run the simulation with SEEDS seeds, or with SEED=n alone
 	GODEBUG=tracebacklabels=1 $(GO) test -count=1 -timeout 30m -run '^TestSimulation$$' . \
 		$(if $(SEED),-v -sim.seed=$(SEED),-sim.seeds=$(SEEDS))
+
+.PHONY: soak
+soak: ## put random load on real sockets and cut them, for DURATION (1m), under the race detector where it can be built
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && race= && \
+		if [ "$$($(GO) env CGO_ENABLED)" = 1 ]; then race=-race; else echo 'without the race detector: no C compiler'; fi && \
+		$(GO) build $$race -o "$$tmp/gridctl" ./cmd/gridctl && "$$tmp/gridctl" soak -duration $(DURATION) $(SOAKFLAGS)
 
 .PHONY: mutants
 mutants: ## plant each bug of testdata/mutants and see whether the simulation catches it

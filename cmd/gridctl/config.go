@@ -30,6 +30,8 @@ type memberConfig struct {
 	secret    string      // empty for none
 	serverTLS *tls.Config // nil without TLS
 	clientTLS *tls.Config // towards https names; nil for the system's roots
+
+	interceptors []grid.Interceptor // around all calls
 }
 
 // addTo adds the flags of a member to fs.

@@ -63,6 +63,18 @@ func TestMistakesGetOneLineThatHelps(t *testing.T) {
 		{"pings too often", "node " + pair + " -ping-interval 1us", "-ping-interval: 1µs is less than 1ms"},
 		{"pings too rarely for the timeout", "bench " + pair + " -ping-interval 2s -peer-timeout 3s", "-peer-timeout: 3s is less than 4s"},
 		{"demo too long", "demo -duration 1m", "use up to 5s"},
+		{"soak without nodes", "soak -nodes 1", "-nodes 1 is out of range; use 2 to 32"},
+		{"soak without callers", "soak -callers 0", "-callers 0 is out of range"},
+		{"soak of no time", "soak -duration 0s", "is too short"},
+		{"soak without a unit", "soak -duration 5", "such as 500ms, 10s or 1m"},
+		{"soak with a bad seed", "soak -seed -1", "invalid value"},
+		{"soak with negative rest", "soak -rest -1s", "-rest -1s is out of range"},
+		{"soak of cuts alone", "soak -cut-every 0s", "-cut-every 0s is out of range"},
+		{"soak of restarts alone", "soak -restart-every -1s", "-restart-every -1s is out of range"},
+		{"soak without allowance", "soak -allowance 0s", "-allowance 0s is too short"},
+		{"soak with long silence", "soak -peer-timeout 1m", "-peer-timeout 1m0s is too long"},
+		{"soak with wrong pings", "soak -ping-interval 4s", "-peer-timeout: 5s is less than 8s"},
+		{"soak with an argument", "soak 1h", "unexpected argument"},
 		{"demo without callers", "demo -concurrency -1", "out of range"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

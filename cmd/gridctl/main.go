@@ -1,8 +1,9 @@
-// Command gridctl shows what package grid does, runs nodes, and measures them.
+// Command gridctl shows what package grid does, runs nodes, measures and tests them.
 //
 //	gridctl demo                                        four nodes in one process
 //	gridctl node -local URL -hosts URL,URL,...          one node
 //	gridctl bench -local URL -hosts URL,URL,...         load from one node to the others
+//	gridctl soak                                        random load and random cuts, with checks
 //
 // It exits with 0 when all went well, with 1 when something failed while it
 // ran, and with 2 when it was called wrongly or could not start.
@@ -47,6 +48,7 @@ func commands() []command {
 		{"demo", demoUsage(), runDemo},
 		{"node", nodeUsage(), runNode},
 		{"bench", benchUsage(), runBench},
+		{"soak", soakUsage(), runSoak},
 		{"version", versionUsage, runVersion},
 	}
 }
@@ -115,7 +117,7 @@ func findCommand(name string) (command, bool) {
 }
 
 func unknownCommand(name string, stderr io.Writer) int {
-	fmt.Fprintf(stderr, "gridctl: there is no command %q; the commands are demo, node, bench, version and help\n", name)
+	fmt.Fprintf(stderr, "gridctl: there is no command %q; the commands are demo, node, bench, soak, version and help\n", name)
 	return exitUsage
 }
 

@@ -55,6 +55,7 @@ func TestHelpAndItsExitCodes(t *testing.T) {
 		{"node -h", exitOK, "gridctl node runs", ""},
 		{"node --help", exitOK, "gridctl node runs", ""},
 		{"bench -h", exitOK, "gridctl bench joins", ""},
+		{"help soak", exitOK, "gridctl soak runs", ""},
 		{"help version", exitOK, "gridctl version prints", ""},
 		{"version", exitOK, "gridctl ", ""},
 		{"version now", exitUsage, "", `gridctl version: unexpected argument "now"`},
@@ -80,6 +81,7 @@ func TestUsageNamesEveryFlag(t *testing.T) {
 		{"demo", "-size -concurrency -duration -http -v"},
 		{"node", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -http"},
 		{"bench", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -op -size -concurrency -duration -wait -json -v"},
+		{"soak", "-duration -seed -nodes -callers -rest -cut-every -restart-every -allowance -ping-interval -peer-timeout -v"},
 	} {
 		_, stdout, _ := runHere(t, "help", c.command)
 		for flag := range strings.FieldsSeq(c.flags) {

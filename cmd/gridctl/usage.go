@@ -2,13 +2,14 @@ package main
 
 import "fmt"
 
-const usage = `gridctl shows what package grid does, runs nodes, and measures them.
+const usage = `gridctl shows what package grid does, runs nodes, measures and tests them.
 
 Usage:
 
   gridctl demo      four nodes in one process that call each other; the place to start
   gridctl node      run one node of a grid
   gridctl bench     join a grid and measure calls to its other nodes
+  gridctl soak      put random load on nodes in one process, cut their connections, check what is promised
   gridctl version   print what this program was built from
   gridctl help      print this, or with a command behind it the command's flags
 
@@ -66,4 +67,17 @@ What is measured, by -op:
 MB/s counts payload bytes once: an echo's answer is not added. 1 MB is 1,000,000 bytes.
 
 `, streamWindow, sourceMessages) + flagList(new(benchConfig).flags())
+}
+
+func soakUsage() string {
+	return fmt.Sprintf(`gridctl soak runs nodes in one process, each two over a TCP proxy, with calls of every kind
+between them. Meanwhile it cuts, holds up and slows down their connections, and restarts
+nodes. It checks for each call that it returns in time, with the right answer or an error
+that has a cause, that its handler runs once at the most, and that streams are whole and in
+order; and at the end that no call, handler or goroutine is left and that the heap has grown by
+at most %s. It ends early, with its results, when it is interrupted.
+
+Usage: gridctl soak [flags]
+
+`, mib(heapBound)) + flagList(new(soakConfig).flags())
 }
