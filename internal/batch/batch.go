@@ -321,7 +321,7 @@ func (w *Writer) Run() error {
 
 // gather lets everybody who is ready to send get into the batch: it yields until the queue no longer grows.
 func (w *Writer) gather() {
-	queued := 0
+	queued := w.Queued()
 	for range maxYields {
 		runtime.Gosched()
 		n := w.Queued()
