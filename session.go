@@ -15,8 +15,9 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// largeMessage is the number of bytes from which a request or an answer is put together without the lock of the send queue.
-const largeMessage = 256 << 10
+// largeMessage is the number of bytes from which a request or an answer is put together without the lock of the send queue. It would
+// not share a frame with others in any case.
+const largeMessage = 64 << 10
 
 // pingDeadlineMS is what goes over the wire with a ping.
 const pingDeadlineMS = 5000
