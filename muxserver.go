@@ -84,13 +84,14 @@ func (s *session) acceptMux(msg *message) {
 		credits:   h.outCapacity,
 		pinged:    time.Now(),
 	}
+	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(s.arrived), h.subroute, msg)
 	if !s.servers.put(m.id, m) {
+		m.stop(nil)
 		m.leave()
 		s.conn.active.leave()
 		s.refuse(msg, fmt.Sprintf("mux %d is in use", m.id))
 		return
 	}
-	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(s.arrived), h.subroute, msg)
 	s.sendNow(message{MuxID: m.id, Op: OpAckMux}, &m.sent)
 	h.serve(m, msg.ownPayload())
 }
