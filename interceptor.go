@@ -59,7 +59,8 @@ type RequestFunc func(ctx context.Context, req []byte) ([]byte, error)
 //
 // payload stays the caller's, and what next is given the interceptor's. next
 // may be called several times, one after the other. A stream that next has
-// opened and that is not returned is canceled.
+// opened and that is not returned is canceled. Observers watch what next opens,
+// and hear nothing of a stream from elsewhere that is returned in its place.
 type ClientStreamInterceptor func(ctx context.Context, info *StreamInfo, payload []byte,
 	next NewStreamFunc) (*Stream, error)
 
