@@ -55,8 +55,8 @@ type ManagerOptions struct {
 	TLSConfig *tls.Config
 	// BlockConnect delays dialing until it is closed. nil does not.
 	BlockConnect chan struct{}
-	// Incoming and Outgoing are told the bytes of what is received and sent.
-	// They run on the connections' own goroutines and must return at once.
+	// Incoming and Outgoing are told the bytes of frames that are received and sent, as FlowStats.Bytes
+	// counts them. They run on the connections' own goroutines and must return at once.
 	Incoming func(n int64)
 	Outgoing func(n int64)
 	// TraceTo is told about requests while somebody subscribes to it. nil makes one that Manager.Traces returns.

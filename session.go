@@ -391,13 +391,13 @@ func (s *session) readLoop() error {
 		b, err := s.frames.Next()
 		if n := s.frames.Taken(); n != taken {
 			received.Add(n - taken)
+			if incoming != nil {
+				incoming(n - taken)
+			}
 			taken = n
 		}
 		if err != nil {
 			return err
-		}
-		if incoming != nil {
-			incoming(int64(len(b)))
 		}
 		s.arrived = s.began.Add(time.Since(s.began)) // half of what time.Now costs
 		if err := s.receive(b); err != nil {

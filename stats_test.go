@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,7 +81,11 @@ func TestStatsCountCalls(t *testing.T) {
 
 // What one end sends is what the other gets, to the byte, although frames hold any number of messages.
 func TestStatsOfTrafficAgree(t *testing.T) {
-	c := startCluster(t, 2, nil)
+	var told [2]struct{ in, out atomic.Int64 }
+	c := startCluster(t, 2, func(i int, o *ManagerOptions) {
+		o.Incoming = func(n int64) { told[i].in.Add(n) }
+		o.Outgoing = func(n int64) { told[i].out.Add(n) }
+	})
 	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
 	const callers, calls = 20, 50
 	payload := []byte(strings.Repeat("x", 1000))
@@ -104,6 +109,15 @@ func TestStatsOfTrafficAgree(t *testing.T) {
 	}
 	eventually(t, "both ends to count the same", agree,
 		func() string { return fmt.Sprintf("%+v and %+v", here.Stats(), there.Stats()) })
+	for i, conn := range []*Connection{here, there} {
+		same := func() bool {
+			s := conn.Stats()
+			return told[i].in.Load() == s.In.Bytes && told[i].out.Load() == s.Out.Bytes
+		}
+		eventually(t, "Incoming and Outgoing to be told what the statistics count", same, func() string {
+			return fmt.Sprintf("%d and %d, not %+v", told[i].in.Load(), told[i].out.Load(), conn.Stats())
+		})
+	}
 	s := here.Stats()
 	for name, f := range map[string]FlowStats{"in": s.In, "out": s.Out} {
 		if f.Messages < callers*calls || f.Bytes < callers*calls*1000 || f.Frames > f.Messages || f.MergedFrames > f.Frames {
