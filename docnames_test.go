@@ -5,8 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // markdownFiles returns the documents at the root and in docs.
@@ -58,9 +60,9 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 	}
 }
 
-// Relative links of the documents lead to files, and README.md links every document in docs.
+// Relative links of the documents lead to files and their headings, and README.md links every document in docs.
 func TestDocumentsLinkFilesThatExist(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	code := regexp.MustCompile("(?ms)^[ \t]*```.*?^[ \t]*```")
 	linked := make(map[string]bool) // from README.md
 	for _, file := range markdownFiles(t) {
@@ -69,9 +71,16 @@ func TestDocumentsLinkFilesThatExist(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, target := range link.FindAllStringSubmatch(code.ReplaceAllString(string(text), ""), -1) {
-			path := filepath.Join(filepath.Dir(file), filepath.FromSlash(target[1]))
+			path := file
+			if target[1] != "" {
+				path = filepath.Join(filepath.Dir(file), filepath.FromSlash(target[1]))
+			}
 			if _, err := os.Stat(path); err != nil {
 				t.Errorf("%s links %s: %v", file, target[1], err)
+				continue
+			}
+			if target[2] != "" && !slices.Contains(headings(t, path), target[2]) {
+				t.Errorf("%s links %s#%s, which is no heading", file, target[1], target[2])
 			}
 			linked[path] = linked[path] || file == "README.md"
 		}
@@ -85,4 +94,33 @@ func TestDocumentsLinkFilesThatExist(t *testing.T) {
 			t.Errorf("README.md does not link %s", path)
 		}
 	}
+}
+
+// headings returns the anchors of a document's headings, as GitHub makes them.
+func headings(t *testing.T, file string) (anchors []string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inCode := false
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			inCode = !inCode
+		}
+		title := strings.TrimLeft(line, "#")
+		if inCode || title == line || !strings.HasPrefix(title, " ") {
+			continue
+		}
+		anchors = append(anchors, strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, strings.TrimSpace(title)))
+	}
+	return anchors
 }

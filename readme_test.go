@@ -82,15 +82,15 @@ func TestServerOfReadmeIsExample(t *testing.T) {
 	}
 }
 
-// The README names every option.
-func TestReadmeNamesOptions(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
+// The guide names every option.
+func TestGuideNamesOptions(t *testing.T) {
+	guide, err := os.ReadFile(filepath.Join("docs", "guide.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, options := range []reflect.Type{reflect.TypeFor[grid.ManagerOptions](), reflect.TypeFor[grid.Limits]()} {
 		for _, field := range reflect.VisibleFields(options) {
-			if !bytes.Contains(readme, []byte("\n| `"+field.Name+"` |")) {
+			if !bytes.Contains(guide, []byte("\n| `"+field.Name+"` |")) {
 				t.Errorf("no table row for %s.%s", options.Name(), field.Name)
 			}
 		}
