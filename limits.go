@@ -66,8 +66,8 @@ type Limits struct {
 	WriteTimeout time.Duration
 	// PingInterval is the time between the pings that ask a peer for a sign of life: 10 s.
 	PingInterval time.Duration
-	// PeerTimeout is how long a peer may be silent before it is dropped, to within an eighth: 20 s, or twice PingInterval.
-	// At least that. A sign of life is a whole message, ping or pong, or 64 KiB of a message that is still coming in:
+	// PeerTimeout is how long a peer may be silent: 20 s, or twice PingInterval. At least that. It is dropped within
+	// the last eighth of that time. A sign of life is a whole message, ping or pong, or 64 KiB of a message that is still coming in:
 	// a large message may take its time, and one that trickles in cannot be held forever.
 	PeerTimeout time.Duration
 }
@@ -174,5 +174,5 @@ const maxTick = 2500 * time.Millisecond
 
 // tick is the time between two looks of a session at what is overdue.
 func (l *Limits) tick() time.Duration {
-	return min(l.PingInterval/4, l.PeerTimeout/8, maxTick)
+	return min(l.PingInterval/4, l.PeerTimeout/20, maxTick)
 }

@@ -173,11 +173,42 @@ func TestAMessageThatTricklesInIsNotHeldForever(t *testing.T) {
 				if lost := conn.State() != StateConnected; lost != test.lost {
 					t.Errorf("lost: %v, after %v: %s", lost, took, n.log)
 				}
-				if test.lost && (took < defaultPeerTimeout-maxTick || took > defaultPeerTimeout+2*maxTick || n.log.count(errPeerSilent.Error()) != 1) {
+				if test.lost && (took < defaultPeerTimeout-maxTick || took > defaultPeerTimeout || n.log.count(errPeerSilent.Error()) != 1) {
 					t.Errorf("lost after %v: %s", took, n.log)
 				}
 			})
 		})
+	}
+}
+
+// PeerTimeout is the most that a dead peer goes unnoticed, whenever in a round of the janitor its last sign of life was.
+func TestADeadPeerIsNoticedInTime(t *testing.T) {
+	for _, limits := range []Limits{{}, {PingInterval: time.Second}, {PingInterval: time.Second, PeerTimeout: 4 * time.Second}, {PeerTimeout: time.Minute}} {
+		want := limits.withDefaults().PeerTimeout
+		for last := time.Duration(0); last < want/4; last += want/40 + time.Millisecond {
+			t.Run(want.String()+" after "+last.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := newPipes(1)
+					n, host := startForFake(t, c, func(o *ManagerOptions) { o.Limits = limits })
+					p := c.knock(t, n)
+					p.introduce(t, host)
+					conn := n.Connection(host)
+					if err := conn.WaitForConnect(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					go readToEnd(p)
+					time.Sleep(last)
+					p.send(t, message{Op: OpPing})
+					died := time.Now()
+					for conn.State() == StateConnected {
+						time.Sleep(10 * time.Millisecond)
+					}
+					if took := time.Since(died); took < want*7/8 || took > want {
+						t.Errorf("noticed after %v, want %v to %v", took, want*7/8, want)
+					}
+				})
+			})
+		}
 	}
 }
 

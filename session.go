@@ -211,7 +211,8 @@ func (s *session) janitor() {
 			return
 		case now := <-tick.C:
 			silent, busy := s.life.feel(now, s.frames, s.out)
-			if silent > s.conn.limits.PeerTimeout-s.tick/2 {
+			// The sign of life may be older than the look that saw it by a tick, and the next look is a tick away.
+			if silent > s.conn.limits.PeerTimeout-2*s.tick-s.tick/2 {
 				s.fail(fmt.Errorf("%w for %v", errPeerSilent, silent.Round(time.Millisecond)))
 				return
 			}
