@@ -3,7 +3,9 @@ package grid
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -70,6 +72,52 @@ func TestASilentAcceptorIsGivenUp(t *testing.T) {
 				<-done
 				if dials < 10 {
 					t.Errorf("%d dials in a minute", dials)
+				}
+			})
+		})
+	}
+}
+
+// A peer that is there again is reached soon: no attempt begins later than 2 s after the one before, where that hung for as long
+// too. But nobody is dialed without a pause.
+func TestAttemptsToDialKeepTheirDistance(t *testing.T) {
+	refused := func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("connection refused") }
+	unanswered := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	for _, test := range []struct {
+		name        string
+		dial        ContextDialer
+		least, most time.Duration
+	}{
+		{"refused", refused, maxBackoff / 2, maxBackoff},
+		{"not answered", unanswered, defaultDialTimeout, defaultDialTimeout + firstBackoff},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var began []time.Time
+				remote := "http://10.0.0.1:9000"
+				o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
+				o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+					began = append(began, time.Now())
+					return test.dial(ctx, network, address)
+				}
+				o.Logger = slog.New(slog.DiscardHandler)
+				m, err := NewManager(t.Context(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Minute)
+				m.Close()
+				const first = 6 // from here on they are as far apart as they get
+				if len(began) < 100 {
+					t.Fatalf("%d attempts", len(began))
+				}
+				for i := first; i < len(began); i++ {
+					if apart := began[i].Sub(began[i-1]); apart < test.least || apart > test.most {
+						t.Errorf("attempt %d begins %v after the one before, want %v to %v", i, apart, test.least, test.most)
+					}
 				}
 			})
 		})
