@@ -68,7 +68,9 @@ type Limits struct {
 	PingInterval time.Duration
 	// PeerTimeout is how long a peer may be silent: 20 s, or twice PingInterval. At least that. It is dropped within
 	// the last eighth of that time. A sign of life is a whole message, ping or pong, or 64 KiB of a message that is still coming in:
-	// a large message may take its time, and one that trickles in cannot be held forever.
+	// a large message may take its time, and one that trickles in cannot be held forever. A tenth of this time, at least a
+	// second, is the longest between two retransmissions of TCP, where the kernel lets itself be told (Linux from 6.15):
+	// so long may it take to notice that a network is back which was out for less than PeerTimeout.
 	PeerTimeout time.Duration
 }
 

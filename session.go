@@ -90,6 +90,7 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 	if !c.bothTLS() {
 		s.checksum = FlagCRCxxh3
 	}
+	limitRetransmitTimeout(rawSocket(socket), c.limits.PeerTimeout/10)
 	frames.SetOnPing(func(payload []byte) {
 		s.out.Control(wsframe.AppendControl(nil, ws.OpPong, payload, dialed, newMask()))
 	})
