@@ -15,7 +15,7 @@ each = @set -e; for mod in $(MODULES); do echo "--- $$mod: $(1)"; (cd $$mod && $
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## run four nodes in one process that call each other
@@ -39,6 +39,10 @@ soak: ## put random load on real sockets and cut them, for DURATION (1m), under 
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && race= && \
 		if [ "$$($(GO) env CGO_ENABLED)" = 1 ]; then race=-race; else echo 'without the race detector: no C compiler'; fi && \
 		$(GO) build $$race -o "$$tmp/gridctl" ./cmd/gridctl && "$$tmp/gridctl" soak -duration $(DURATION) $(SOAKFLAGS)
+
+.PHONY: test-netns
+test-netns: ## make the network between nodes in network namespaces fail (needs Linux, root and iproute2)
+	cd test/netns && $(GO) test -count=1 -timeout 5m -parallel 5
 
 .PHONY: mutants
 mutants: ## plant each bug of testdata/mutants and see whether the simulation catches it
