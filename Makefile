@@ -42,7 +42,7 @@ soak: ## put random load on real sockets and cut them, for DURATION (1m), under 
 
 .PHONY: test-netns
 test-netns: ## make the network between nodes in network namespaces fail (needs Linux, root and iproute2)
-	cd test/netns && $(GO) test -count=1 -timeout 5m -parallel 5
+	cd test/netns && $(GO) test -count=1 -timeout 5m -parallel 4
 
 .PHONY: mutants
 mutants: ## plant each bug of testdata/mutants and see whether the simulation catches it
