@@ -100,7 +100,6 @@ type load struct {
 	mu       sync.Mutex // Protects following.
 	tallies  map[pair]*tally
 	open     map[uint64]string // calls that run
-	healed   time.Time         // when the phase after began
 	overdue  time.Duration     // the longest time that a call returned past its deadline
 	problems []string
 }

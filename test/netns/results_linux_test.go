@@ -10,7 +10,6 @@ import (
 
 // result is a line of the table.
 type result struct {
-	ran        bool
 	ok, failed int
 	overdue    time.Duration // past its deadline, the longest call
 	noticed    time.Duration // since the fault, the last that noticed; 0 where nobody had to
