@@ -83,10 +83,8 @@ func sendTo[T any](st *Stream, requests chan<- T, v T) (err error) {
 			err = errRequestsEnded
 		}
 	}()
-	select {
-	case <-st.mux.done:
-		return st.endError()
-	default:
+	if err := st.endError(); err != nil { // done is closed a moment after a consumer may have seen the end
+		return err
 	}
 	select {
 	case requests <- v:
@@ -96,11 +94,14 @@ func sendTo[T any](st *Stream, requests chan<- T, v T) (err error) {
 	}
 }
 
-// endError is why the stream ended, for a sender: never nil.
+// endError is what a sender is told once the stream has ended; nil before.
 func (st *Stream) endError() error {
 	st.mux.mu.Lock()
 	defer st.mux.mu.Unlock()
-	if st.mux.err != nil {
+	switch {
+	case !st.mux.ended:
+		return nil
+	case st.mux.err != nil:
 		return st.mux.err
 	}
 	return errHandlerReturned

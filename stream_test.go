@@ -624,6 +624,15 @@ func TestSendAfterTheHandlersEndFails(t *testing.T) {
 	}
 }
 
+// A consumer may learn of the end before those are told who wait for it.
+func TestSendFailsFromTheEndOn(t *testing.T) {
+	requests := make(chan []byte, 1) // somebody would take the message
+	st := &Stream{mux: &muxClient{ended: true, done: make(chan struct{})}, requests: requests}
+	if err := st.Send(number(0)); err != errHandlerReturned {
+		t.Errorf("a message was sent on a stream that has ended: %v", err)
+	}
+}
+
 func TestAStreamNeedsFewGoroutines(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	wait := func(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *RemoteErr {
