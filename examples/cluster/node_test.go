@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gridmesh/grid"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// names of the nodes, which the dialer of the tests finds on loopback.
+var names = []string{"https://node1.example:9000", "https://node2.example:9000", "https://node3.example:9000"}
+
+// startCluster starts three nodes with the secrets in dir. change may change what a node is told.
+func startCluster(t *testing.T, dir string, change func(i int, c *config)) ([]*node, []*tracetest.InMemoryExporter) {
+	t.Helper()
+	listeners := make(map[string]net.Listener)
+	for _, name := range names {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, err := hostOf(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners[host+":9000"] = l
+	}
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, listeners[address].Addr().String())
+	}
+	var nodes []*node
+	var spans []*tracetest.InMemoryExporter
+	for i, name := range names {
+		exporter := tracetest.NewInMemoryExporter()
+		spans = append(spans, exporter)
+		c := config{
+			Local: name, Hosts: names, Dir: dir, Spans: keptSpans{exporter},
+			Dialer: dial, Listener: listeners[strings.TrimPrefix(name, "https://")],
+		}
+		if change != nil {
+			change(i, &c)
+		}
+		n, err := startNode(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := n.stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		nodes = append(nodes, n)
+	}
+	return nodes, spans
+}
+
+// keptSpans keeps the spans when its node stops.
+type keptSpans struct{ *tracetest.InMemoryExporter }
+
+func (keptSpans) Shutdown(context.Context) error { return nil }
+
+func prepare(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := writeSecrets(dir, names); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestNodesGreetEachOther(t *testing.T) {
+	nodes, spans := startCluster(t, prepare(t), nil)
+	for i, n := range nodes {
+		for j, peer := range names {
+			if i == j {
+				continue
+			}
+			wait(t, n.Connection(peer))
+			got, err := n.greet(t.Context(), peer)
+			if want := fmt.Sprintf("hello %s, I am %s", names[i], peer); err != nil || got != want {
+				t.Errorf("%s greets %s: %q, %v", names[i], peer, got, err)
+			}
+		}
+	}
+	if got := get(t, nodes[0].ops.Handler, "/metrics"); !strings.Contains(got, `grid_peer_connected{peer="`+names[1]+`"} 1`) ||
+		!strings.Contains(got, `handler="Greet"`) {
+		t.Errorf("the metrics are\n%s", got)
+	}
+	if got := get(t, nodes[0].ops.Handler, "/debug/grid/"); !strings.Contains(got, "node2.example") {
+		t.Error("the status page does not show the other node")
+	}
+	get(t, nodes[0].ops.Handler, "/health/ready")
+	checkTrace(t, nodes, spans)
+}
+
+// checkTrace checks that a call is one trace on two nodes.
+func checkTrace(t *testing.T, nodes []*node, spans []*tracetest.InMemoryExporter) {
+	t.Helper()
+	for _, n := range nodes {
+		if err := n.traces.ForceFlush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, client := range spans[0].GetSpans() {
+		if client.SpanKind != trace.SpanKindClient {
+			continue
+		}
+		for _, s := range spans[1].GetSpans() {
+			if s.SpanKind == trace.SpanKindServer && s.Parent.SpanID() == client.SpanContext.SpanID() &&
+				s.SpanContext.TraceID() == client.SpanContext.TraceID() {
+				return
+			}
+		}
+	}
+	t.Errorf("no call from the first node to the second is one trace: %v, %v", spans[0].GetSpans(), spans[1].GetSpans())
+}
+
+// The third node is not what it should be. The others go on without it.
+func TestStrangersStayOutside(t *testing.T) {
+	for what, spoil := range map[string]func(t *testing.T, dir string){
+		"another secret": func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, secretFile), bytes.Repeat([]byte("ab"), 32))
+		},
+		"another authority": func(t *testing.T, dir string) {
+			secret := read(t, filepath.Join(dir, secretFile))
+			if err := writeSecrets(dir, names); err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(dir, secretFile), secret)
+		},
+		"a certificate of another host": func(t *testing.T, dir string) {
+			for _, kind := range []string{".crt", ".key"} {
+				write(t, filepath.Join(dir, "node3.example"+kind), read(t, filepath.Join(dir, "node2.example"+kind)))
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			good, bad := prepare(t), t.TempDir()
+			if err := os.CopyFS(bad, os.DirFS(good)); err != nil {
+				t.Fatal(err)
+			}
+			spoil(t, bad)
+			nodes, _ := startCluster(t, good, func(i int, c *config) {
+				if i == 2 {
+					c.Dir = bad
+				}
+			})
+			wait(t, nodes[0].Connection(names[1]))
+			// The names decide which of the two dials, and counts the error.
+			refused := func() bool {
+				return nodes[2].Connection(names[0]).Stats().DialErrors+nodes[0].Connection(names[2]).Stats().DialErrors > 0
+			}
+			for give := time.Now().Add(30 * time.Second); !refused(); time.Sleep(time.Millisecond) {
+				if time.Now().After(give) {
+					t.Fatal("nobody was refused")
+				}
+			}
+			for i, peer := range map[int]string{0: names[2], 1: names[2], 2: names[0]} {
+				if got, err := nodes[i].greet(t.Context(), peer); err == nil {
+					t.Errorf("%s greets %s, and gets %q", names[i], peer, got)
+				}
+			}
+		})
+	}
+}
+
+func wait(t *testing.T, c *grid.Connection) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := c.WaitForConnect(ctx); err != nil {
+		t.Fatalf("%v is not connected: %v: %s", c, err, c.Stats().LastError)
+	}
+}
+
+func get(t *testing.T, h http.Handler, path string) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	body, err := io.ReadAll(w.Body)
+	if err != nil || w.Code != http.StatusOK {
+		t.Errorf("%s: %d, %v: %s", path, w.Code, err, body)
+	}
+	return string(body)
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func write(t *testing.T, file string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
