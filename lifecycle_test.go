@@ -254,6 +254,22 @@ func TestShutdownWaitsForWhatRunsAndRefusesTheRest(t *testing.T) {
 	waitGoroutines(t, 0)
 }
 
+// A node that leaves on purpose loses nothing, and says so at both ends.
+func TestShutdownIsNoLossInTheLog(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	if err := c.nodes[0].Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the peers to have noticed", func() bool {
+		return c.nodes[1].log.count("connection closed") == 1 && c.nodes[2].log.count("connection closed") == 1
+	})
+	for i, want := range []int{2, 1, 1} {
+		if log := c.nodes[i].log; log.count("connection lost") > 0 || log.count("connection closed") != want {
+			t.Errorf("node %d logs\n%s", i, log)
+		}
+	}
+}
+
 func TestShutdownGivesUpWithItsContext(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	entered := make(chan struct{})

@@ -189,6 +189,7 @@ func (s *session) endWriting(read <-chan struct{}) {
 
 // leave sends what is queued, tells the peer that this node goes, and ends the session.
 func (s *session) leave(ctx context.Context) {
+	s.blame(errLocalClose) // however the peer ends its side
 	if s.native {
 		s.sendNow(message{Op: OpDisconnect}, nil)
 	}
