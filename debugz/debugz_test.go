@@ -109,7 +109,7 @@ func TestPageShowsWhatHappens(t *testing.T) {
 	}
 	body := page.Body.String()
 	for _, want := range []string{
-		nodes[0].HostName(), "2 of 2 peers connected", "no luck", "<table", "disks/sda", "1 requests and streams", `data-state="Connected"`,
+		nodes[0].HostName(), "2 of 2 peers connected", "no luck", "<table", "disks/sda", "1 request or stream<", `data-state="Connected"`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page has no %q", want)
@@ -118,6 +118,12 @@ func TestPageShowsWhatHappens(t *testing.T) {
 	s := getStatus(t, h, "")
 	if s.Node != nodes[0].HostName() || len(s.Peers) != 2 || s.OpenTotal != 1 || len(s.Open) != 1 || len(s.Errors) == 0 || s.Tracing {
 		t.Errorf("%+v", s)
+	}
+	for _, p := range s.Peers {
+		calls := map[string]int64{nodes[1].HostName(): 5, nodes[2].HostName(): 1}
+		if got := p.CallLatency.Count(); got != calls[p.Remote] {
+			t.Errorf("%d calls to %s have a latency, want %d", got, p.Remote, calls[p.Remote])
+		}
 	}
 	if len(s.Cluster) != 3 || !s.Cluster[0].Known || s.Cluster[1].Known || s.Cluster[0].Links[nodes[1].HostName()].State != grid.StateConnected {
 		t.Errorf("%+v", s.Cluster)

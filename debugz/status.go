@@ -41,6 +41,8 @@ type Peer struct {
 	grid.ConnectionStats
 	// Rates are per second, over the last second or so that somebody looked.
 	BytesInRate, BytesOutRate, MessagesInRate, MessagesOutRate float64
+	// CallLatency is how long calls from this node to the peer took, of all handlers together.
+	CallLatency grid.Latency
 }
 
 // Handling is a handler and its rate.
@@ -78,6 +80,7 @@ func (h *handler) take(r *http.Request) (*Status, []sample) {
 			last := func(v func(*flows) int64) float64 { return lastRate(peerSeries(samples, p.Remote, v)) }
 			peer.BytesInRate, peer.BytesOutRate = last(bytesIn), last(bytesOut)
 			peer.MessagesInRate, peer.MessagesOutRate = last(messagesIn), last(messagesOut)
+			peer.CallLatency = callLatency(h.m.Connection(p.Remote))
 			s.Peers = append(s.Peers, peer)
 		}
 	}
@@ -100,6 +103,20 @@ func (h *handler) take(r *http.Request) (*Status, []sample) {
 		return match(t.Remote, t.Handler, t.Subroute, t.Error)
 	})
 	return s, samples
+}
+
+// callLatency adds up how long the calls of a connection took.
+func callLatency(c *grid.Connection) (sum grid.Latency) {
+	for _, h := range c.HandlerStats() {
+		if h.Role != grid.RoleClient {
+			continue
+		}
+		for i, n := range h.Latency.Buckets {
+			sum.Buckets[i] += n
+		}
+		sum.Sum += h.Latency.Sum
+	}
+	return sum
 }
 
 // matcher returns whether one of several texts holds q, in whatever case.

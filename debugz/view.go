@@ -41,9 +41,10 @@ type tile struct {
 // peerRow is a connection in the table.
 type peerRow struct {
 	Peer
-	Name    string
-	Mood    string
-	In, Out spark
+	Name     string
+	Mood     string
+	In, Out  spark
+	P50, P99 time.Duration // of calls to it
 }
 
 // handlerRow is a handler in the table.
@@ -90,6 +91,8 @@ func (h *handler) view(r *http.Request) *view {
 			Mood: moodOf(p.State),
 			In:   newSpark(peerSeries(samples, p.Remote, bytesIn), status.Time),
 			Out:  newSpark(peerSeries(samples, p.Remote, bytesOut), status.Time),
+			P50:  p.CallLatency.Quantile(0.5),
+			P99:  p.CallLatency.Quantile(0.99),
 		})
 	}
 	for i := range status.Handlers {
