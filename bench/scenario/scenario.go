@@ -95,7 +95,11 @@ var callColumns = []Column{{"time", "ns"}, {"allocations", ""}}
 // Sections returns what is measured, in the order of the report. The memory
 // of whole meshes is left out unless it is asked for.
 func Sections(o Options, meshMemory bool) []Section {
-	all := []Section{echoSection(), secureSection(), meshSection(o), streamSection(), shortStreamSection(), largeSection(), mixedSection(), idleSection(o)}
+	all := []Section{
+		echoSection(), secureSection(), meshSection(o),
+		streamSection(), secureStreamSection(), shortStreamSection(),
+		largeSection(), mixedSection(), idleSection(o),
+	}
 	if meshMemory {
 		all = append(all, meshMemorySection(o))
 	}

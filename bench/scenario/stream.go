@@ -24,20 +24,33 @@ func streamSection() Section {
 	windowed := []string{limitName, "grid", "grid typed"}
 	for _, n := range []int{1, 32} {
 		s.Cases = append(s.Cases,
-			streamCase(n, wideWindow, streams),
-			streamCase(n, 1, windowed))
+			streamCase(n, wideWindow, false, streams),
+			streamCase(n, 1, false, windowed))
 	}
 	return s
 }
 
-func streamCase(streams, window int, contenders []string) Case {
+func secureStreamSection() Section {
+	s := Section{
+		Name:  "tls-stream",
+		Title: "One-way streams of 512-byte messages over TLS",
+		Text:  "The same with TLS 1.3 of the standard library below it.",
+	}
+	streams := names(func(c contender.Contender) bool { return c.Streams && c.TLS })
+	for _, n := range []int{1, 32} {
+		s.Cases = append(s.Cases, streamCase(n, wideWindow, true, streams))
+	}
+	return s
+}
+
+func streamCase(streams, window int, secure bool, contenders []string) Case {
 	return Case{
 		Name:       fmt.Sprintf("%d × window %d", streams, window),
 		Columns:    callColumns,
 		Contenders: contenders,
 		Baseline:   limitName,
 		run: func(o Options, c contender.Contender) ([]float64, error) {
-			return start(c, contender.Setup{Nodes: 2, Window: window}, func(n contender.Nodes) ([]float64, error) {
+			return start(c, contender.Setup{Nodes: 2, TLS: secure, Window: window}, func(n contender.Nodes) ([]float64, error) {
 				return callFigures(measure.Load(streams, o.Warm, o.Time, func(worker int, m *measure.Meter) error {
 					return withStreamer(n, func(st contender.Streamer) error {
 						return st.Stream(context.Background(), contender.Order{Size: small},
