@@ -76,12 +76,12 @@ func newConnection(m *Manager, remote string) *Connection {
 }
 
 // Request sends one request to handler h of the peer and waits for its answer.
-// It returns the answer, which may be given back with PutByteBuffer, or one error:
-// the handler's *RemoteErr; ErrDisconnected at once where there is no connection, or when
-// it is lost during the call, where the handler may or may not have run;
-// ErrShutdown; ErrOverloaded where the peer has too much to do; ErrMessageTooLarge; or context.Cause(ctx) when ctx ends.
-// A ctx without a deadline gets one of a minute, to within a few seconds.
-// req may be used again on return.
+// It returns the answer, which may be given back with PutByteBuffer, or one
+// error: the handler's *RemoteErr; ErrDisconnected at once where there is no connection, or when
+// it is lost during the call, where the handler may or may not have run; ErrUnknownHandler where the peer
+// has no such handler for requests; ErrShutdown; ErrOverloaded where the peer has too much to do; ErrMessageTooLarge;
+// ErrMetadata; or context.Cause(ctx) when ctx ends. A ctx without a deadline gets one of a minute, to
+// within a few seconds. req may be used again on return.
 func (c *Connection) Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error) {
 	return c.request(ctx, h, "", nil, req)
 }
