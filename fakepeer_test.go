@@ -268,7 +268,7 @@ func TestTheReasonOfALossIsLogged(t *testing.T) {
 		frame []byte
 		want  string
 	}{
-		{"a close frame", wsframe.AppendClose(nil, ws.StatusCode(4321), "tired", true, newMask()), "4321"},
+		{"a close frame", wsframe.AppendClose(nil, ws.StatusCode(4321), "tired", true, newMask()), "4321 tired"},
 		{"a broken frame", []byte{0xff, 0xff}, "protocol error"},
 		{"a malformed message", append(ws.MustCompileFrame(ws.MaskFrame(ws.NewBinaryFrame([]byte("soup")))), 0), "malformed"},
 	} {
