@@ -1,11 +1,11 @@
 package grid
 
-// Features are what a node can do beyond the original. It says so in the
-// handshake, in the field Grid, which the original skips and does not send.
+// Features are what a node can do beyond the original. It says so in the handshake, in the field
+// Grid, which the original skips and does not send. docs/protocol.md has the rules of each.
 const (
-	// featureNative is a node of this project: between two of them mux IDs
-	// are odd and even, a caller who gives a request up says so, and so does a node that leaves;
-	// every message has a checksum where there is no TLS, and one message grants many credits.
+	// featureNative is a node of this project: between two of them mux IDs are odd and even, a caller
+	// who gives a request up says so, and so does a node that leaves; every message has a checksum
+	// where there is no TLS, and one message grants many credits.
 	featureNative uint32 = 1 << iota
 	// featureMetadata is a node that takes metadata.
 	featureMetadata
@@ -13,8 +13,12 @@ const (
 	nativeFeatures = featureNative | featureMetadata
 )
 
-// agree takes note of the features of the peer. It is called before the session runs.
-func (s *session) agree(features uint32) {
-	s.native = features != 0
-	s.metadata = features&featureMetadata != 0
+// agree takes note of the features of the peer, of which those count that this node has too. Any
+// feature makes the peer a node of this project. It is called before the session runs.
+func (s *session) agree(peer uint32) {
+	s.native = peer != 0
+	s.features = peer & nativeFeatures
 }
+
+// has reports whether both nodes have a feature.
+func (s *session) has(feature uint32) bool { return s.features&feature != 0 }

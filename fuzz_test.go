@@ -312,7 +312,7 @@ func fuzzSession(t *testing.T, in script, dialed, native, reads bool) {
 	here, there := net.Pipe()
 	frames := wsframe.NewReader(here, nil, wsframe.Config{Client: dialed, MaxMessage: fuzzLimits.MaxMessageSize})
 	s := newSession(c, here, frames, dialed)
-	s.native, s.metadata = native, native
+	s.agree(map[bool]uint32{true: nativeFeatures}[native])
 	var running sync.WaitGroup
 	running.Go(func() { c.start(s, func() error { return nil }) })
 	synctest.Wait()

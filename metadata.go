@@ -116,7 +116,7 @@ func (s *session) outgoing(ctx context.Context) ([]byte, error) {
 		return nil, nil
 	}
 	out.once.Do(func() { out.encoded, out.err = out.md.encode() })
-	if out.err != nil || !s.metadata {
+	if out.err != nil || !s.has(featureMetadata) {
 		return nil, out.err
 	}
 	return out.encoded, nil
@@ -256,7 +256,7 @@ func readMetadata(b []byte, each func(key, value []byte)) (err error) {
 // takeMetadata checks the metadata of a message, and drops it where it means
 // nothing. What stands in its place is ignored where the two nodes have not agreed on metadata.
 func (s *session) takeMetadata(m *message) error {
-	if !s.metadata {
+	if !s.has(featureMetadata) {
 		m.rest = nil
 		return nil
 	}

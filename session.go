@@ -44,10 +44,10 @@ type session struct {
 	socket   net.Conn
 	frames   *wsframe.Reader
 	out      *batch.Writer
-	dialed   bool  // this node opened the connection
-	native   bool  // the peer is a node of this project
-	metadata bool  // the peer takes metadata
-	checksum Flags // FlagCRCxxh3, or 0 under TLS
+	dialed   bool   // this node opened the connection
+	native   bool   // the peer is a node of this project
+	features uint32 // that both nodes have
+	checksum Flags  // FlagCRCxxh3, or 0 under TLS
 
 	calls    callTable
 	callPool sync.Pool
