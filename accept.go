@@ -113,7 +113,7 @@ func (m *Manager) accept(r *http.Request, socket net.Conn, early []byte) {
 		return errors.Join(err, socket.SetDeadline(time.Time{}))
 	}
 	c := s.conn
-	if !m.goWork(func() { c.logLoss(m.ctx, c.start(s, confirm)) }) {
+	if !m.goWork(func() { c.logLoss(m.ctx, s, c.start(s, confirm)) }) {
 		s.discard(ErrShutdown)
 	}
 }

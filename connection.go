@@ -40,6 +40,11 @@ type Connection struct {
 	served  counterTable // calls of the peer, by number of the registration
 	called  counterTable // calls from here, by handler ID
 
+	comings   logLimit // sessions that came up, and that ended unseen
+	dialFails logLimit // attempts to connect that failed
+	overloads logLimit // refusals
+	ignored   logLimit // operations of the peer
+
 	mu      sync.Mutex // Protects following.
 	state   State
 	newest  *session      // the session that was accepted or dialed last; it may not have started
@@ -69,6 +74,7 @@ func newConnection(m *Manager, remote string) *Connection {
 		changed: make(chan struct{}),
 		traffic: new(traffic),
 		since:   time.Now(),
+		comings: logLimit{lines: comingLines},
 	}
 	c.requests.init(m.limits.MaxRequests, m.limits.MaxRequestBytes)
 	c.streams.init(m.limits.MaxStreams, m.limits.MaxStreamBytes)
@@ -277,13 +283,20 @@ func (c *Connection) start(s *session, confirm func() error) error {
 	}
 	c.mu.Unlock()
 	if connected {
-		c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed)
+		c.announce(s)
 	} else {
 		s.fail(errReplaced) // outside of the lock: it closes the socket
 	}
 	err := s.run()
 	c.forget(s)
 	return err
+}
+
+// announce logs that a session has come up, unless too many have of late, and then its end is not logged either.
+func (c *Connection) announce(s *session) {
+	if more, ok := c.comings.take(""); ok && s.announced.CompareAndSwap(false, true) {
+		c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed, "more", more)
+	}
 }
 
 // lost takes note that a session takes no more calls. It may still have to end.
@@ -407,25 +420,23 @@ const (
 
 // keepDialing keeps the connection up until ctx ends.
 func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context) (*session, func() error, error)) {
-	failures := failureLog{log: c.log, peer: c.Remote, local: c.Local}
 	attempt, short := 0, 0
 	for ctx.Err() == nil {
 		c.connecting()
 		began := time.Now()
 		s, confirm, err := dial(ctx)
 		if err == nil {
-			failures.reset()
 			started := time.Now()
 			err = c.start(s, confirm)
-			c.logLoss(ctx, err)
+			c.logLoss(ctx, s, err)
 			attempt, began = 0, time.Now()
 			if began.Sub(started) > maxBackoff {
 				short = 0
+				c.dialFails.reset()
 			} else if short++; short > shortSessions {
 				attempt = short - shortSessions
 			}
 		} else if ctx.Err() == nil {
-			failures.add(err)
 			c.dialFailed(err)
 		}
 		if errors.Is(err, ErrShutdown) {
@@ -436,17 +447,24 @@ func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context)
 	}
 }
 
-// logLoss says once why a connection was lost.
-func (c *Connection) logLoss(ctx context.Context, reason error) {
-	if errors.Is(reason, errPeerLeaving) {
+// logLoss says once why a session ended: of one that was announced, and of others as far as comings allow.
+func (c *Connection) logLoss(ctx context.Context, s *session, reason error) {
+	closed := ctx.Err() != nil || errors.Is(reason, errLocalClose) || errors.Is(reason, errPeerLeaving) || errors.Is(reason, ErrShutdown)
+	if !closed || errors.Is(reason, errPeerLeaving) {
 		c.note(reason)
 	}
-	if ctx.Err() != nil || errors.Is(reason, errLocalClose) || errors.Is(reason, errPeerLeaving) || errors.Is(reason, ErrShutdown) {
-		c.log.Info("grid: connection closed", "peer", c.Remote, "local", c.Local, "reason", reason)
+	more := 0
+	if !s.announced.Load() {
+		var ok bool
+		if more, ok = c.comings.take(""); !ok {
+			return
+		}
+	}
+	if closed {
+		c.log.Info("grid: connection closed", "peer", c.Remote, "local", c.Local, "reason", reason, "more", more)
 		return
 	}
-	c.note(reason)
-	c.log.Warn("grid: connection lost", "peer", c.Remote, "local", c.Local, "reason", reason)
+	c.log.Warn("grid: connection lost", "peer", c.Remote, "local", c.Local, "reason", reason, "more", more)
 }
 
 // backoff is a random pause of at most 100 ms before the first attempt, of 1 to 2 s at the most later.

@@ -268,6 +268,9 @@ func (s *session) refuseUnknown(m *message) {
 
 // dialFailed takes note of an attempt to connect that failed.
 func (c *Connection) dialFailed(err error) {
+	if skipped, ok := c.dialFails.take(err.Error()); ok {
+		c.log.Warn("grid: cannot connect", "peer", c.Remote, "local", c.Local, "reason", err, "more_failures", skipped)
+	}
 	c.mu.Lock()
 	c.dialErrors++
 	c.mu.Unlock()

@@ -70,7 +70,9 @@ func (s *session) dispatch(m *message) error {
 	case OpMuxConnectError:
 		s.connectError(m)
 	default:
-		s.conn.log.Debug("grid: unexpected operation ignored", "peer", s.conn.Remote, "op", m.Op.String())
+		if more, ok := s.conn.ignored.take(m.Op.String()); ok {
+			s.conn.log.Debug("grid: unexpected operation ignored", "peer", s.conn.Remote, "op", m.Op.String(), "more", more)
+		}
 	}
 	return nil
 }

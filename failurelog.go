@@ -6,69 +6,71 @@ import (
 	"time"
 )
 
-// How often repeated failures to reach one host are logged: with the same reason, and with another.
+// How often what others cause again and again is logged: with the same reason, and with another.
 const (
 	logEvery        = time.Minute
 	logChangedEvery = 10 * time.Second
 )
 
-// failureLog logs the first of a row of failures to reach a host, and then one
-// line a minute, or sooner where the reason changes. It belongs to one goroutine.
-type failureLog struct {
-	log         *slog.Logger
-	peer, local string
+const (
+	// burstLines is how many lines of one kind about anybody are logged within logChangedEvery.
+	burstLines = 10
+	// comingLines is how many sessions of one peer are logged within logEvery.
+	comingLines = 5
+)
 
-	logged  time.Time // of the last line; zero at the start of a row
-	reason  string    // in the last line
-	skipped int       // failures since then
-}
+// logLimit bounds the lines of one kind that others can make a node log: those beyond
+// some in a period are counted, and the count is in the next line. The zero value writes one in logEvery, and
+// another reason sooner.
+type logLimit struct {
+	lines int           // in a period; 0 is one
+	every time.Duration // the period; 0 is logEvery
 
-func (f *failureLog) add(err error) {
-	now := time.Now()
-	every := logEvery
-	if err.Error() != f.reason {
-		every = logChangedEvery
-	}
-	if !f.logged.IsZero() && now.Sub(f.logged) < every {
-		f.skipped++
-		return
-	}
-	f.log.Warn("grid: cannot connect", "peer", f.peer, "local", f.local, "reason", err, "more_failures", f.skipped)
-	f.logged, f.reason, f.skipped = now, err.Error(), 0
-}
-
-func (f *failureLog) reset() { f.logged, f.skipped = time.Time{}, 0 }
-
-// burstLines is how many lines a burstLog writes within logChangedEvery.
-const burstLines = 10
-
-// burstLog bounds the lines that others can make a node log: those beyond
-// burstLines in logChangedEvery are counted, and the count is in the next line. The zero value is ready.
-type burstLog struct {
 	mu      sync.Mutex // Protects following.
-	began   time.Time
-	lines   int // since began
-	skipped int // since the last line
+	began   time.Time  // of the period; zero before the first line
+	written int        // lines since began
+	reason  string     // in the last line
+	skipped int        // lines left out since the last one
 }
 
-func (b *burstLog) warn(log *slog.Logger, text string, args ...any) {
-	if skipped, ok := b.take(time.Now()); ok {
-		log.Warn(text, append(args, "more", skipped)...)
-	}
-}
+// newBurst returns the limit of lines about anybody.
+func newBurst() logLimit { return logLimit{lines: burstLines, every: logChangedEvery} }
 
-// take says whether a line may be written now, and how many could not since the last one.
-func (b *burstLog) take(now time.Time) (skipped int, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.began.IsZero() || now.Sub(b.began) >= logChangedEvery {
-		b.began, b.lines = now, 0
+// take reports whether a line with a reason may be written now, and how many could not since the last one.
+func (l *logLimit) take(reason string) (skipped int, ok bool) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	every := l.every
+	if every == 0 {
+		every = logEvery
 	}
-	if b.lines == burstLines {
-		b.skipped++
+	if reason != l.reason {
+		every = min(every, logChangedEvery)
+	}
+	if l.began.IsZero() || now.Sub(l.began) >= every {
+		l.began, l.written = now, 0
+	}
+	if l.written >= max(l.lines, 1) {
+		l.skipped++
 		return 0, false
 	}
-	b.lines++
-	skipped, b.skipped = b.skipped, 0
+	l.written++
+	l.reason = reason
+	skipped, l.skipped = l.skipped, 0
 	return skipped, true
+}
+
+// reset lets the next line through, as if nothing had been logged.
+func (l *logLimit) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.began, l.written, l.skipped = time.Time{}, 0, 0
+}
+
+// warn logs a line that has no reason of its own to be logged sooner.
+func (l *logLimit) warn(log *slog.Logger, text string, args ...any) {
+	if skipped, ok := l.take(""); ok {
+		log.Warn(text, append(args, "more", skipped)...)
+	}
 }

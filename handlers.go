@@ -144,7 +144,10 @@ func (h *streamHandlerOf[In, Out]) call(m *muxServer, payload []byte, in <-chan 
 // recovered turns a panic of a handler into an error for its caller and a log entry.
 func (c *Connection) recovered(id HandlerID, err **RemoteErr) {
 	if r := recover(); r != nil {
-		c.log.Error("grid: handler panicked", "handler", id.String(), "peer", c.Remote, "panic", r, "stack", string(debug.Stack()))
+		if more, ok := c.manager.panics.take(""); ok {
+			c.log.Error("grid: handler panicked", "handler", id.String(), "peer", c.Remote,
+				"panic", r, "stack", string(debug.Stack()), "more", more)
+		}
 		*err = NewRemoteErrf("handler %v panicked: %v", id, r)
 	}
 }

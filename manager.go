@@ -116,9 +116,10 @@ type Manager struct {
 	registerMu sync.Mutex // one registration at a time
 	registry   atomic.Pointer[registry]
 
-	refusals   burstLog // by AuthRequest and AllowOrigin
-	rejections burstLog // in the handshake, apart from them: outsiders must not hide these
-	upgrades   burstLog // that failed
+	refusals   logLimit // by AuthRequest and AllowOrigin
+	rejections logLimit // in the handshake, apart from them: outsiders must not hide these
+	upgrades   logLimit // that failed
+	panics     logLimit // of handlers and observers, which peers can cause
 
 	ctx     context.Context // ends with the Manager
 	cancel  context.CancelFunc
@@ -158,6 +159,10 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		log:         o.Logger,
 		limits:      o.Limits.withDefaults(),
 		started:     time.Now(),
+		refusals:    newBurst(),
+		rejections:  newBurst(),
+		upgrades:    newBurst(),
+		panics:      newBurst(),
 
 		interceptors: newInterceptors(o.Interceptors),
 	}

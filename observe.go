@@ -97,8 +97,10 @@ func (o *observation) tellEnd(err error) {
 func (o *observation) tell(f func()) {
 	defer func() {
 		if r := recover(); r != nil {
-			o.conn.log.Error("grid: stream observer panicked", "handler", o.handler.String(), "peer", o.conn.Remote,
-				"panic", r, "stack", string(debug.Stack()))
+			if more, ok := o.conn.manager.panics.take(""); ok {
+				o.conn.log.Error("grid: stream observer panicked", "handler", o.handler.String(), "peer", o.conn.Remote,
+					"panic", r, "stack", string(debug.Stack()), "more", more)
+			}
 		}
 	}()
 	f()

@@ -1,7 +1,5 @@
 package grid
 
-import "time"
-
 // overloaded refuses a request or a stream that is over a limit. The reader calls it.
 func (s *session) overloaded(m *message, what string) {
 	s.refuse(m, string(ErrOverloaded))
@@ -47,19 +45,9 @@ func (s *session) mostWaiting() (most holder) {
 	return most
 }
 
-// overloadLog keeps an overload from filling the log.
-type overloadLog struct {
-	logged  time.Time
-	skipped int
-}
-
-// noteOverload logs the first refusal of a session, and then one line a minute at the most. The reader calls it.
+// noteOverload logs the first refusal of a peer, and then one line a minute at the most.
 func (s *session) noteOverload(what string) {
-	l := &s.overload
-	if !l.logged.IsZero() && s.arrived.Sub(l.logged) < logEvery {
-		l.skipped++
-		return
+	if skipped, ok := s.conn.overloads.take(""); ok {
+		s.conn.log.Warn("grid: overloaded", "peer", s.conn.Remote, "local", s.conn.Local, "limit", what, "more_refused", skipped)
 	}
-	s.conn.log.Warn("grid: overloaded", "peer", s.conn.Remote, "local", s.conn.Local, "limit", what, "more_refused", l.skipped)
-	l.logged, l.skipped = s.arrived, 0
 }

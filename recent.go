@@ -63,7 +63,6 @@ func (r *errorRing) add(peer string, role Role, handler HandlerID, text string) 
 	e.First = e.Time
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	oldest := 0
 	for i := range r.ring {
 		known := &r.ring[i]
 		if known.Text == e.Text && known.Peer == e.Peer && known.Handler == e.Handler && known.Role == e.Role {
@@ -71,15 +70,30 @@ func (r *errorRing) add(peer string, role Role, handler HandlerID, text string) 
 			known.Count++
 			return
 		}
-		if known.Time.Before(r.ring[oldest].Time) {
-			oldest = i
-		}
 	}
 	if len(r.ring) < recentErrors {
 		r.ring = append(r.ring, e)
 		return
 	}
-	r.ring[oldest] = e
+	r.ring[r.dispensable()] = e
+}
+
+// dispensable is the place of the oldest error of those peers that have the most: who
+// fails in ever new words pushes out its own. r.mu is held.
+func (r *errorRing) dispensable() (place int) {
+	counts := make(map[string]int, len(r.ring))
+	most := 0
+	for i := range r.ring {
+		counts[r.ring[i].Peer]++
+		most = max(most, counts[r.ring[i].Peer])
+	}
+	place = -1
+	for i := range r.ring {
+		if counts[r.ring[i].Peer] == most && (place < 0 || r.ring[i].Time.Before(r.ring[place].Time)) {
+			place = i
+		}
+	}
+	return place
 }
 
 func (r *errorRing) list() []RecentError {

@@ -60,13 +60,13 @@ type session struct {
 	arrived time.Time     // when the frame that is being dispatched came in; the reader's alone
 	ticks   atomic.Uint32 // of the janitor
 
-	began    time.Time     // of the session; times since then are monotonic
-	rtt      atomic.Int64  // nanoseconds
-	tick     time.Duration // between the rounds of the janitor
-	life     pulse         // of the peer; the janitor's alone
-	overload overloadLog   // the reader's alone
-	probes   probes
+	began  time.Time     // of the session; times since then are monotonic
+	rtt    atomic.Int64  // nanoseconds
+	tick   time.Duration // between the rounds of the janitor
+	life   pulse         // of the peer; the janitor's alone
+	probes probes
 
+	announced  atomic.Bool // in the log
 	reasonOnce sync.Once
 	failOnce   sync.Once
 	reason     error         // why it ended; set before failed is closed
