@@ -118,7 +118,7 @@ func (s *session) request(ctx context.Context, h HandlerID, subroute string, rou
 		}
 		s.release(c)
 		s.giveUp(id)
-		return nil, context.Cause(ctx)
+		return nil, contextCause(ctx)
 	}
 }
 

@@ -33,6 +33,7 @@ type Connection struct {
 
 	requests quota // requests of the peer that run here
 	streams  quota // streams of the peer that run here, and the bytes of all streams
+	refused  refusalCounters
 
 	current atomic.Pointer[session] // the connected session; nil while there is none
 
@@ -76,8 +77,8 @@ func newConnection(m *Manager, remote string) *Connection {
 		since:   time.Now(),
 		comings: logLimit{lines: comingLines},
 	}
-	c.requests.init(m.limits.MaxRequests, m.limits.MaxRequestBytes)
-	c.streams.init(m.limits.MaxStreams, m.limits.MaxStreamBytes)
+	c.requests.init(limitRequests, m.limits.MaxRequests, limitRequestBytes, m.limits.MaxRequestBytes)
+	c.streams.init(limitStreams, m.limits.MaxStreams, limitStreamBytes, m.limits.MaxStreamBytes)
 	return c
 }
 
@@ -181,6 +182,15 @@ func (c *Connection) do(ctx context.Context, h HandlerID, subroute string, route
 	if trace := c.startTrace(ctx, h, subroute, len(req)); trace != nil {
 		defer func() { trace.end(len(resp), err) }()
 	}
+	resp, err = c.roundTrip(ctx, h, subroute, route, req)
+	if err != nil {
+		return nil, c.named(err, false, h, subroute)
+	}
+	return resp, nil
+}
+
+// roundTrip sends a request and waits for its answer. Its errors do not name the call yet.
+func (c *Connection) roundTrip(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) ([]byte, error) {
 	if !c.active.enter() {
 		return nil, ErrShutdown
 	}
@@ -192,7 +202,7 @@ func (c *Connection) do(ctx context.Context, h HandlerID, subroute string, route
 	}
 	calls := c.called.get(int(h))
 	watch := calls.begin()
-	resp, err = s.request(ctx, h, subroute, route, req)
+	resp, err := s.request(ctx, h, subroute, route, req)
 	calls.end(watch)
 	if err != nil {
 		c.callFailed(ctx, calls, h, err)
@@ -218,13 +228,18 @@ func (c *Connection) open(ctx context.Context, id HandlerID, subroute string, ro
 	if trace := c.startTrace(ctx, id, subroute, len(payload)); trace != nil {
 		defer func() { trace.end(0, err) }()
 	}
+	m, err := c.openMux(ctx, id, route, payload, observers)
+	if err != nil {
+		return nil, c.named(err, true, id, subroute)
+	}
+	return newStream(m), nil
+}
+
+// openMux opens a stream. Its errors do not name the call yet.
+func (c *Connection) openMux(ctx context.Context, id HandlerID, route *routeID, payload []byte, observers []StreamObserver) (*muxClient, error) {
 	h := c.handlers().stream(id, route)
 	if h == nil {
-		name := id.String()
-		if subroute != "" {
-			name += " on subroute " + subroute
-		}
-		return nil, fmt.Errorf("%w: %s is not registered at %s", ErrUnknownHandler, name, c.Local)
+		return nil, fmt.Errorf("%w: not registered at %s, where the stream was to be opened from", ErrUnknownHandler, c.Local)
 	}
 	if !c.active.enter() {
 		return nil, ErrShutdown
@@ -235,20 +250,7 @@ func (c *Connection) open(ctx context.Context, id HandlerID, subroute string, ro
 		c.notSent(ctx, id, ErrDisconnected)
 		return nil, ErrDisconnected
 	}
-	m, err := s.openMux(ctx, h, payload, newObservation(c, id, observers))
-	if err != nil {
-		return nil, err
-	}
-	return newStream(m), nil
-}
-
-// refusal is what a caller is told when the peer does not take a call.
-func refusal(remote, text string) error {
-	err := NewRemoteErrString(text)
-	if text == unknownHandlerText {
-		return fmt.Errorf("%w at %s: %w", ErrUnknownHandler, remote, err)
-	}
-	return err
+	return s.openMux(ctx, h, payload, newObservation(c, id, observers))
 }
 
 // start makes s the connection's session and runs it to its end. An older

@@ -2,7 +2,6 @@ package grid
 
 import (
 	"context"
-	"errors"
 	"math/bits"
 	"math/rand/v2"
 	"slices"
@@ -52,22 +51,36 @@ func (f *flow) stats() FlowStats {
 // call comes, and fill four cache lines of their own, so that connections do not disturb each other.
 type handlerCounters struct {
 	calls   atomic.Int64 // ended
-	errors  [errorKinds]atomic.Int64
+	failure atomic.Pointer[failureCounters]
 	nanos   atomic.Int64 // sum of what is in buckets
 	buckets [LatencyBuckets]atomic.Int64
+	_       [32]byte
 }
 
-// errorKind is why a call failed.
-type errorKind uint8
+// failureCounters count the failures of the calls that handlerCounters count. They are made by the first.
+type failureCounters struct {
+	classes [errorClasses]atomic.Int64
 
-const (
-	errorHandler errorKind = iota
-	errorCanceled
-	errorTimedOut
-	errorDisconnected
-	errorOther // refused or failed before it ran
-	errorKinds
-)
+	// What calls that are disconnected are told: requests, and streams.
+	request, stream atomic.Pointer[callError]
+}
+
+// disconnected is where the error of calls that are disconnected is kept.
+func (f *failureCounters) disconnected(stream bool) *atomic.Pointer[callError] {
+	if stream {
+		return &f.stream
+	}
+	return &f.request
+}
+
+// failures returns the counters of failures.
+func (h *handlerCounters) failures() *failureCounters {
+	if f := h.failure.Load(); f != nil {
+		return f
+	}
+	h.failure.CompareAndSwap(nil, new(failureCounters))
+	return h.failure.Load()
+}
 
 // Client latencies: the first calls of a handler to a peer are all timed, later ones by a random sample. A look at the
 // clock costs as much as all other counting of a call several times over.
@@ -124,37 +137,20 @@ func latencyBucket(d time.Duration) int {
 }
 
 // failed counts the error of a call.
-func (h *handlerCounters) failed(k errorKind) { h.errors[k].Add(1) }
+func (h *handlerCounters) failed(class ErrorClass) { h.failures().classes[class].Add(1) }
 
 // addTo adds what is counted to s.
 func (h *handlerCounters) addTo(s *HandlerStats) {
 	s.Calls += h.calls.Load()
-	s.Errors.Handler += h.errors[errorHandler].Load()
-	s.Errors.Canceled += h.errors[errorCanceled].Load()
-	s.Errors.TimedOut += h.errors[errorTimedOut].Load()
-	s.Errors.Disconnected += h.errors[errorDisconnected].Load()
-	s.Errors.Other += h.errors[errorOther].Load()
+	if f := h.failure.Load(); f != nil {
+		for class := range f.classes {
+			*s.Errors.count(ErrorClass(class)) += f.classes[class].Load()
+		}
+	}
 	s.Latency.Sum += time.Duration(h.nanos.Load())
 	for i := range h.buckets {
 		s.Latency.Buckets[i] += h.buckets[i].Load()
 	}
-}
-
-// errorKindOf says why a call with ctx failed.
-func errorKindOf(ctx context.Context, err error) errorKind {
-	switch {
-	case errors.Is(err, ErrDisconnected):
-		return errorDisconnected
-	case errors.Is(err, ErrUnknownHandler), errors.Is(err, ErrShutdown), errors.Is(err, ErrOverloaded):
-		return errorOther
-	case IsRemoteErr(err) != nil:
-		return errorHandler
-	case errors.Is(err, context.DeadlineExceeded), ctx.Err() == context.DeadlineExceeded:
-		return errorTimedOut
-	case errors.Is(err, context.Canceled), errors.Is(err, errResultsLeft), ctx.Err() != nil:
-		return errorCanceled
-	}
-	return errorOther
 }
 
 // counterTable holds handlerCounters by a small number. Looking one up costs two loads. Its zero value is ready.
@@ -210,20 +206,29 @@ func (c *Connection) notSent(ctx context.Context, h HandlerID, err error) {
 
 // callFailed counts the error of a call from here.
 func (c *Connection) callFailed(ctx context.Context, calls *handlerCounters, h HandlerID, err error) {
-	kind := errorKindOf(ctx, err)
-	calls.failed(kind)
-	if kind != errorCanceled {
-		c.manager.recent.add(c.Remote, RoleClient, h, err.Error())
+	class := Classify(ctx, err)
+	if class == ErrorNone {
+		return
 	}
+	calls.failed(class)
+	if class != ErrorCanceled && class != ErrorLeft {
+		c.manager.recent.add(c.Remote, RoleClient, h, withoutNames(err))
+	}
+}
+
+// withoutNames is the text of an error where the call that it is about is known.
+func withoutNames(err error) string {
+	if named, ok := err.(*callError); ok {
+		return named.err.Error()
+	}
+	return err.Error()
 }
 
 // streamEnded counts a stream that was opened from here.
 func (c *Connection) streamEnded(m *muxClient, err error) {
 	calls := c.called.get(int(m.handler.id))
 	calls.ended(time.Since(m.s.began) - m.began)
-	if err != nil {
-		c.callFailed(m.ctx, calls, m.handler.id, err)
-	}
+	c.callFailed(m.ctx, calls, m.handler.id, err)
 }
 
 // requestServed counts a request of the peer. inTime says whether the caller still waited when its handler returned.
@@ -232,10 +237,10 @@ func (c *Connection) requestServed(h *singleHandler, d time.Duration, failure *R
 	calls.ended(d)
 	switch {
 	case !inTime:
-		calls.failed(errorTimedOut)
+		calls.failed(ErrorDeadline)
 		c.manager.recent.add(c.Remote, RoleServer, h.id, errLate)
 	case failure != nil:
-		calls.failed(errorHandler)
+		calls.failed(ErrorHandler)
 		c.manager.recent.add(c.Remote, RoleServer, h.id, string(*failure))
 	}
 }
@@ -247,16 +252,19 @@ const errLate = "handler returned after the caller's deadline"
 func (c *Connection) streamServed(m *muxServer, result *RemoteErr, cause error) {
 	calls := c.served.get(m.handler.number)
 	calls.ended(time.Since(m.s.began) - m.began)
+	class, text := ErrorNone, ""
 	switch {
 	case cause != nil:
-		kind := errorKindOf(context.Background(), cause)
-		calls.failed(kind)
-		if kind != errorCanceled {
-			c.manager.recent.add(c.Remote, RoleServer, m.handler.id, cause.Error())
-		}
+		class, text = Classify(nil, cause), cause.Error()
 	case result != nil:
-		calls.failed(errorHandler)
-		c.manager.recent.add(c.Remote, RoleServer, m.handler.id, string(*result))
+		class, text = ErrorHandler, string(*result)
+	}
+	if class == ErrorNone {
+		return
+	}
+	calls.failed(class)
+	if class != ErrorCanceled {
+		c.manager.recent.add(c.Remote, RoleServer, m.handler.id, text)
 	}
 }
 

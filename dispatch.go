@@ -59,7 +59,7 @@ func (s *session) dispatch(m *message) error {
 		s.handleRequest(m)
 	case OpResponse:
 		if c := s.calls.take(m.MuxID); c != nil {
-			c.complete(m.answer())
+			c.complete(s.answer(m))
 		}
 	case OpConnectMux:
 		s.acceptMux(m)
@@ -150,11 +150,11 @@ func (s *session) connectError(m *message) {
 		refused.Error = "refused"
 	}
 	if c := s.calls.take(m.MuxID); c != nil {
-		c.complete(nil, refusal(s.conn.Remote, refused.Error))
+		c.complete(nil, refusal(refused.Error))
 		return
 	}
 	if mux, ok := s.clients.get(m.MuxID); ok {
-		mux.cancel(refusal(s.conn.Remote, refused.Error))
+		mux.cancel(refusal(refused.Error))
 	}
 }
 
@@ -180,9 +180,9 @@ func (s *session) refuse(m *message, text string) {
 }
 
 // answer is what a response or a final message carries: a copy of its payload that belongs to the receiver, or its error.
-func (m *message) answer() ([]byte, error) {
+func (s *session) answer(m *message) ([]byte, error) {
 	if m.Flags&FlagPayloadIsErr != 0 {
-		return nil, NewRemoteErrString(string(m.Payload))
+		return nil, s.saidError(m)
 	}
 	return m.ownPayload(), nil
 }

@@ -9,8 +9,10 @@ const (
 	featureNative uint32 = 1 << iota
 	// featureMetadata is a node that takes metadata.
 	featureMetadata
+	// featureErrors is a node that tells its own errors from those of its handlers.
+	featureErrors
 
-	nativeFeatures = featureNative | featureMetadata
+	nativeFeatures = featureNative | featureMetadata | featureErrors
 )
 
 // agree takes note of the features of the peer, of which those count that this node has too. Any

@@ -49,9 +49,6 @@ type StatelessHandler struct {
 	OutCapacity int
 }
 
-// unknownHandlerText is what a caller of a handler that is not registered is told on the wire.
-const unknownHandlerText = "Invalid Handler for type"
-
 // RegisterSingleHandler registers h for requests with this ID. Several
 // subroutes are joined with "/"; a caller's route must match exactly. It fails
 // with ErrUnknownHandler for an invalid ID and with ErrHandlerAlreadyExists.

@@ -263,7 +263,7 @@ func (s *session) takeMetadata(m *message) error {
 	if err := checkMetadata(m.rest); err != nil {
 		return fmt.Errorf("malformed message: metadata: %w", err)
 	}
-	if m.Op != OpRequest && m.Op != OpConnectMux {
+	if m.Op != OpRequest && m.Op != OpConnectMux && m.Flags&FlagPayloadIsErr == 0 {
 		m.rest = nil
 	}
 	return nil

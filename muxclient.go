@@ -120,7 +120,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 // watch cancels the stream when its context ends.
 func (m *muxClient) watch() {
 	stop := context.AfterFunc(m.ctx, func() {
-		m.cancel(context.Cause(m.ctx))
+		m.cancel(contextCause(m.ctx))
 		m.giveUpReader()
 	})
 	m.mu.Lock()
@@ -147,6 +147,7 @@ func (m *muxClient) cancel(err error) {
 
 // end returns false where the stream has ended before.
 func (m *muxClient) end(err error, deliver bool) bool {
+	err = m.s.conn.named(err, true, m.handler.id, m.handler.subroute)
 	m.mu.Lock()
 	if m.ended {
 		m.mu.Unlock()
@@ -209,18 +210,14 @@ func (m *muxClient) receive(msg *message) {
 	case OpPong:
 		m.pong(msg)
 	case OpDisconnectClientMux:
-		if msg.Flags&FlagPayloadIsErr != 0 {
-			m.abort(NewRemoteErrString(string(msg.Payload)))
-		} else {
-			m.abort(ErrDisconnected)
-		}
+		m.abort(m.s.gaveUp(msg))
 	}
 }
 
 // deliver queues a message of the handler for the consumer.
 func (m *muxClient) deliver(msg *message) {
 	if msg.Flags&FlagPayloadIsErr != 0 {
-		m.finish(NewRemoteErrString(string(msg.Payload)))
+		m.finish(m.s.saidError(msg))
 		return
 	}
 	last := msg.Flags&FlagEOF != 0
@@ -261,7 +258,10 @@ func (m *muxClient) enqueue(msg *message, size int) (fits, queued bool) {
 }
 
 // overload ends a stream whose messages pile up.
-func (m *muxClient) overload() { m.cancel(ErrOverloaded) }
+func (m *muxClient) overload() {
+	m.s.conn.refuses(RoleClient, m.handler.id, limitStreamBytes)
+	m.cancel(ErrOverloaded)
+}
 
 // waiting returns the bytes of messages that wait for the consumer.
 func (m *muxClient) waiting() int {
@@ -389,7 +389,7 @@ func (m *muxClient) pong(msg *message) {
 	}
 	switch {
 	case pong.Err != nil:
-		m.cancel(NewRemoteErrString(*pong.Err))
+		m.cancel(&libraryError{text: *pong.Err})
 	case pong.NotFound:
 		m.abort(ErrDisconnected)
 	}

@@ -64,9 +64,9 @@ func (s *session) acceptMux(msg *message) {
 		return
 	}
 	size := msg.footprint()
-	if !s.conn.streams.enter(size) {
+	if over := s.conn.streams.enter(size); over != limitNone {
 		s.conn.active.leave()
-		s.overloaded(msg, "streams")
+		s.overloaded(msg, over)
 		return
 	}
 	m := &muxServer{
@@ -100,7 +100,8 @@ func (s *session) acceptMux(msg *message) {
 func (m *muxServer) receive(msg *message) {
 	if msg.Op.counted() {
 		if msg.Seq != m.received {
-			m.fail(fmt.Sprintf("receive sequence number mismatch. want %d, got %d", m.received, msg.Seq))
+			m.fail(&libraryError{ErrIncorrectSequence,
+				fmt.Sprintf("receive sequence number mismatch. want %d, got %d", m.received, msg.Seq)})
 			return
 		}
 		m.received++
@@ -108,7 +109,7 @@ func (m *muxServer) receive(msg *message) {
 	switch msg.Op {
 	case OpMuxClientMsg:
 		if text := m.take(msg); text != "" {
-			m.fail(text)
+			m.fail(libraryText(text))
 		}
 	case OpUnblockSrvMux:
 		m.mu.Lock()
@@ -132,6 +133,7 @@ func (m *muxServer) take(msg *message) string {
 	if msg.Flags&FlagEOF == 0 || msg.Payload != nil {
 		size = msg.footprint()
 		if !m.s.hold(m, size) {
+			m.s.conn.refuses(RoleServer, m.handler.id, limitStreamBytes)
 			return string(ErrOverloaded)
 		}
 	}
@@ -166,9 +168,14 @@ func (m *muxServer) enqueue(msg *message, size int) (text string, queued bool) {
 }
 
 // fail ends the stream with an error for the caller.
-func (m *muxServer) fail(text string) {
-	m.s.sendNow(message{MuxID: m.id, Op: OpMuxServerMsg, Flags: FlagEOF | FlagPayloadIsErr, Payload: m.s.errorText(text)}, &m.sent)
-	m.cancel(NewRemoteErrString(text))
+func (m *muxServer) fail(err *libraryError) {
+	m.s.sendNow(m.s.marked(message{
+		MuxID:   m.id,
+		Op:      OpMuxServerMsg,
+		Flags:   FlagEOF | FlagPayloadIsErr,
+		Payload: m.s.errorText(err.text),
+	}, err), &m.sent)
+	m.cancel(err)
 }
 
 // cancel ends the stream: the handler's context is canceled and its input closed. The peer is not told.
@@ -223,7 +230,10 @@ func (m *muxServer) waiting() int {
 }
 
 // overload ends a stream whose requests pile up.
-func (m *muxServer) overload() { m.fail(string(ErrOverloaded)) }
+func (m *muxServer) overload() {
+	m.s.conn.refuses(RoleServer, m.handler.id, limitStreamBytes)
+	m.fail(libraryText(string(ErrOverloaded)))
+}
 
 // leave makes the stream count no longer. Its handler has returned.
 func (m *muxServer) leave() {
@@ -412,7 +422,7 @@ func (p *streamPump[In, Out]) prepare() (credits int, ok bool) {
 	p.size = len(b)
 	head, err := safely(p.h.decode, b)
 	if err != nil {
-		m.fail(fmt.Sprintf("stream request: %v", err))
+		m.fail(&libraryError{text: fmt.Sprintf("stream request: %v", err)})
 		return 0, false
 	}
 	p.head, p.ready = head, true
@@ -454,7 +464,7 @@ func (p *streamPump[In, Out]) closeInput() {
 func (p *streamPump[In, Out]) send(v Out) bool {
 	b, err := safely(p.h.encode, v)
 	if err != nil {
-		p.m.fail(fmt.Sprintf("stream response: %v", err))
+		p.m.fail(&libraryError{text: fmt.Sprintf("stream response: %v", err)})
 		return false
 	}
 	if err = p.transmit(message{Payload: b}); err == nil {
@@ -499,7 +509,7 @@ func (p *streamPump[In, Out]) transmit(msg message) error {
 		err = p.m.s.append(msg, &p.m.sent)
 	}
 	if errors.Is(err, ErrMessageTooLarge) {
-		p.m.fail(err.Error())
+		p.m.fail(&libraryError{ErrMessageTooLarge, err.Error()})
 	}
 	return err
 }

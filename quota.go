@@ -15,6 +15,7 @@ import (
 type quota struct {
 	used          atomic.Int64 // number << quotaShift | bytes
 	most, maxHeld int64
+	number, bytes limit // what they are called
 }
 
 const (
@@ -24,18 +25,26 @@ const (
 	maxHeld = math.MaxInt & (1<<38 - 1)
 )
 
-func (q *quota) init(most, held int) { q.most, q.maxHeld = int64(most), int64(held) }
+// init sets the limits of the number and of the bytes, and what they are called.
+func (q *quota) init(number limit, most int, bytes limit, held int) {
+	q.most, q.maxHeld = int64(most), int64(held)
+	q.number, q.bytes = number, bytes
+}
 
-// enter counts one more with the bytes that it holds. It returns false, and
-// counts nothing, where that would be over a limit.
-func (q *quota) enter(bytes int) bool {
+// enter counts one more with the bytes that it holds. Where that would be over a limit it returns
+// which, and counts nothing.
+func (q *quota) enter(bytes int) limit {
 	one := 1<<quotaShift + int64(bytes)
 	used := q.used.Add(one)
-	if used>>quotaShift <= q.most && used&quotaBytes <= q.maxHeld {
-		return true
+	switch {
+	case used>>quotaShift > q.most:
+		q.used.Add(-one)
+		return q.number
+	case used&quotaBytes > q.maxHeld:
+		q.used.Add(-one)
+		return q.bytes
 	}
-	q.used.Add(-one)
-	return false
+	return limitNone
 }
 
 // leave takes one away, with the bytes that it holds.

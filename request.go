@@ -32,13 +32,13 @@ func (s *session) handleRequest(m *message) {
 		return
 	}
 	if !s.conn.active.enter() {
-		s.sendNow(s.errorResponse(m.MuxID, m.Seq, &errShutdown), nil)
+		s.sendNow(s.marked(s.errorResponse(m.MuxID, m.Seq, &errShutdown), ErrShutdown), nil)
 		return
 	}
 	size := m.footprint()
-	if !s.conn.requests.enter(size) {
+	if over := s.conn.requests.enter(size); over != limitNone {
 		s.conn.active.leave()
-		s.overloaded(m, "requests")
+		s.overloaded(m, over)
 		return
 	}
 	in := s.incoming.get(s, h, s.arrived.Sub(s.began))
@@ -84,7 +84,7 @@ func (in *incoming) respond(out []byte, failure *RemoteErr) {
 		// requests that can wait here is bounded by what the caller has open.
 		if err := in.send(answer); err != nil && failure == nil {
 			in.leave()
-			s.sendNow(s.errorResponse(in.id, in.seq, NewRemoteErr(err)), nil)
+			s.sendNow(s.marked(s.errorResponse(in.id, in.seq, NewRemoteErr(err)), err), nil)
 		}
 	}
 	PutByteBuffer(out)

@@ -286,7 +286,7 @@ func (s *session) send(cancel, over <-chan struct{}, m message, q *sequence) err
 // begin waits for room and locks the batch for m, to be appended next, where it returns nil.
 func (s *session) begin(cancel, over <-chan struct{}, m *message) error {
 	if len(m.Payload)+len(m.rest) > s.conn.limits.MaxMessageSize-maxOverhead {
-		return fmt.Errorf("%w: payload of %d bytes to %s", ErrMessageTooLarge, len(m.Payload), s.conn.Remote)
+		return fmt.Errorf("%w: payload of %d bytes", ErrMessageTooLarge, len(m.Payload))
 	}
 	return s.out.Begin(cancel, over)
 }
@@ -346,7 +346,7 @@ func (m *message) final() bool {
 func sendError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, batch.ErrCanceled):
-		return context.Cause(ctx)
+		return contextCause(ctx)
 	case errors.Is(err, batch.ErrClosed):
 		return ErrDisconnected
 	}
@@ -357,7 +357,7 @@ func sendError(ctx context.Context, err error) error {
 // that ended before its caller's deadline would leave the caller with ErrDisconnected.
 func (s *session) deadlineMS(ctx context.Context) (uint32, error) {
 	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
+		return 0, contextCause(ctx)
 	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -377,7 +377,7 @@ func pastDeadline(ctx context.Context) error {
 	defer patience.Stop()
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return contextCause(ctx)
 	case <-patience.C:
 		return context.DeadlineExceeded
 	}

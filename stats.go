@@ -56,8 +56,22 @@ type ConnectionStats struct {
 	LastError     string
 	LastErrorTime time.Time
 
+	// Refused counts the calls that this node did not take, by the limit that they were over.
+	Refused RefusalStats
+
 	// In and Out count what was received and sent.
 	In, Out FlowStats
+}
+
+// RefusalStats counts the calls of a peer that were refused with ErrOverloaded, by the field of Limits
+// that they were over. MaxStreamBytes also counts the streams, of either node, that were ended over it.
+type RefusalStats struct {
+	MaxRequests, MaxRequestBytes, MaxStreams, MaxStreamBytes int64
+}
+
+// Total returns the number of calls that were refused.
+func (r RefusalStats) Total() int64 {
+	return r.MaxRequests + r.MaxRequestBytes + r.MaxStreams + r.MaxStreamBytes
 }
 
 // FlowStats counts one direction of a connection.
@@ -133,18 +147,45 @@ type HandlerStats struct {
 type ErrorStats struct {
 	// Handler is the number of calls whose handler returned an error or panicked.
 	Handler int64
-	// Canceled calls were given up by their caller, TimedOut ones had reached their deadline.
+	// Canceled calls were given up by their caller, or are streams whose consumer left. TimedOut ones had
+	// reached their deadline.
 	Canceled, TimedOut int64
 	// Disconnected calls found no connection, or lost it.
 	Disconnected int64
-	// Other calls failed before they reached a handler: it is unknown there, a node shuts down or is overloaded, the
-	// message is too large.
+	// Overloaded calls were refused over one of Limits, or are streams that were ended over one.
+	Overloaded int64
+	// Shutdown calls were not made, or not taken, because one of the nodes was shutting down.
+	Shutdown int64
+	// UnknownHandler calls were of a handler that the peer has not registered.
+	UnknownHandler int64
+	// Other calls failed for another reason: a message too large, for example.
 	Other int64
 }
 
 // Total returns the number of failed calls.
 func (e ErrorStats) Total() int64 {
-	return e.Handler + e.Canceled + e.TimedOut + e.Disconnected + e.Other
+	return e.Handler + e.Canceled + e.TimedOut + e.Disconnected + e.Overloaded + e.Shutdown + e.UnknownHandler + e.Other
+}
+
+// count returns the counter of a class.
+func (e *ErrorStats) count(class ErrorClass) *int64 {
+	switch class {
+	case ErrorHandler:
+		return &e.Handler
+	case ErrorCanceled, ErrorLeft:
+		return &e.Canceled
+	case ErrorDeadline:
+		return &e.TimedOut
+	case ErrorDisconnected:
+		return &e.Disconnected
+	case ErrorOverloaded:
+		return &e.Overloaded
+	case ErrorShutdown:
+		return &e.Shutdown
+	case ErrorUnknownHandler:
+		return &e.UnknownHandler
+	}
+	return &e.Other
 }
 
 // LatencyBuckets is the number of buckets of a Latency.
@@ -253,6 +294,7 @@ func (c *Connection) Stats() ConnectionStats {
 	}
 	c.mu.Unlock()
 	stats.In, stats.Out = c.traffic.in.stats(), c.traffic.out.stats()
+	stats.Refused = c.refused.stats()
 	stats.LastPong = c.lastPong()
 	s := c.current.Load()
 	if s == nil {

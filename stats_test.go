@@ -225,7 +225,7 @@ func TestStatsTellErrorsApart(t *testing.T) {
 		}{
 			testSingle: {8, ErrorStats{Handler: 1, TimedOut: 2, Canceled: 1, Disconnected: 4}},
 			testStream: {1, ErrorStats{Canceled: 1}},
-			99:         {1, ErrorStats{Other: 1}},
+			99:         {1, ErrorStats{UnknownHandler: 1}},
 		} {
 			got := handlerStats(all, RoleClient, id, "")
 			if got.Calls != want.calls || got.Errors != want.ErrorStats || got.Errors.Total() != want.Total() {

@@ -228,7 +228,7 @@ func TestBenchSurvivesTheLossOfANode(t *testing.T) {
 	n.Close()
 	n.server.Close()
 	got := <-result
-	for _, want := range []string{"1\nsink, 512 bytes", "\n" + hosts[0], "calls failed; the first with: remote disconnected"} {
+	for _, want := range []string{"1\nsink, 512 bytes", "\n" + hosts[0], "calls failed; the first with: grid: stream to sink at "} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

@@ -1,7 +1,6 @@
 package gridotel
 
 import (
-	"context"
 	"errors"
 	"net/url"
 	"strconv"
@@ -11,33 +10,16 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-// errorTypes are the names of the errors that every grid knows. The first that matches counts.
-var errorTypes = []struct {
-	err  error
-	name string
-}{
-	{errPanicked, "panic"},
-	{context.Canceled, "canceled"},
-	{context.DeadlineExceeded, "deadline_exceeded"},
-	{grid.ErrUnknownHandler, "unknown_handler"},
-	{grid.ErrMessageTooLarge, "message_too_large"},
-	{grid.ErrMetadata, "invalid_metadata"},
-	{grid.ErrIncorrectSequence, "incorrect_sequence"},
-	{grid.ErrDisconnected, "disconnected"},
-	{grid.ErrShutdown, "shutdown"},
-}
-
-// errorType is a name for an error out of a small number of them.
-func errorType(err error) string {
-	for _, known := range errorTypes {
-		if errors.Is(err, known.err) {
-			return known.name
-		}
+// errorType is a name for the error of a call out of a small number of them: that of its class where the
+// grid has one.
+func errorType(err error, class grid.ErrorClass) string {
+	switch {
+	case errors.Is(err, errPanicked):
+		return "panic"
+	case class == grid.ErrorOther: // such as that of an interceptor
+		return semconv.ErrorType(err).Value.AsString()
 	}
-	if grid.IsRemoteErr(err) != nil {
-		return "handler_error"
-	}
-	return semconv.ErrorType(err).Value.AsString()
+	return class.String()
 }
 
 // serverAttributes are the address and port of a node.

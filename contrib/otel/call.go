@@ -130,6 +130,15 @@ func (c *call) message(event string, n int) {
 	}
 }
 
+// classify is grid.Classify on the side of a caller. On the other side the handler says what is a RemoteErr
+// itself, whatever its text.
+func (c *call) classify(err error) grid.ErrorClass {
+	if _, said := err.(*grid.RemoteErr); said && c.kind == trace.SpanKindServer {
+		return grid.ErrorHandler
+	}
+	return grid.Classify(c.ctx, err)
+}
+
 // end ends the call with the error that it returned. Only the first end counts.
 func (c *call) end(err error) {
 	if c.over.Swap(true) {
@@ -137,12 +146,14 @@ func (c *call) end(err error) {
 	}
 	now := time.Now()
 	set := c.set
-	if err != nil {
-		kind := semconv.ErrorTypeKey.String(errorType(err))
+	if class := c.classify(err); class != grid.ErrorNone && class != grid.ErrorLeft {
+		kind := semconv.ErrorTypeKey.String(errorType(err, class))
 		set = metric.WithAttributes(append(c.attrs[:len(c.attrs):len(c.attrs)], kind)...)
 		c.span.SetAttributes(kind)
-		c.span.RecordError(err, trace.WithTimestamp(now))
-		c.span.SetStatus(codes.Error, err.Error())
+		if c.kind == trace.SpanKindClient || class != grid.ErrorCanceled { // a caller may leave when it likes
+			c.span.RecordError(err, trace.WithTimestamp(now))
+			c.span.SetStatus(codes.Error, err.Error())
+		}
 	}
 	if sent, received := c.sent.Load(), c.received.Load(); sent+received > 0 {
 		c.span.SetAttributes(messagesSentKey.Int64(sent), messagesReceivedKey.Int64(received))

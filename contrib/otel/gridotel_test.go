@@ -329,6 +329,8 @@ func TestErrorsAreRecorded(t *testing.T) {
 	defer cancel()
 	because, cancelCause := context.WithCancelCause(t.Context())
 	cancelCause(custom)
+	overBudget, cancel := context.WithDeadlineCause(t.Context(), time.Now(), custom)
+	defer cancel()
 	for _, test := range []struct {
 		name        string
 		ctx         context.Context
@@ -344,10 +346,13 @@ func TestErrorsAreRecorded(t *testing.T) {
 			text: "handler " + handlerEcho.String() + " panicked: oops", textThere: "panic"},
 		{name: "a caller's panic", payload: "panic here", here: "panic", there: "-", text: "panic"},
 		{name: "a context that is canceled", ctx: canceled, here: "canceled", there: "-", text: "context canceled"},
-		{name: "a context with a cause", ctx: because, here: "*errors.errorString", there: "-", text: "custom"},
+		{name: "a context with a cause", ctx: because, here: "canceled", there: "-", text: "custom"},
 		{name: "a deadline", ctx: overdue, here: "deadline_exceeded", there: "-", text: "context deadline exceeded"},
 		{name: "wrong metadata", ctx: grid.WithMetadata(t.Context(), grid.Metadata{"": "x"}), here: "invalid_metadata", there: "-",
-			text: "grid: invalid metadata: a key is empty"},
+			text: "grid: request to " + handlerEcho.String() + " at " + p.conn(0).Remote + ": invalid metadata: a key is empty"},
+		{name: "a deadline with a cause", ctx: overBudget, here: "deadline_exceeded", there: "-", text: "custom"},
+		{name: "an unknown handler", ctx: t.Context(), payload: "unknown", here: "unknown_handler", there: "-",
+			text: "grid: request to HandlerID(250) at " + p.conn(0).Remote + ": unknown handler"},
 		{name: "a stream", stream: true},
 		{name: "a stream's error", stream: true, payload: "fail badly", here: "handler_error", there: "handler_error", text: "badly"},
 		{name: "a stream's panic", stream: true, payload: "panic", here: "handler_error", there: "handler_error",
@@ -364,7 +369,9 @@ func TestErrorsAreRecorded(t *testing.T) {
 			}
 			func() {
 				defer func() { recover() }()
-				if test.stream {
+				if test.payload == "unknown" {
+					p.conn(0).Request(ctx, 250, nil)
+				} else if test.stream {
 					p.stream(ctx, test.payload, 1)
 				} else {
 					p.conn(0).Request(ctx, handlerEcho, []byte(test.payload))

@@ -56,6 +56,7 @@ var (
 	peerOutFrames   = metric("peer_sent_frames_total", "Frames with messages sent to the peer.", peerLabels)
 	peerInMerged    = metric("peer_received_merged_frames_total", "Frames with more than one message received from the peer.", peerLabels)
 	peerOutMerged   = metric("peer_sent_merged_frames_total", "Frames with more than one message sent to the peer.", peerLabels)
+	peerRefused     = metric("peer_refused_calls_total", "Calls of the peer that were refused or ended, by the field of Limits that they were over.", peerLabels, "limit")
 	peerQueue       = metric("peer_send_queue_bytes", "Bytes that wait to be written to the socket.", peerLabels)
 	peerRequests    = metric("peer_requests_in_flight", "Single requests between the nodes that are not answered yet.", peerLabels, "direction")
 	peerStreams     = metric("peer_streams", "Streams between the nodes that are open.", peerLabels, "direction")
@@ -73,7 +74,7 @@ var all = []*prometheus.Desc{
 	startTime,
 	peerConnected, peerState, peerStateSince, peerRoundTrip, peerLastPong, peerConnects, peerReconnects, peerDialErrors,
 	peerInBytes, peerOutBytes, peerInMessages, peerOutMessages, peerInFrames, peerOutFrames, peerInMerged, peerOutMerged,
-	peerQueue, peerRequests, peerStreams,
+	peerRefused, peerQueue, peerRequests, peerStreams,
 	handlerCalls, handlerErrors, handlerInFlight, handlerStreams, handlerDuration,
 }
 
@@ -132,6 +133,17 @@ func collectPeer(ch chan<- prometheus.Metric, p *grid.ConnectionStats) {
 	counter(peerOutFrames, p.Out.Frames)
 	counter(peerInMerged, p.In.MergedFrames)
 	counter(peerOutMerged, p.Out.MergedFrames)
+	for _, r := range []struct {
+		limit string
+		n     int64
+	}{
+		{"MaxRequests", p.Refused.MaxRequests},
+		{"MaxRequestBytes", p.Refused.MaxRequestBytes},
+		{"MaxStreams", p.Refused.MaxStreams},
+		{"MaxStreamBytes", p.Refused.MaxStreamBytes},
+	} {
+		set(peerRefused, prometheus.CounterValue, float64(r.n), r.limit)
+	}
 	gauge(peerQueue, float64(p.BytesQueued))
 	gauge(peerRequests, float64(p.IncomingRequests), "incoming")
 	gauge(peerRequests, float64(p.OutgoingRequests), "outgoing")
@@ -146,16 +158,19 @@ func collectHandler(ch chan<- prometheus.Metric, h *grid.HandlerStats) {
 	}
 	set(handlerCalls, prometheus.CounterValue, float64(h.Calls))
 	for _, e := range []struct {
-		cause string
+		cause grid.ErrorClass
 		n     int64
 	}{
-		{"handler", h.Errors.Handler},
-		{"canceled", h.Errors.Canceled},
-		{"timed_out", h.Errors.TimedOut},
-		{"disconnected", h.Errors.Disconnected},
-		{"other", h.Errors.Other},
+		{grid.ErrorHandler, h.Errors.Handler},
+		{grid.ErrorCanceled, h.Errors.Canceled},
+		{grid.ErrorDeadline, h.Errors.TimedOut},
+		{grid.ErrorDisconnected, h.Errors.Disconnected},
+		{grid.ErrorOverloaded, h.Errors.Overloaded},
+		{grid.ErrorShutdown, h.Errors.Shutdown},
+		{grid.ErrorUnknownHandler, h.Errors.UnknownHandler},
+		{grid.ErrorOther, h.Errors.Other},
 	} {
-		set(handlerErrors, prometheus.CounterValue, float64(e.n), e.cause)
+		set(handlerErrors, prometheus.CounterValue, float64(e.n), e.cause.String())
 	}
 	set(handlerInFlight, prometheus.GaugeValue, float64(h.InFlight))
 	set(handlerStreams, prometheus.GaugeValue, float64(h.Streams))

@@ -103,10 +103,18 @@ func TestValues(t *testing.T) {
 			grid_handler_calls_total{handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 4`},
 		{"grid_handler_errors_total", there, `
 			grid_handler_errors_total{cause="canceled",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
+			grid_handler_errors_total{cause="deadline_exceeded",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
 			grid_handler_errors_total{cause="disconnected",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
-			grid_handler_errors_total{cause="handler",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 1
+			grid_handler_errors_total{cause="handler_error",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 1
 			grid_handler_errors_total{cause="other",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
-			grid_handler_errors_total{cause="timed_out",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0`},
+			grid_handler_errors_total{cause="overloaded",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
+			grid_handler_errors_total{cause="shutdown",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
+			grid_handler_errors_total{cause="unknown_handler",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0`},
+		{"grid_peer_refused_calls_total", there, `
+			grid_peer_refused_calls_total{limit="MaxRequestBytes",peer="` + here.HostName() + `"} 0
+			grid_peer_refused_calls_total{limit="MaxRequests",peer="` + here.HostName() + `"} 0
+			grid_peer_refused_calls_total{limit="MaxStreamBytes",peer="` + here.HostName() + `"} 0
+			grid_peer_refused_calls_total{limit="MaxStreams",peer="` + here.HostName() + `"} 0`},
 		{"grid_peer_connected", here, `
 			grid_peer_connected{peer="` + there.HostName() + `"} 1`},
 		{"grid_peer_state", here, `

@@ -1,0 +1,116 @@
+package grid
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrorClass is why a call failed, out of a small number of reasons. Statistics, metrics and traces all
+// count by it.
+type ErrorClass uint8
+
+// The classes, which Classify tells apart.
+const (
+	// ErrorNone is no error.
+	ErrorNone ErrorClass = iota
+	// ErrorLeft is a stream whose consumer left the loop over its messages, which is no failure.
+	// ErrorStats counts it as canceled.
+	ErrorLeft
+	// ErrorHandler is what the handler returned, or its panic.
+	ErrorHandler
+	// ErrorCanceled is a call that its caller gave up, with a cause or without.
+	ErrorCanceled
+	// ErrorDeadline is a call that reached its deadline, with a cause or without.
+	ErrorDeadline
+	// ErrorDisconnected is a call that found no connection, or lost it.
+	ErrorDisconnected
+	// ErrorOverloaded is a call that was refused, or a stream that was ended, over a limit of Limits.
+	ErrorOverloaded
+	// ErrorShutdown is a call that was not made, or not taken, because one of the nodes is shutting down.
+	ErrorShutdown
+	// ErrorUnknownHandler is a call of a handler that is not registered.
+	ErrorUnknownHandler
+	// ErrorMessageTooLarge is a message over Limits.MaxMessageSize.
+	ErrorMessageTooLarge
+	// ErrorMetadata is metadata that may not be sent.
+	ErrorMetadata
+	// ErrorSequence is a stream whose messages did not follow each other.
+	ErrorSequence
+	// ErrorOther is anything else, such as a message that could not be encoded.
+	ErrorOther
+
+	errorClasses // their number
+)
+
+var errorClassNames = [errorClasses]string{
+	ErrorNone:            "none",
+	ErrorLeft:            "left",
+	ErrorHandler:         "handler_error",
+	ErrorCanceled:        "canceled",
+	ErrorDeadline:        "deadline_exceeded",
+	ErrorDisconnected:    "disconnected",
+	ErrorOverloaded:      "overloaded",
+	ErrorShutdown:        "shutdown",
+	ErrorUnknownHandler:  "unknown_handler",
+	ErrorMessageTooLarge: "message_too_large",
+	ErrorMetadata:        "invalid_metadata",
+	ErrorSequence:        "incorrect_sequence",
+	ErrorOther:           "other",
+}
+
+// String returns the name of the class in metrics and traces, such as "deadline_exceeded".
+func (c ErrorClass) String() string {
+	if c < errorClasses {
+		return errorClassNames[c]
+	}
+	return errorClassNames[ErrorOther]
+}
+
+// libraryErrors are what errors.Is finds in the library's own errors, by class. The first that matches counts.
+var libraryErrors = []struct {
+	err   error
+	class ErrorClass
+}{
+	{ErrDisconnected, ErrorDisconnected},
+	{ErrOverloaded, ErrorOverloaded},
+	{ErrShutdown, ErrorShutdown},
+	{ErrUnknownHandler, ErrorUnknownHandler},
+	{ErrMessageTooLarge, ErrorMessageTooLarge},
+	{ErrMetadata, ErrorMetadata},
+	{ErrIncorrectSequence, ErrorSequence},
+	{errResultsLeft, ErrorLeft},
+}
+
+// Classify returns why a call failed, by its context and the error that Connection.Request,
+// Stream.Results and the like returned, that an interceptor or observer was told, or that wraps one of
+// these. It is ErrorNone for a nil error. Without the context, which may be nil, a call that ended with
+// the context's own cause is ErrorOther.
+//
+// A handler's error is ErrorHandler whatever it says. It may only be taken for one of the library's
+// where its text is the same and the peer is a node of the original, which does not tell them apart. What
+// the consumer of a stream returned to end it is ErrorOther.
+func Classify(ctx context.Context, err error) ErrorClass {
+	if err == nil {
+		return ErrorNone
+	}
+	if ctx != nil && ctx.Err() != nil && errors.Is(err, contextCause(ctx)) {
+		err = ctx.Err() // whatever the cause is
+	}
+	for _, known := range libraryErrors {
+		if errors.Is(err, known.err) {
+			return known.class
+		}
+	}
+	var library *libraryError
+	switch {
+	case errors.As(err, &library):
+		return ErrorOther
+	case IsRemoteErr(err) != nil:
+		return ErrorHandler
+	case errors.Is(err, context.DeadlineExceeded):
+		return ErrorDeadline
+	case errors.Is(err, context.Canceled):
+		return ErrorCanceled
+	}
+	return ErrorOther
+}
