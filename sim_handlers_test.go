@@ -154,7 +154,7 @@ func (w *world) answer(ctx context.Context, payload []byte, check func(r *record
 func (r *record) finish(ctx context.Context) *RemoteErr {
 	switch r.plan.work.end {
 	case endFailing:
-		return r.returns(NewRemoteErrf("call %d fails", r.plan.id))
+		return r.returns(r.plan.failure())
 	case endPanicking:
 		text := fmt.Sprintf("panic of call %d", r.plan.id)
 		r.returns(NewRemoteErrString(text))
@@ -167,6 +167,15 @@ func (r *record) finish(ctx context.Context) *RemoteErr {
 		return r.returns(NewRemoteErrf("call %d ended: %v", r.plan.id, context.Cause(ctx)))
 	}
 	return r.returns(nil)
+}
+
+// failure is the error of a handler that fails: one of its own, or one that it hands on, with the text of
+// an error that the library could have told its caller.
+func (p *callPlan) failure() *RemoteErr {
+	if i := p.id % 6; i < uint64(len(librarySentinels)) {
+		return NewRemoteErr(librarySentinels[i])
+	}
+	return NewRemoteErrf("call %d fails", p.id)
 }
 
 // sleep waits for d. It returns false when ctx, which may be nil, ends first.
