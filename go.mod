@@ -1,9 +1,9 @@
 module github.com/gridmesh/grid
 
-go 1.25
+go 1.26.0
 
 require (
-	github.com/gobwas/ws v1.4.0
+	github.com/gobwas/ws v1.5.0
 	github.com/google/uuid v1.6.0
 	github.com/gorilla/mux v1.8.1
 	github.com/tinylib/msgp v1.6.5
@@ -12,8 +12,7 @@ require (
 
 require (
 	github.com/gobwas/httphead v0.1.0 // indirect
-	github.com/gobwas/pool v0.2.1 // indirect
-	github.com/klauspost/cpuid/v2 v2.2.10 // indirect
-	github.com/philhofer/fwd v1.2.0 // indirect
-	golang.org/x/sys v0.30.0 // indirect
+	github.com/klauspost/cpuid/v2 v2.4.2 // indirect
+	github.com/philhofer/fwd v1.2.1 // indirect
+	golang.org/x/sys v0.50.0 // indirect
 )

@@ -185,7 +185,7 @@ func TestDashboard(t *testing.T) {
 	used := make(map[string]bool)
 	queries := d.queries(t)
 	for _, q := range queries {
-		expr, err := parser.ParseExpr(d.expand(t, q))
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(d.expand(t, q))
 		if err != nil {
 			t.Errorf("%s: %v: %s", q.title, err, q.expr)
 			continue
@@ -290,7 +290,7 @@ func TestCheckFindsFaults(t *testing.T) {
 		{"a legend", `grid_peer_connected`, "{{handler}}"},
 		{"a legend that is summed away", `sum by (instance) (grid_peer_connected)`, "{{peer}}"},
 	} {
-		expr, err := parser.ParseExpr(q.expr)
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(q.expr)
 		if err != nil {
 			t.Fatal(err)
 		}
