@@ -231,14 +231,21 @@ func (c *Connection) streamEnded(m *muxClient, err error) {
 	c.callFailed(m.ctx, calls, m.handler.id, err)
 }
 
-// requestServed counts a request of the peer. inTime says whether the caller still waited when its handler returned.
-func (c *Connection) requestServed(h *singleHandler, d time.Duration, failure *RemoteErr, inTime bool) {
+// requestServed counts a request of the peer. inTime reports whether its handler returned before the caller's
+// deadline, cut is what had ended the handler's context by then; nil for nothing.
+func (c *Connection) requestServed(h *singleHandler, d time.Duration, failure *RemoteErr, inTime bool, cut error) {
 	calls := c.served.get(h.number)
 	calls.ended(d)
 	switch {
 	case !inTime:
 		calls.failed(ErrorDeadline)
 		c.manager.recent.add(c.Remote, RoleServer, h.id, errLate)
+	case cut != nil:
+		class := Classify(nil, cut)
+		calls.failed(class)
+		if class != ErrorCanceled {
+			c.manager.recent.add(c.Remote, RoleServer, h.id, cut.Error())
+		}
 	case failure != nil:
 		calls.failed(ErrorHandler)
 		c.manager.recent.add(c.Remote, RoleServer, h.id, string(*failure))

@@ -12,7 +12,11 @@ const (
 	// featureErrors is a node that tells its own errors from those of its handlers.
 	featureErrors
 
-	nativeFeatures = featureNative | featureMetadata | featureErrors
+	// featureStreams is a node that ends a stream without an error only where its handler was done by
+	// itself.
+	featureStreams uint32 = 1 << 4
+
+	nativeFeatures = featureNative | featureMetadata | featureErrors | featureStreams
 )
 
 // agree takes note of the features of the peer, of which those count that this node has too. Any

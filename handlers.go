@@ -15,13 +15,16 @@ type SingleHandlerFn func(payload []byte) ([]byte, *RemoteErr)
 // SingleHandlerContextFn is a SingleHandlerFn that knows its caller: ctx has
 // the caller's deadline, GetCaller and GetSubroute, and is canceled when the
 // caller gives up or goes away. Callers of the original do not say that they give up.
+// What it returns once ctx has ended is not sent: nobody waits for it.
 type SingleHandlerContextFn func(ctx context.Context, payload []byte) ([]byte, *RemoteErr)
 
 // StreamHandlerFn serves one stream. It receives requests from in, which is
 // nil where InCapacity is 0 and is closed when the caller ends its input or the
 // stream is canceled, and sends its answers to out, which it never closes.
 // What it sends is no longer its own. All that it sent before it returned is
-// delivered. ctx carries the caller's deadline and cancellation, GetCaller and GetSubroute.
+// delivered. ctx carries the caller's deadline and cancellation, GetCaller and GetSubroute. It has ended before in is closed
+// for that reason. What the handler returns counts only where ctx has not ended by then, and its deadline has not passed:
+// the caller of a stream that was cut short always gets an error.
 type StreamHandlerFn func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *RemoteErr
 
 // StreamHandler describes a handler of streams.
@@ -134,8 +137,17 @@ func (h *streamHandlerOf[In, Out]) call(m *muxServer, payload []byte, in <-chan 
 		return h.handle(m.ctx, payload, in, out)
 	}
 	return manager.serveIntercepted(m, h.registered, payload, func(ctx context.Context, payload []byte) *RemoteErr {
-		return h.handle(ctx, payload, in, out)
+		return whole(ctx, h.handle(ctx, payload, in, out))
 	})
+}
+
+// whole is the result of a handler whose context an interceptor may have replaced: an error where that
+// has ended, and the handler returned for that reason perhaps.
+func whole(ctx context.Context, err *RemoteErr) *RemoteErr {
+	if err != nil || ctx == nil {
+		return err
+	}
+	return NewRemoteErr(cutShort(ctx))
 }
 
 // recovered turns a panic of a handler into an error for its caller and a log entry.

@@ -191,11 +191,14 @@ func (m *Manager) intercept(h *singleHandler) {
 	if len(m.interceptors.serverRequests) == 0 {
 		return
 	}
-	next := h.handleContext
-	if plain := h.handle; plain != nil {
-		next = func(_ context.Context, payload []byte) ([]byte, *RemoteErr) { return plain(payload) }
+	plain, informed := h.handle, h.handleContext
+	handler := func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+		if plain != nil {
+			return plain(payload)
+		}
+		out, err := informed(ctx, payload)
+		return out, whole(ctx, err)
 	}
-	handler := next
 	h.handle, h.handleContext = nil, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
 		info := &CallInfo{Handler: h.id, Subroute: h.subroute, Local: m.local, Remote: GetCaller(ctx).Name}
 		next := handler

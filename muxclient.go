@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type muxClient struct {
 
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
+	late     bool     // its end came too late to be believed; the reader's alone
 
 	needsPing bool          // no deadline, or one that is far away
 	window    int           // messages the handler may send ahead of the consumer
@@ -120,7 +122,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 // watch cancels the stream when its context ends.
 func (m *muxClient) watch() {
 	stop := context.AfterFunc(m.ctx, func() {
-		m.cancel(contextCause(m.ctx))
+		m.cancel(cmp.Or(contextCause(m.ctx), context.Canceled)) // of a context that has no error though it is done
 		m.giveUpReader()
 	})
 	m.mu.Lock()
@@ -192,6 +194,9 @@ func signal(c chan struct{}) {
 
 // receive takes a message of the reader.
 func (m *muxClient) receive(msg *message) {
+	if m.late {
+		return
+	}
 	if msg.Op.counted() {
 		if msg.Seq != m.received {
 			m.cancel(fmt.Errorf("%w: want %d, got %d", ErrIncorrectSequence, m.received, msg.Seq))
@@ -210,7 +215,11 @@ func (m *muxClient) receive(msg *message) {
 	case OpPong:
 		m.pong(msg)
 	case OpDisconnectClientMux:
-		m.abort(m.s.gaveUp(msg))
+		if msg.Flags&FlagPayloadIsErr != 0 {
+			m.abort(m.s.gaveUp(msg))
+		} else {
+			m.lose()
+		}
 	}
 }
 
@@ -238,8 +247,36 @@ func (m *muxClient) deliver(msg *message) {
 		signal(m.arrived)
 	}
 	if last {
+		m.finishWhole()
+	}
+}
+
+// finishWhole ends a stream whose end says that the handler has returned without an error. A node of the original
+// says that also of a handler that returned because its context had ended. It cannot have done that before the
+// caller's deadline, as its own is later: only an end that comes afterwards is not believed.
+func (m *muxClient) finishWhole() {
+	if m.s.has(featureStreams) || !m.overdue() {
 		m.finish(nil)
 	}
+}
+
+// lose ends a stream that the peer does not have any more. It ends streams at their deadline without a word.
+func (m *muxClient) lose() {
+	if !m.overdue() {
+		m.abort(ErrDisconnected)
+	}
+}
+
+// overdue reports whether what has come in came after the caller's deadline. Then the stream ends with its context,
+// which is a moment behind, and nothing else that comes counts.
+func (m *muxClient) overdue() bool {
+	deadline, ok := m.ctx.Deadline()
+	if !ok || m.s.arrived.Before(deadline) {
+		return false
+	}
+	m.late = true
+	go func() { m.cancel(pastDeadline(m.ctx)) }()
+	return true
 }
 
 // enqueue leaves a message that takes size bytes to the consumer. It does not fit where the peer sent more than was granted.
@@ -352,7 +389,7 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, adopt <-chan func(), e
 			return
 		case v, ok := <-requests:
 			if !ok {
-				m.sendRequest(nil, FlagEOF)
+				m.endRequests()
 				return
 			}
 			b, err := safely(encode, v)
@@ -364,6 +401,21 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, adopt <-chan func(), e
 				return
 			}
 		}
+	}
+}
+
+// endRequests tells the handler that nothing follows, unless the stream is to be cut short: a caller whose context
+// has ended closes its Requests for that reason, and the handler must not take that for all of the input.
+func (m *muxClient) endRequests() {
+	if cause := cutShort(m.ctx); cause != nil {
+		m.cancel(cmp.Or(contextCause(m.ctx), cause))
+		return
+	}
+	m.mu.Lock()
+	ended := m.ended // and the peer will be told so, if it does not know
+	m.mu.Unlock()
+	if !ended {
+		m.sendRequest(nil, FlagEOF)
 	}
 }
 
@@ -391,7 +443,7 @@ func (m *muxClient) pong(msg *message) {
 	case pong.Err != nil:
 		m.cancel(&libraryError{text: *pong.Err})
 	case pong.NotFound:
-		m.abort(ErrDisconnected)
+		m.lose()
 	}
 }
 

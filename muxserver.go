@@ -43,8 +43,9 @@ type muxServer struct {
 	inputEnd bool // the caller sends no more
 	returned bool // the handler has returned, with result
 	result   *RemoteErr
-	credits  int  // messages the caller lets the pump send
-	ended    bool // cancel was called, or all is sent
+	cut      error // what had ended ctx when the handler returned; nil where it was done by itself
+	credits  int   // messages the caller lets the pump send
+	ended    bool  // cancel was called, or all is sent
 	pinged   time.Time
 }
 
@@ -194,20 +195,24 @@ func (m *muxServer) cancel(cause error) {
 	signal(m.wake)
 }
 
-// finished takes note that the handler has returned. Requests that it has not taken are dropped.
+// finished takes note that the handler has returned. Requests that it has not taken are dropped. Once
+// its context has ended a handler may return for that reason only, so that its result counts no more:
+// nil would make a whole stream of one that was cut short.
 func (m *muxServer) finished(result *RemoteErr) {
+	cut := cutShort(m.ctx)
 	m.mu.Lock()
-	m.returned, m.result = true, result
+	m.returned, m.result, m.cut = true, result, cut
 	unread := m.unread()
 	m.mu.Unlock()
 	unread.drop()
 	signal(m.wake)
 }
 
-// depart tells the caller that the stream has ended, and leaves the connection's activity.
-func (m *muxServer) depart() {
+// depart tells the caller that the stream has ended, and leaves the connection's activity. cause is
+// what cut the stream short; nil for nothing.
+func (m *muxServer) depart(cause error) {
 	m.leave()
-	if m.ctx.Err() != context.DeadlineExceeded { // else the caller ends it by itself, with the better error
+	if cause != context.DeadlineExceeded { // else the caller ends it by itself, with the better error
 		m.s.sendNow(message{MuxID: m.id, Op: OpDisconnectClientMux}, nil)
 	}
 	m.s.conn.active.leave()
@@ -302,15 +307,30 @@ func (p *streamPump[In, Out]) handle(in <-chan In, out chan<- Out) {
 func (p *streamPump[In, Out]) run() {
 	for p.step() {
 	}
-	cause := context.Cause(p.m.ctx) // what ended the stream before the handler did; nil for nothing
+	cause := p.cause()
 	p.m.cancel(cause)
 	for !p.over {
 		p.drain()
 	}
 	p.closeInput()
-	p.m.observed.end(p.outcome())
+	p.m.observed.end(p.outcome(cause))
 	p.m.s.conn.streamServed(p.m, p.m.result, cause)
-	p.m.depart()
+	p.m.depart(cause)
+}
+
+// cause is what cut the stream short; nil where all that the handler sent has gone out, and the end behind it.
+func (p *streamPump[In, Out]) cause() error {
+	if p.finished {
+		return nil
+	}
+	p.m.mu.Lock()
+	cut := p.m.cut
+	p.m.mu.Unlock()
+	if cut != nil {
+		return cut
+	}
+	<-p.m.ctx.Done() // what could not be sent is followed by the end of the stream or of the session
+	return context.Cause(p.m.ctx)
 }
 
 // drain takes what the handler of an ended stream still sends.
@@ -398,7 +418,7 @@ func (p *streamPump[In, Out]) sendMore(n int) bool {
 func (p *streamPump[In, Out]) prepare() (credits int, ok bool) {
 	m := p.m
 	m.mu.Lock()
-	if m.ended {
+	if m.ended || m.cut != nil {
 		m.mu.Unlock()
 		return 0, false
 	}
@@ -485,10 +505,10 @@ func (p *streamPump[In, Out]) finish() {
 }
 
 // outcome is why the stream ended, for observers.
-func (p *streamPump[In, Out]) outcome() error {
+func (p *streamPump[In, Out]) outcome(cause error) error {
 	switch {
-	case !p.finished:
-		return context.Cause(p.m.ctx)
+	case cause != nil:
+		return cause
 	case p.m.result != nil:
 		return p.m.result
 	}

@@ -32,7 +32,8 @@ type StreamObserver struct {
 	// when the stream has ended and nothing is left to be read, or its context
 	// has ended. On the other side it is when the handler has returned, or an
 	// interceptor in its place, and all it has sent is on its way. err is nil
-	// where the handler returned nil and the stream was not cut short; else it
+	// where the handler returned nil and the stream was not cut short, as it is where the handler
+	// returned after its context had ended; else it
 	// is the handler's *RemoteErr, or what ended the stream before that, such
 	// as the cause of a context or ErrDisconnected.
 	OnEnd func(err error)

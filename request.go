@@ -18,6 +18,7 @@ type incoming struct {
 	seq      uint32
 	deadline time.Time // the answer is of no use after it; zero for none
 	size     int       // bytes that count for it; 0 once it does not count any more
+	cut      error     // what had ended ctx when the handler returned; nil for nothing
 
 	// Where the handler has a context.
 	ctx    context.Context
@@ -70,12 +71,13 @@ func (in *incoming) serve() {
 // errExited is the error of a handler that ended its goroutine.
 var errExited = RemoteErr("handler exited without a result")
 
-// respond sends the answer, unless nobody waits for it any more.
+// respond sends the answer, unless nobody waits for it any more: the deadline has passed, or the
+// context had ended when the handler returned, as the caller or the connection is gone.
 func (in *incoming) respond(out []byte, failure *RemoteErr) {
 	s, now := in.s, time.Since(in.s.began)
 	inTime := in.deadline.IsZero() || now < in.deadline.Sub(s.began)
-	s.conn.requestServed(in.handler.Load(), now-time.Duration(in.began.Load()), failure, inTime)
-	if inTime {
+	s.conn.requestServed(in.handler.Load(), now-time.Duration(in.began.Load()), failure, inTime, in.cut)
+	if inTime && in.cut == nil {
 		answer := message{MuxID: in.id, Seq: in.seq, Op: OpResponse, Flags: FlagEOF, Payload: out}
 		if failure != nil {
 			answer = s.errorResponse(in.id, in.seq, failure)
@@ -113,7 +115,7 @@ func (in *incoming) leave() {
 func (in *incoming) release() {
 	in.leave()
 	s := in.s
-	in.payload, in.ctx, in.cancel = nil, nil, nil
+	in.payload, in.ctx, in.cancel, in.cut = nil, nil, nil, nil
 	s.incoming.put(in)
 	s.conn.active.leave()
 }
@@ -126,7 +128,11 @@ func (in *incoming) call() (out []byte, err *RemoteErr) {
 		return h.handle(in.payload)
 	}
 	defer in.s.running.done(in)
-	return h.handleContext(in.ctx, in.payload)
+	out, err = h.handleContext(in.ctx, in.payload)
+	if in.ctx.Err() != nil { // then what it returned may be for that reason only
+		in.cut = context.Cause(in.ctx)
+	}
+	return out, err
 }
 
 // errorResponse is the answer of a handler that failed.

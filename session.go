@@ -383,6 +383,18 @@ func pastDeadline(ctx context.Context) error {
 	}
 }
 
+// cutShort is what has ended ctx; nil where it lasts. A deadline that has passed counts, as the context
+// is a moment behind it: who was stopped by the deadline may be faster than the timer.
+func cutShort(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return pastDeadline(ctx)
+	}
+	return nil
+}
+
 // deadlineGrace bounds how long a context may be behind its own deadline.
 const deadlineGrace = time.Second
 

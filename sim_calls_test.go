@@ -25,8 +25,9 @@ func (w *world) call(r *record) {
 	defer cancel(nil)
 	if p.deadline > 0 {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, p.deadline)
+		ctx, stop = context.WithTimeout(ctx, p.deadline+p.late)
 		defer stop()
+		ctx = lateContext{ctx, time.Now().Add(p.deadline)}
 	}
 	if p.cancel > 0 {
 		timer := time.AfterFunc(p.cancel, func() { cancel(errSimCanceled) })
@@ -45,6 +46,14 @@ func (w *world) call(r *record) {
 	}
 	r.end(w.make(ctx, c, r))
 }
+
+// lateContext is a context whose end comes behind its deadline, as on a busy machine.
+type lateContext struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c lateContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
 // awaitConnection waits until c is up, and not for ever.
 func (w *world) awaitConnection(ctx context.Context, c *Connection) error {
@@ -171,14 +180,14 @@ func (r *record) typedStream(ctx context.Context, c Streamer, payload []byte) er
 	}
 	s := streamEnd{
 		results: func(next func(b []byte) error) error {
-			return st.Results(func(b *Bytes) error { return next(*b) })
+			return st.Results(func(v *simValue) error { return next(v.Bytes) })
 		},
 		all: func() iter.Seq2[[]byte, error] {
 			return func(yield func([]byte, error) bool) {
-				for b, err := range st.All() {
+				for v, err := range st.All() {
 					if err != nil {
 						yield(nil, err)
-					} else if !yield(*b, nil) {
+					} else if !yield(v.Bytes, nil) {
 						return
 					}
 				}
@@ -219,12 +228,19 @@ func (r *record) use(ctx context.Context, s streamEnd) error {
 // feed sends what is planned, until the stream ends.
 func (r *record) feed(ctx context.Context, s streamEnd) {
 	use := r.plan.use
+	giveUp := func() {
+		if use.gives {
+			s.close() // the handler may not take that for the end of its input
+		}
+	}
 	for range use.send {
 		if !sleepOr(ctx, use.pause) {
+			giveUp()
 			return
 		}
 		b := newMessage(r.plan.id, sideRequest, r.count(&r.offered), use.size)
 		if s.send(ctx, b) != nil {
+			giveUp()
 			return
 		}
 		r.count(&r.sent)

@@ -263,6 +263,8 @@ func (r *record) judgeSuccess() string {
 		return "it could not succeed"
 	case r.runs != 1:
 		return fmt.Sprintf("the handler ran %d times", r.runs)
+	case r.cut:
+		return "the handler was cut short"
 	case !r.returned || r.handlerErr != nil:
 		return fmt.Sprintf("the handler has returned: %v, with %v", r.returned, r.handlerErr)
 	case r.got != r.answered:
@@ -293,7 +295,7 @@ func (r *record) judgeLoss() string {
 	}
 	for _, i := range []int{p.from, p.to} {
 		l := r.w.nodes[i].left
-		inTime := r.handlerEnded-r.handlerBegan < time.Minute // no answer is sent after the caller's deadline
+		inTime := r.handlerEnded-r.handlerBegan < time.Minute && !r.cut // nothing is sent after the caller's deadline
 		if l.ended > 0 && r.runs > 0 && inTime && r.handlerBegan < l.began && !r.w.disturbedBy(p.from, p.to, r.ended) {
 			return fmt.Sprintf("the shutdown from %v should have waited for a handler that began at %v and ended at %v", l, r.handlerBegan, r.handlerEnded)
 		}

@@ -38,14 +38,27 @@ const (
 // simTyped are the typed handlers.
 type simTyped struct {
 	request *SingleHandler[*Bytes, *Bytes]
-	stream  *StreamTypeHandler[*Bytes, *Bytes, *Bytes]
+	stream  *StreamTypeHandler[*Bytes, *Bytes, *simValue]
+}
+
+// simValue takes a while to be encoded, as a large value does.
+type simValue struct {
+	Bytes
+	takes time.Duration
+}
+
+// MarshalMsg encodes it.
+func (v *simValue) MarshalMsg(b []byte) ([]byte, error) {
+	time.Sleep(v.takes)
+	return v.Bytes.MarshalMsg(b)
 }
 
 func newSimTyped(s *scenario) simTyped {
 	w := s.streams[routeTyped]
 	return simTyped{
 		request: NewSingleHandler(simTypedRequest, NewBytes, NewBytes),
-		stream:  NewStream(simTypedStream, NewBytes, NewBytes, NewBytes).WithInCapacity(w.in).WithOutCapacity(w.out),
+		stream: NewStream(simTypedStream, NewBytes, NewBytes, func() *simValue { return new(simValue) }).
+			WithInCapacity(w.in).WithOutCapacity(w.out),
 	}
 }
 
@@ -101,13 +114,13 @@ func (w *world) register(i int, m *Manager) error {
 	if i == 0 {
 		add(m.RegisterStreamingHandler(simFirstsOnly, StreamHandler{Handle: stream}))
 	}
-	add(w.typed.stream.Register(m, func(ctx context.Context, payload *Bytes, in <-chan *Bytes, out chan<- *Bytes) *RemoteErr {
+	add(w.typed.stream.Register(m, func(ctx context.Context, payload *Bytes, in <-chan *Bytes, out chan<- *simValue) *RemoteErr {
 		r, err := w.recordOf(*payload)
 		if err != nil {
 			return w.stray(err)
 		}
 		caller(ctx, "", r)
-		return w.serve(ctx, r, &typedPipe{in, out, w.typed.stream})
+		return w.serve(ctx, r, &typedPipe{in, out, w})
 	}))
 	return err
 }
@@ -164,7 +177,7 @@ func (r *record) finish(ctx context.Context) *RemoteErr {
 		runtime.Goexit()
 	case endWithCall:
 		<-ctx.Done()
-		return r.returns(NewRemoteErrf("call %d ended: %v", r.plan.id, context.Cause(ctx)))
+		return r.returnsCut("call %d ended: %v", r.plan.id, context.Cause(ctx))
 	}
 	return r.returns(nil)
 }
@@ -233,8 +246,8 @@ func (p *rawPipe) send(b []byte, done <-chan struct{}) bool {
 
 type typedPipe struct {
 	in  <-chan *Bytes
-	out chan<- *Bytes
-	h   *StreamTypeHandler[*Bytes, *Bytes, *Bytes]
+	out chan<- *simValue
+	w   *world
 }
 
 func (p *typedPipe) receive() ([]byte, bool) {
@@ -245,12 +258,12 @@ func (p *typedPipe) receive() ([]byte, bool) {
 	return *b, true
 }
 
-func (p *typedPipe) put(b []byte)     { p.h.PutRequest(NewBytesWith(b)) }
+func (p *typedPipe) put(b []byte)     { p.w.typed.stream.PutRequest(NewBytesWith(b)) }
 func (p *typedPipe) takesInput() bool { return p.in != nil }
 
 func (p *typedPipe) send(b []byte, done <-chan struct{}) bool {
 	select {
-	case p.out <- NewBytesWith(b):
+	case p.out <- &simValue{Bytes: b, takes: p.w.encodes}:
 		return true
 	case <-done:
 		return false
@@ -263,11 +276,11 @@ func (w *world) serve(ctx context.Context, r *record, p pipeEnd) *RemoteErr {
 	defer r.leave()
 	work := r.plan.work
 	if p.takesInput() && !r.read(ctx, p) {
-		return r.returns(NewRemoteErrf("call %d canceled: %v", r.plan.id, context.Cause(ctx)))
+		return r.returnsCut("call %d canceled: %v", r.plan.id, context.Cause(ctx))
 	}
 	for range work.send {
 		if !sleepOr(ctx, work.pause) || !r.respond(ctx, p) {
-			return r.returns(NewRemoteErrf("call %d canceled: %v", r.plan.id, context.Cause(ctx)))
+			return r.returnsCut("call %d canceled: %v", r.plan.id, context.Cause(ctx))
 		}
 	}
 	return r.finish(ctx)

@@ -32,6 +32,7 @@ type record struct {
 	handlerBegan time.Duration
 	handlerEnded time.Duration
 	handlerErr   *RemoteErr // that it returned, or is about to panic with
+	cut          bool       // it returned because its context had ended
 	returned     bool       // a result, or no result by panic or Goexit
 	answering    int        // messages that it tried to send
 	answered     int        // messages that were taken
@@ -82,6 +83,17 @@ func (r *record) returns(err *RemoteErr) *RemoteErr {
 	defer r.mu.Unlock()
 	r.returned, r.handlerErr = true, err
 	return err
+}
+
+// returnsCut takes note of a handler that returns because its context has ended.
+func (r *record) returnsCut(format string, args ...any) *RemoteErr {
+	r.mu.Lock()
+	r.cut = true
+	r.mu.Unlock()
+	if r.plan.work.quiet {
+		return r.returns(nil)
+	}
+	return r.returns(NewRemoteErrf(format, args...))
 }
 
 func (r *record) hasReturned() bool {

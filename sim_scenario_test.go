@@ -17,6 +17,7 @@ type scenario struct {
 	settled bool            // calls begin when all nodes are connected
 	links   []linkPlan
 	streams [simRoutes]window
+	encodes time.Duration // each message of a typed stream
 	calls   []*callPlan
 	faults  []faultPlan
 	stops   []stopPlan
@@ -71,6 +72,7 @@ type callPlan struct {
 	waits    bool          // for the connection, before the call
 	size     int           // bytes of the payload
 	deadline time.Duration // after at; 0 for none
+	late     time.Duration // how far the end of the context is behind its deadline
 	cancel   time.Duration // after at; 0 for never
 	races    bool          // canceled when the answer comes in
 	work     workPlan
@@ -86,9 +88,9 @@ func (p *callPlan) until() time.Duration {
 	case p.deadline == 0:
 		return p.cancel
 	case p.cancel == 0:
-		return p.deadline
+		return p.deadline + p.late
 	}
-	return min(p.deadline, p.cancel)
+	return min(p.deadline+p.late, p.cancel)
 }
 
 type ending int
@@ -122,6 +124,7 @@ type workPlan struct {
 	some  int  // how many messages for readSome
 	send  int  // messages sent, in addition to those of readEcho
 	plain bool // sends without looking at its context
+	quiet bool // returns no error when its context has ended
 }
 
 type leaving int
@@ -143,6 +146,7 @@ type usePlan struct {
 	pause     time.Duration
 	byChannel bool // sends on Requests, not with Send
 	close     bool // ends the input
+	gives     bool // ends the input also where it gives up sending
 	leave     leaving
 	leaveAt   int // after as many results
 	slow      time.Duration
@@ -175,7 +179,29 @@ func newScenario(seed uint64) *scenario {
 		s.drawFaults(d)
 		s.drawStops(d)
 	}
+	s.drawEndings(drawer{rand.New(rand.NewPCG(seed, 0x656e6473))})
 	return s
+}
+
+// drawEndings draws how streams end that are cut short. It has numbers of its own, so that all else stays as it was.
+func (s *scenario) drawEndings(d drawer) {
+	if d.chance(50) {
+		s.encodes = d.between(time.Microsecond, 10*time.Millisecond)
+	}
+	for _, p := range s.calls {
+		if !p.kind.stream() {
+			continue
+		}
+		p.work.quiet = d.chance(50)
+		p.use.gives = d.chance(50)
+		if w := &p.work; p.kind == callTypedStream && w.send > 0 && d.chance(50) {
+			w.plain = false
+			p.deadline = 1 + d.between(0, time.Duration(w.send)*(s.encodes+w.pause)) // while it sends
+		}
+		if p.deadline > 0 && d.chance(50) {
+			p.late = d.between(0, 300*time.Millisecond)
+		}
+	}
 }
 
 // drawer draws from a seed.

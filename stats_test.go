@@ -236,7 +236,7 @@ func TestStatsTellErrorsApart(t *testing.T) {
 		if got := handlerStats(served, RoleServer, testStream, ""); got.Calls != 1 || got.Errors != (ErrorStats{Canceled: 1}) {
 			t.Errorf("the stream's handler: %+v", got)
 		}
-		if got := handlerStats(served, RoleServer, testSingle, ""); got.Calls != 5 || got.Errors != (ErrorStats{Handler: 1, TimedOut: 2}) {
+		if got := handlerStats(served, RoleServer, testSingle, ""); got.Calls != 5 || got.Errors != (ErrorStats{Handler: 1, TimedOut: 2, Canceled: 1, Disconnected: 1}) {
 			t.Errorf("the handler: %+v", got)
 		}
 		texts := fmt.Sprint(c.nodes[0].RecentErrors())

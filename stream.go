@@ -112,7 +112,8 @@ var errHandlerReturned = errors.New("grid: the stream's handler has returned")
 // Results calls next with each message of the handler, in order, until the
 // stream ends. It returns nil when the handler has returned without an error
 // and every message has been delivered; the handler's *RemoteErr; the cause of
-// the context; or ErrDisconnected. An error of next cancels the stream and is
+// the context; or ErrDisconnected. Where the handler returns because its context has ended, with an error or without,
+// that is never nil. An error of next cancels the stream and is
 // returned. The buffers belong to next, which may give them back with
 // PutByteBuffer. Results may be called once.
 //

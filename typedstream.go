@@ -328,7 +328,7 @@ func (s *TypedStream[Req, Resp]) Send(req Req) error {
 }
 
 // Results calls next for each response, in order, until the stream ends, and returns
-// the stream's error: nil when the handler returned nil and everything it sent was consumed.
+// the stream's error: nil when the handler returned nil, before its context ended, and everything it sent was consumed.
 // The response belongs to next, which may give it back with the handler's PutResponse.
 // An error from next, or a response that cannot be decoded, cancels the stream and is returned.
 // A nil next drops the responses.
