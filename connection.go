@@ -41,11 +41,10 @@ type Connection struct {
 	served  counterTable // calls of the peer, by number of the registration
 	called  counterTable // calls from here, by handler ID
 
-	comings    logLimit // sessions that came up, and that ended unseen
-	dialFails  logLimit // attempts to connect that failed
-	overloads  logLimit // refusals
-	rejections logLimit // in the handshake, of who says it is the peer
-	ignored    logLimit // operations of the peer
+	comings   logLimit // sessions that came up, and that ended unseen
+	dialFails logLimit // attempts to connect that failed
+	overloads logLimit // refusals
+	ignored   logLimit // operations of the peer
 
 	mu      sync.Mutex // Protects following.
 	state   State
@@ -60,9 +59,6 @@ type Connection struct {
 }
 
 var errNilContext = errors.New("grid: nil context")
-
-// shutdownGrace bounds how long closing a connection waits for the peer to take what is queued.
-const shutdownGrace = time.Second
 
 func newConnection(m *Manager, remote string) *Connection {
 	c := &Connection{
@@ -269,7 +265,7 @@ func (c *Connection) start(s *session, confirm func() error) error {
 		return ErrShutdown
 	}
 	if older != nil {
-		older.fail(errReplaced)
+		older.part(errReplaced, errReplaced.Error())
 		<-older.finished
 	}
 	if err := confirm(); err != nil {
@@ -341,24 +337,22 @@ func (c *Connection) connecting() {
 	}
 }
 
-// shutdown lets nothing start any more and ends the session: at once where ctx
-// is over, else after all that is queued is sent and the peer is told.
-func (c *Connection) shutdown(ctx context.Context) {
+// shutdown lets nothing start any more and ends the session: after all that is queued is sent, and the peer has been told and
+// has answered, for which there is time until ctx ends, and at least grace. It reports whether that was enough.
+func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
 	c.active.stop()
 	c.mu.Lock()
 	c.setState(StateShutdown)
 	s := c.newest
 	c.mu.Unlock()
 	if s == nil {
-		return
+		return true
 	}
-	if c.current.Load() != s {
+	if c.current.Load() != s && !s.ran.Load() {
 		s.fail(errLocalClose) // not started
-		return
+		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, shutdownGrace)
-	defer cancel()
-	s.leave(ctx)
+	return s.leave(ctx, grace)
 }
 
 // handlers returns the handlers registered at this moment.

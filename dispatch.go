@@ -96,7 +96,8 @@ func (s *session) dispatchConnection(m *message) error {
 	case OpPong:
 		return s.pong(m)
 	case OpDisconnect:
-		return errPeerLeaving
+		s.peerLeaves()
+		return nil
 	}
 	return fmt.Errorf("%w: %v", errMessageNoMux, m.Op)
 }

@@ -76,7 +76,7 @@ type ManagerOptions struct {
 	// each member can pose as any other. It is asked after the handshake has named the host and before the
 	// connection is accepted, and may look at the HTTP request that AuthRequest has passed, its body
 	// aside; it may run for several requests at the same time. An error is logged; the peer learns
-	// no more than that it is rejected, whatever the reason is, until it has passed. VerifyPeerCertificate is one for mutual TLS.
+	// no more than that it is rejected, whatever the reason is. VerifyPeerCertificate is one for mutual TLS.
 	VerifyPeer func(r *http.Request, host string) error
 	// AllowOrigin says whether requests with this Origin header may connect. Browsers send one,
 	// nodes do not. nil allows none: such requests are answered with 403.
@@ -283,9 +283,11 @@ func (m *Manager) AddToMux(router *mux.Router) {
 }
 
 // Shutdown ends the node in good order: nothing new is started (callers here
-// and there get ErrShutdown), what runs may finish until ctx ends, the peers
-// are told, and the connections are closed. It returns the cause of ctx where
-// that cut something short. Use after Shutdown gives ErrShutdown.
+// and there get ErrShutdown), what runs may finish until ctx ends, what is
+// queued is sent, the peers are told, and the connections are closed once the
+// peers have read all of it. For that there is a second at least, also after
+// the end of ctx; a peer that does not answer within Limits.PeerTimeout is not waited for. It returns
+// the cause of ctx where its end cut something short. Use after Shutdown gives ErrShutdown.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	if m == nil {
 		return nil
@@ -297,14 +299,14 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 	for _, c := range m.connections {
 		err = errors.Join(err, c.active.wait(ctx))
 	}
-	m.close(context.Background())
-	if err != nil {
+	if !m.close(ctx, shutdownGrace) || err != nil {
 		return context.Cause(ctx)
 	}
 	return nil
 }
 
-// Close ends the node at once: what runs gets ErrDisconnected. It returns when
+// Close ends the node at once: what runs gets ErrDisconnected. The peers are
+// told, for which there is a tenth of a second. It returns when
 // the Manager's goroutines have ended; handlers of the application are
 // canceled, not waited for.
 func (m *Manager) Close() error {
@@ -313,31 +315,31 @@ func (m *Manager) Close() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	m.close(ctx)
+	m.close(ctx, partingGrace)
 	return nil
 }
 
-// close ends all connections; each may take until the end of ctx to send what is queued.
-func (m *Manager) close(ctx context.Context) {
+// close ends all connections. Each may take until the end of ctx, and at least grace, for what is queued and for
+// the peer's goodbye. It reports whether that was enough for all.
+func (m *Manager) close(ctx context.Context, grace time.Duration) bool {
 	m.mu.Lock()
 	m.closing = true
 	unwatch := m.unwatch
 	m.mu.Unlock()
 	var wg sync.WaitGroup
+	var cut atomic.Bool
 	for _, c := range m.connections {
-		wg.Go(func() { c.shutdown(ctx) })
+		wg.Go(func() {
+			if !c.shutdown(ctx, grace) {
+				cut.Store(true)
+			}
+		})
 	}
 	wg.Wait()
 	unwatch()
 	m.cancel()
 	m.workers.Wait()
-}
-
-// ended reports whether the Manager takes no connections any more.
-func (m *Manager) ended() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.closing || m.ctx.Err() != nil
+	return !cut.Load()
 }
 
 // goWork starts a goroutine that close waits for. It returns false where the Manager is closing.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -28,6 +27,7 @@ var (
 	errReplaced     = errors.New("replaced by a newer connection from the same host")
 	errPeerLeaving  = errors.New("peer is shutting down")
 	errLocalClose   = errors.New("closed locally")
+	errSilentEnd    = errors.New("peer closed the connection without a word")
 	errMuxDone      = errors.New("mux already ended")
 	errUnchecked    = errors.New("message without a checksum")
 	errMessageNoMux = errors.New("message without a mux ID")
@@ -58,6 +58,7 @@ type session struct {
 	incoming incomingSet          // requests of the peer
 
 	arrived time.Time     // when the frame that is being dispatched came in; the reader's alone
+	leaving bool          // the peer has said that it leaves; the reader's alone
 	ticks   atomic.Uint32 // of the janitor
 
 	began  time.Time     // of the session; times since then are monotonic
@@ -67,10 +68,13 @@ type session struct {
 	probes probes
 
 	announced  atomic.Bool // in the log
+	ran        atomic.Bool // run has begun
+	parted     atomic.Bool // part was called: what still comes in is of no use
 	reasonOnce sync.Once
 	failOnce   sync.Once
 	reason     error         // why it ended; set before failed is closed
-	failed     chan struct{} // closed by fail: the session is ending
+	written    chan struct{} // closed when the close frame, the last of all, is written
+	failed     chan struct{} // closed by fail: the socket is closed
 	finished   chan struct{} // closed when all its goroutines and entries are gone
 }
 
@@ -83,6 +87,7 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 		dialed:   dialed,
 		began:    time.Now(),
 		tick:     c.limits.tick(),
+		written:  make(chan struct{}),
 		failed:   make(chan struct{}),
 		finished: make(chan struct{}),
 	}
@@ -111,95 +116,25 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 // run reads until the session ends, then fails everything that was open on it
 // and waits for the session's own goroutines. It returns why the session ended.
 func (s *session) run() error {
+	s.ran.Store(true)
 	s.life.start(s.began, s.frames)
 	var wg sync.WaitGroup
-	read := make(chan struct{})
 	wg.Go(func() {
-		err := s.out.Run()
-		if err == nil {
-			err = errLocalClose
-			s.endWriting(read)
+		if err := s.out.Run(); err != nil {
+			s.fail(err)
+			return
 		}
-		s.fail(err)
+		close(s.written)
 	})
 	wg.Go(s.janitor)
 	err := s.readLoop()
-	s.conn.lost(s)
-	s.calls.close(ErrDisconnected)
-	for _, m := range s.clients.close() {
-		m.abort(ErrDisconnected)
-	}
-	for _, m := range s.servers.close() {
-		m.cancel(ErrDisconnected)
-	}
-	s.running.close()
-	s.fail(s.farewell(err, read))
+	s.abandon()
+	s.fail(s.farewell(err))
 	s.out.Close()
 	wg.Wait()
 	s.frames.Release()
 	close(s.finished)
 	return s.reason
-}
-
-// discard ends a session that was never run.
-func (s *session) discard(reason error) {
-	s.fail(reason)
-	s.frames.Release()
-	close(s.finished)
-}
-
-// fail ends the session; the first reason counts. It may be called by anybody and waits for nothing.
-func (s *session) fail(reason error) {
-	s.blame(reason)
-	s.failOnce.Do(func() {
-		close(s.failed)
-		closeSocket(s.socket)
-	})
-}
-
-// blame notes why the session ends. The first reason counts.
-func (s *session) blame(reason error) {
-	s.reasonOnce.Do(func() { s.reason = reason })
-}
-
-// closeSocket closes a connection without the farewell of TLS, which could wait for the peer.
-func closeSocket(c net.Conn) { rawSocket(c).Close() }
-
-// rawSocket is the network connection below TLS.
-func rawSocket(c net.Conn) net.Conn {
-	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
-		return t.NetConn()
-	}
-	return c
-}
-
-// endWriting tells the peer that nothing follows, and waits until it has closed
-// too, or the session fails: closing a socket with unread bytes, or one that the peer writes
-// to, destroys what the peer has not read yet.
-func (s *session) endWriting(read <-chan struct{}) {
-	half, ok := rawSocket(s.socket).(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
-		return
-	}
-	select {
-	case <-read:
-	case <-s.failed:
-	}
-}
-
-// leave sends what is queued, tells the peer that this node goes, and ends the session.
-func (s *session) leave(ctx context.Context) {
-	s.blame(errLocalClose) // however the peer ends its side
-	if s.native {
-		s.sendNow(message{Op: OpDisconnect}, nil)
-	}
-	s.out.CloseAfterFlush(s.closeFrame(ws.StatusGoingAway))
-	select {
-	case <-s.failed:
-	case <-ctx.Done():
-		s.fail(errLocalClose)
-	}
-	<-s.finished
 }
 
 // janitor pings the peer and ends what is overdue.
@@ -215,7 +150,11 @@ func (s *session) janitor() {
 			silent, busy := s.life.feel(now, s.frames, s.out)
 			// The sign of life may be older than the look that saw it by a tick, and the next look is a tick away.
 			if silent > s.conn.limits.PeerTimeout-2*s.tick-s.tick/2 {
-				s.fail(fmt.Errorf("%w for %v", errPeerSilent, silent.Round(time.Millisecond)))
+				silent = silent.Round(time.Millisecond)
+				err := fmt.Errorf("%w for %v", errPeerSilent, silent)
+				s.part(err, fmt.Sprintf("nothing received for %v", silent))
+				s.flushed()
+				s.fail(err)
 				return
 			}
 			if now.Sub(pinged) >= s.conn.limits.PingInterval-s.tick/2 {
@@ -414,60 +353,12 @@ func (s *session) readLoop() error {
 		if err != nil {
 			return err
 		}
+		if s.parted.Load() {
+			continue
+		}
 		s.arrived = s.began.Add(time.Since(s.began)) // half of what time.Now costs
 		if err := s.receive(b); err != nil {
-			return err
+			return &violation{err}
 		}
 	}
-}
-
-// farewell answers the peer where RFC 6455 asks for it, and puts into words why reading ended.
-// It closes read when it has read all that the peer sent.
-func (s *session) farewell(err error, read chan<- struct{}) error {
-	var closed *wsframe.CloseError
-	var broken *wsframe.ProtocolError
-	code := ws.StatusCode(0)
-	switch {
-	case errors.As(err, &closed):
-		code = closed.Code
-		err = fmt.Errorf("peer closed the connection: %d %s", closed.Code, closed.Reason)
-	case errors.As(err, &broken):
-		code = broken.Code
-		err = fmt.Errorf("protocol error: %s", broken.Text)
-	default:
-		close(read)
-		if errors.Is(err, io.EOF) {
-			return errors.New("peer closed the connection without a word")
-		}
-		return err
-	}
-	s.blame(err)
-	s.out.CloseAfterFlush(s.closeFrame(code))
-	s.drain()
-	close(read)
-	patience := time.NewTimer(s.conn.limits.WriteTimeout)
-	defer patience.Stop()
-	select {
-	case <-s.failed: // the flusher is done
-	case <-patience.C:
-	}
-	return err
-}
-
-// drain drops what the peer still sends, until it closes its end, but no longer
-// than a write may take: closing a socket with unread bytes would destroy the
-// close frame, which says why, before the peer has read it.
-func (s *session) drain() {
-	socket := rawSocket(s.socket)
-	if socket.SetReadDeadline(time.Now().Add(s.conn.limits.WriteTimeout)) == nil {
-		io.Copy(io.Discard, socket)
-	}
-}
-
-// closeFrame is the last frame of a session.
-func (s *session) closeFrame(code ws.StatusCode) []byte {
-	if code == ws.StatusNoStatusRcvd {
-		code = ws.StatusNormalClosure
-	}
-	return wsframe.AppendClose(nil, code, "", s.dialed, newMask())
 }

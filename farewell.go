@@ -1,0 +1,275 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/wsframe"
+)
+
+// The end of a session is the closing handshake of RFC 6455: who ends it sends what is queued and a close frame, and reads
+// on until the close frame of the other, who does the same. Only then is TCP touched, by the
+// acceptor first. A FIN any earlier would do between two nodes, but not through a proxy: nginx, haproxy and others take it for the end
+// of both directions, and drop what they have not passed on. See docs/design.md, "The end of a session".
+
+const (
+	// shutdownGrace is what a shutdown leaves for the goodbye where its context is over, or nearly.
+	shutdownGrace = time.Second
+	// partingGrace bounds the goodbye to a peer that is expected to be gone, and that of Close.
+	partingGrace = 100 * time.Millisecond
+	// lingerQuiet is the silence after which nothing of the peer's is taken to be on its way any more.
+	lingerQuiet = 50 * time.Millisecond
+)
+
+// leave sends what is queued, tells the peer that this node goes, and waits for its goodbye: until ctx ends, at least
+// for grace, and no longer than PeerTimeout after the last byte was written. It reports whether that was time enough.
+func (s *session) leave(ctx context.Context, grace time.Duration) bool {
+	least := time.NewTimer(grace)
+	defer least.Stop()
+	s.blame(errLocalClose) // however the peer ends its side
+	if s.native {
+		s.sendNow(message{Op: OpDisconnect}, nil)
+	}
+	s.out.CloseAfterFlush(s.closeFrame(ws.StatusGoingAway, ""))
+	ended := s.await(ctx)
+	if !ended {
+		select {
+		case <-s.failed:
+			ended = true
+		case <-least.C:
+		}
+	}
+	s.fail(errLocalClose)
+	<-s.finished
+	return ended || ctx.Err() == nil
+}
+
+// await waits for the end of a session whose close frame is queued. It returns false where that takes too long.
+func (s *session) await(ctx context.Context) bool {
+	select {
+	case <-s.written:
+	case <-s.failed:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+	answer := time.NewTimer(s.conn.limits.PeerTimeout)
+	defer answer.Stop()
+	select {
+	case <-s.failed:
+		return true
+	case <-ctx.Done():
+	case <-answer.C:
+	}
+	return false
+}
+
+// part ends the session with a word to a peer that may well be gone: what is open fails at once, what still
+// comes in is dropped. Anybody may call it, and it waits for nothing.
+func (s *session) part(reason error, word string) {
+	s.blame(reason)
+	s.parted.Store(true)
+	s.abandon()
+	s.out.CloseAfterFlush(s.closeFrame(ws.StatusPolicyViolation, word))
+	time.AfterFunc(partingGrace, func() { s.fail(reason) })
+}
+
+// peerLeaves takes note that the peer will close the connection: its close frame is right behind. Nothing new is sent to it.
+func (s *session) peerLeaves() {
+	s.leaving = true
+	s.conn.lost(s)
+	rawSocket(s.socket).SetReadDeadline(time.Now().Add(s.conn.limits.WriteTimeout))
+}
+
+// abandon fails all that is open. It may be called again, and by anybody.
+func (s *session) abandon() {
+	s.conn.lost(s)
+	s.calls.close(ErrDisconnected)
+	for _, m := range s.clients.close() {
+		m.abort(ErrDisconnected)
+	}
+	for _, m := range s.servers.close() {
+		m.cancel(ErrDisconnected)
+	}
+	s.running.close()
+}
+
+// farewell ends what reading has ended with err: it sends what is queued and a close frame, and waits until
+// TCP may be closed. It puts into words why the session ended.
+func (s *session) farewell(err error) error {
+	var closed *wsframe.CloseError
+	var broken *wsframe.ProtocolError
+	var wrong *violation
+	switch {
+	case errors.As(err, &closed):
+		err = s.closedByPeer(closed)
+		s.blame(err)
+		s.out.CloseAfterFlush(s.closeFrame(closed.Code, ""))
+		s.flushed()
+		if s.dialed {
+			s.linger() // for the acceptor to close TCP first: RFC 6455, section 7.1.1
+		} else {
+			s.hangUp()
+		}
+	case errors.As(err, &broken):
+		err = fmt.Errorf("protocol error: %s", broken.Text)
+		s.refusePeer(err, broken.Code, broken.Text)
+	case errors.As(err, &wrong):
+		err = wrong.error
+		s.refusePeer(err, ws.StatusProtocolError, wrong.word())
+	case s.leaving:
+		err = errPeerLeaving
+	case errors.Is(err, io.EOF):
+		err = errSilentEnd
+	}
+	return err
+}
+
+// closedByPeer puts a close frame of the peer into words.
+func (s *session) closedByPeer(closed *wsframe.CloseError) error {
+	if s.leaving {
+		return errPeerLeaving
+	}
+	return fmt.Errorf("peer closed the connection: %d %s", closed.Code, closed.Reason)
+}
+
+// refusePeer says goodbye to a peer that broke the rules. What it sends is not understood any more, its close frame included.
+func (s *session) refusePeer(reason error, code ws.StatusCode, word string) {
+	s.blame(reason)
+	s.out.CloseAfterFlush(s.closeFrame(code, word))
+	if s.linger() {
+		s.hangUp()
+	}
+}
+
+// hangUp tells the peer that TCP is closed, and waits until it has closed its end too. A socket that is closed with unread
+// bytes, or is written to once more, destroys what the peer has not read yet, such as the close frame.
+func (s *session) hangUp() {
+	if half, ok := rawSocket(s.socket).(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		s.drain(s.conn.limits.WriteTimeout, s.conn.limits.WriteTimeout)
+	}
+}
+
+// flushed waits until the close frame is written. Writing has limits of its own.
+func (s *session) flushed() {
+	select {
+	case <-s.written:
+	case <-s.failed:
+	}
+}
+
+// linger waits, dropping what the peer sends, until the close frame is written and nothing is on its way any more: the peer has
+// closed its end, or has been quiet for a moment. It reports whether the peer is still there, and quiet.
+func (s *session) linger() bool {
+	for {
+		switch s.drain(lingerQuiet, s.conn.limits.WriteTimeout) {
+		case drainQuiet:
+			select {
+			case <-s.written:
+				return true
+			case <-s.failed:
+				return false
+			default:
+			}
+		case drainLate: // somebody who sends on and on
+			s.flushed()
+			return false
+		case drainEnd:
+			s.flushed()
+			return false
+		}
+	}
+}
+
+type drained int
+
+const (
+	drainEnd   drained = iota // the peer has closed its end, or is gone
+	drainQuiet                // nothing has come for a while
+	drainLate                 // the time is up
+)
+
+// drain drops what comes in, for a time, or until nothing has come for quiet.
+func (s *session) drain(quiet, atMost time.Duration) drained {
+	socket := rawSocket(s.socket)
+	end := time.Now().Add(atMost)
+	b := GetByteBufferCap(4 << 10)
+	defer PutByteBuffer(b)
+	for now := time.Now(); now.Before(end); now = time.Now() {
+		until := now.Add(quiet)
+		if until.After(end) {
+			until = end
+		}
+		if socket.SetReadDeadline(until) != nil {
+			return drainEnd
+		}
+		_, err := socket.Read(b[:cap(b)])
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && quiet < atMost:
+			return drainQuiet
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return drainLate
+		case err != nil:
+			return drainEnd
+		}
+	}
+	return drainLate
+}
+
+// closeFrame is the last frame of a session. word is for the peer's log.
+func (s *session) closeFrame(code ws.StatusCode, word string) []byte {
+	if code == ws.StatusNoStatusRcvd {
+		code = ws.StatusNormalClosure
+	}
+	return wsframe.AppendClose(nil, code, word, s.dialed, newMask())
+}
+
+// violation is a message of the peer that breaks the rules of the grid.
+type violation struct{ error }
+
+func (v *violation) Unwrap() error { return v.error }
+
+// word is what the peer is told: the rule, without anything of what came in, such as a key.
+func (v *violation) word() string {
+	parts := strings.SplitN(v.Error(), ": ", 3)
+	return strings.Join(parts[:min(len(parts), 2)], ": ")
+}
+
+// discard ends a session that was never run.
+func (s *session) discard(reason error) {
+	s.fail(reason)
+	s.frames.Release()
+	close(s.finished)
+}
+
+// fail ends the session at once, without a goodbye; the first reason counts. It may be called by anybody and waits for nothing.
+func (s *session) fail(reason error) {
+	s.blame(reason)
+	s.failOnce.Do(func() {
+		close(s.failed)
+		closeSocket(s.socket)
+	})
+}
+
+// blame notes why the session ends. The first reason counts.
+func (s *session) blame(reason error) {
+	s.reasonOnce.Do(func() { s.reason = reason })
+}
+
+// closeSocket closes a connection without the farewell of TLS, which could wait for the peer.
+func closeSocket(c net.Conn) { rawSocket(c).Close() }
+
+// rawSocket is the network connection below TLS.
+func rawSocket(c net.Conn) net.Conn {
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return c
+}
