@@ -10,14 +10,13 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
-	"github.com/gridmesh/grid/internal/wsframe"
 )
 
 // Handler takes the connections of other nodes. It is to be served under the
 // route path, by a server without limits on how long a connection lives.
 // A request that AuthRequest refuses is answered with 403, and so is one of a
 // browser's page that AllowOrigin does not allow; one that cannot be upgraded with 426.
-// The Handler of a nil Manager answers 503.
+// The Handler of a nil Manager answers 503, and so does that of one that has ended.
 //
 // What comes before the upgrade is the server's to bound: set
 // http.Server.ReadHeaderTimeout, to seconds, against clients that connect and
@@ -37,6 +36,10 @@ func (m *Manager) Handler() http.HandlerFunc {
 			m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "refused: "+err.Error())
 			m.refusals.warn(m.log, "grid: peer refused", "remote", r.RemoteAddr, "local", m.local, "reason", err)
 			http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
+			return
+		}
+		if m.ended() {
+			http.Error(w, "node is shutting down", http.StatusServiceUnavailable)
 			return
 		}
 		if !upgradable(w, r) {
@@ -98,14 +101,12 @@ func headerHas(h http.Header, name, token string) bool {
 func (m *Manager) accept(r *http.Request, socket net.Conn, early []byte) {
 	stop := context.AfterFunc(m.ctx, func() { closeSocket(socket) })
 	defer stop()
-	frames := wsframe.NewReader(socket, early, wsframe.Config{MaxMessage: m.limits.MaxHandshakeSize})
+	g := newGreeting(socket, early, false, m.limits.MaxHandshakeSize)
 	var req connectReq
-	s, resp, err := m.greet(r, socket, frames, &req)
+	s, resp, err := m.greet(r, g, &req)
 	if err != nil {
-		frames.Release()
-		closeSocket(socket)
-		m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "rejected: "+err.Error())
-		m.rejections.warn(m.log, "grid: peer rejected", "remote", r.RemoteAddr, "local", m.local, "host", clip(req.Host), "reason", err)
+		m.noteRejection(r, &req, err)
+		g.end(err, reasonFor(err))
 		return
 	}
 	confirm := func() error {
@@ -118,52 +119,102 @@ func (m *Manager) accept(r *http.Request, socket net.Conn, early []byte) {
 	}
 }
 
+// noteRejection logs that a handshake has failed. What the end of this node cuts off is no news.
+func (m *Manager) noteRejection(r *http.Request, req *connectReq, err error) {
+	if m.ctx.Err() != nil {
+		return
+	}
+	m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "rejected: "+err.Error())
+	limit := &m.rejections
+	if c := m.Connection(req.Host); c != nil {
+		limit = &c.rejections
+	}
+	if more, ok := limit.take(err.Error()); ok {
+		m.log.Warn("grid: peer rejected", "remote", r.RemoteAddr, "local", m.local, "host", clip(req.Host), "reason", err, "more", more)
+	}
+}
+
 // greet reads who the peer is. It returns the session that may start once the response is sent.
-func (m *Manager) greet(r *http.Request, socket net.Conn, frames *wsframe.Reader, req *connectReq) (*session, []byte, error) {
-	if err := socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
+func (m *Manager) greet(r *http.Request, g *greeting, req *connectReq) (*session, []byte, error) {
+	if err := g.socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
 		return nil, nil, err
 	}
-	c, err := m.identify(r, frames, req)
-	resp := connectResp{ID: m.ID, Accepted: err == nil}
+	c, err := m.identify(r, g, req)
+	payload, marshalErr := m.response(req, err).MarshalMsg(nil)
+	if err != nil {
+		writeHandshake(g.socket, message{Op: OpConnectResponse, Payload: payload}, false)
+		return nil, nil, err
+	}
+	if marshalErr != nil {
+		return nil, nil, marshalErr
+	}
+	g.frames.SetMaxMessage(m.limits.MaxMessageSize)
+	s := newSession(c, g.socket, g.frames, false)
+	s.agree(req.Grid)
+	return s, payload, nil
+}
+
+// response is the answer to a handshake, which fails where err is not nil.
+func (m *Manager) response(req *connectReq, err error) *connectResp {
+	var secret *secretError
+	if errors.As(err, &secret) {
+		return &connectResp{RejectedReason: rejected}
+	}
+	resp := &connectResp{ID: m.ID, Accepted: err == nil}
 	if err != nil {
 		resp.RejectedReason = err.Error()
 	}
 	if req.Grid != 0 {
 		resp.Grid = nativeFeatures
 	}
-	if err != nil && m.verifyPeer != nil {
-		resp = connectResp{RejectedReason: rejected} // all that one may know who is not verified
+	if req.To != "" {
+		resp.Host = m.local
 	}
-	payload, marshalErr := resp.MarshalMsg(nil)
-	if err != nil {
-		writeHandshake(socket, message{Op: OpConnectResponse, Payload: payload}, false)
-		return nil, nil, err
-	}
-	if marshalErr != nil {
-		return nil, nil, marshalErr
-	}
-	frames.SetMaxMessage(m.limits.MaxMessageSize)
-	s := newSession(c, socket, frames, false)
-	s.agree(req.Grid)
-	return s, payload, nil
+	return resp
 }
 
-// identify finds the connection that the peer's first message is for.
-func (m *Manager) identify(r *http.Request, frames *wsframe.Reader, req *connectReq) (*Connection, error) {
-	if err := readHandshake(frames, OpConnect, req); err != nil {
-		return nil, fmt.Errorf("handshake: %w", err)
+// secretError says why a peer is rejected that has not shown who it is, and may not know.
+type secretError struct{ error }
+
+func (e *secretError) Unwrap() error { return e.error }
+
+// reasonFor is what a rejected peer may know of why it is.
+func reasonFor(err error) string {
+	var secret *secretError
+	if errors.As(err, &secret) {
+		return rejected
+	}
+	return err.Error()
+}
+
+// identify finds the connection that the peer's first message is for. Until VerifyPeer has confirmed who the peer is, its errors are secret.
+func (m *Manager) identify(r *http.Request, g *greeting, req *connectReq) (*Connection, error) {
+	secret := func(err error) error {
+		if m.verifyPeer == nil {
+			return err
+		}
+		return &secretError{err}
+	}
+	if err := readHandshake(g.frames, OpConnect, req); err != nil {
+		return nil, secret(fmt.Errorf("handshake: %w", err))
 	}
 	c := m.Connection(req.Host)
+	var astray error
+	if req.To != "" && req.To != m.local {
+		astray = &wrongNodeError{g.socket.LocalAddr().String(), m.local, req.To}
+	}
 	switch {
 	case m.ctx.Err() != nil:
 		return nil, ErrShutdown
+	case c == nil && astray != nil:
+		return nil, secret(astray)
 	case c == nil:
-		return nil, errors.New("unknown incoming host")
-	case shouldDial(m.local, req.Host):
-		return nil, fmt.Errorf("%s should not dial %s, but be dialed", req.Host, m.local)
+		return nil, secret(errors.New("unknown incoming host"))
+	case astray == nil && shouldDial(m.local, req.Host):
+		return nil, secret(fmt.Errorf("%s should not dial %s, but be dialed", req.Host, m.local))
 	}
 	if err := m.verify(r, req.Host); err != nil {
-		return nil, fmt.Errorf("not verified as %s: %w", req.Host, err)
+		return nil, secret(fmt.Errorf("not verified as %s: %w", req.Host, err))
 	}
-	return c, nil
+	return c, astray
 }

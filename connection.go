@@ -41,10 +41,11 @@ type Connection struct {
 	served  counterTable // calls of the peer, by number of the registration
 	called  counterTable // calls from here, by handler ID
 
-	comings   logLimit // sessions that came up, and that ended unseen
-	dialFails logLimit // attempts to connect that failed
-	overloads logLimit // refusals
-	ignored   logLimit // operations of the peer
+	comings    logLimit // sessions that came up, and that ended unseen
+	dialFails  logLimit // attempts to connect that failed
+	overloads  logLimit // refusals
+	rejections logLimit // in the handshake, of who says it is the peer
+	ignored    logLimit // operations of the peer
 
 	mu      sync.Mutex // Protects following.
 	state   State

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
-	"github.com/gridmesh/grid/internal/wsframe"
-	"github.com/tinylib/msgp/msgp"
 )
 
 // dialWhenAllowed keeps the connection up once block is closed; nil blocks nothing.
@@ -41,16 +39,28 @@ func (m *Manager) dial(ctx context.Context, c *Connection) (*session, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { closeSocket(socket) })
 	defer stop()
-	frames := wsframe.NewReader(socket, early, wsframe.Config{Client: true, MaxMessage: m.limits.MaxHandshakeSize})
-	resp, err := m.introduce(socket, frames)
+	g := newGreeting(socket, early, true, m.limits.MaxHandshakeSize)
+	resp, err := m.introduce(g, c)
 	if err != nil {
-		frames.Release()
-		closeSocket(socket)
+		m.endGreeting(g, err)
 		return nil, fmt.Errorf("handshake with %s: %w", c.Remote, err)
 	}
-	s := newSession(c, socket, frames, true)
+	s := newSession(c, socket, g.frames, true)
 	s.agree(resp.Grid)
 	return s, nil
+}
+
+// endGreeting ends a handshake that has failed, beside the dialer, which does not wait for the peer's part of that.
+func (m *Manager) endGreeting(g *greeting, err error) {
+	end := func() {
+		stop := context.AfterFunc(m.ctx, func() { closeSocket(g.socket) })
+		defer stop()
+		g.end(err, err.Error())
+	}
+	if !m.goWork(end) {
+		closeSocket(g.socket)
+		g.frames.Release()
+	}
 }
 
 // upgrade opens the WebSocket. It returns the socket and the bytes that came in behind the answer.
@@ -155,12 +165,12 @@ func buffered(br *bufio.Reader) ([]byte, error) {
 	return b, err
 }
 
-// introduce sends who this node is and reads whether it is accepted.
-func (m *Manager) introduce(socket net.Conn, frames *wsframe.Reader) (*connectResp, error) {
-	if err := socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
+// introduce sends who this node is and whom it means, and reads whether it is accepted, and by whom.
+func (m *Manager) introduce(g *greeting, c *Connection) (*connectResp, error) {
+	if err := g.socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
-	req := connectReq{ID: m.ID, Host: m.local, Time: time.Now(), Grid: nativeFeatures}
+	req := connectReq{ID: m.ID, Host: m.local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote}
 	if m.addAuth != nil {
 		req.Token = m.addAuth("")
 	}
@@ -168,18 +178,21 @@ func (m *Manager) introduce(socket net.Conn, frames *wsframe.Reader) (*connectRe
 	if err != nil {
 		return nil, err
 	}
-	if err := writeHandshake(socket, message{Op: OpConnect, Payload: payload}, true); err != nil {
+	if err := writeHandshake(g.socket, message{Op: OpConnect, Payload: payload}, true); err != nil {
 		return nil, err
 	}
 	var resp connectResp
-	if err := readHandshake(frames, OpConnectResponse, &resp); err != nil {
+	if err := readHandshake(g.frames, OpConnectResponse, &resp); err != nil {
 		return nil, err
 	}
-	if !resp.Accepted {
+	switch {
+	case resp.Host != "" && resp.Host != c.Remote:
+		return nil, &wrongNodeError{g.socket.RemoteAddr().String(), resp.Host, c.Remote}
+	case !resp.Accepted:
 		return nil, rejection(resp.RejectedReason)
 	}
-	frames.SetMaxMessage(m.limits.MaxMessageSize)
-	return &resp, socket.SetDeadline(time.Time{})
+	g.frames.SetMaxMessage(m.limits.MaxMessageSize)
+	return &resp, g.socket.SetDeadline(time.Time{})
 }
 
 // rejection is the error for a reason that the peer gave, which may be none.
@@ -188,35 +201,4 @@ func rejection(reason string) error {
 		return errors.New("rejected; the peer's log says why")
 	}
 	return fmt.Errorf("rejected: %s", clip(reason))
-}
-
-// writeHandshake sends a message in a frame of its own, outside of any session.
-func writeHandshake(socket net.Conn, m message, masked bool) error {
-	size := m.size()
-	key := newMask()
-	head := wsframe.HeaderSize(size, masked)
-	b := make([]byte, head, head+size)
-	wsframe.PutHeader(b, ws.OpBinary, size, masked, key)
-	b = m.appendTo(b)
-	if masked {
-		wsframe.Mask(b[head:], key)
-	}
-	_, err := socket.Write(b)
-	return err
-}
-
-// readHandshake reads one message of the handshake.
-func readHandshake(frames *wsframe.Reader, want Op, payload msgp.Unmarshaler) error {
-	b, err := frames.Next()
-	if err != nil {
-		return err
-	}
-	var m message
-	if err := m.parse(b); err != nil {
-		return err
-	}
-	if m.Op != want {
-		return fmt.Errorf("expected %v, got %v", want, m.Op)
-	}
-	return unmarshal(payload, m.Payload)
 }

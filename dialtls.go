@@ -68,6 +68,8 @@ func statusError(status ws.StatusError, path string) error {
 	switch int(status) {
 	case http.StatusForbidden:
 		text += ": its AuthRequest refused this node"
+	case http.StatusServiceUnavailable:
+		text += ": the node there is shutting down, or something in front of it has none to pass this on to"
 	case http.StatusNotFound:
 		text += ": no node has its route there at " + path
 	}

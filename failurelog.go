@@ -45,7 +45,7 @@ func (l *logLimit) take(reason string) (skipped int, ok bool) {
 	if every == 0 {
 		every = logEvery
 	}
-	if reason != l.reason {
+	if l.lines <= 1 && reason != l.reason {
 		every = min(every, logChangedEvery)
 	}
 	if l.began.IsZero() || now.Sub(l.began) >= every {

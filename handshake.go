@@ -9,21 +9,25 @@ import (
 //go:generate go tool -modfile=internal/tools/go.mod msgp -unexported -tests=false -io=false -file=handshake.go -o=handshake_gen.go
 
 // connectReq is the payload of OpConnect. Time and Token are expected by later
-// originals. Grid is this project's own: a set of features, 0 for the original.
+// originals. Grid and To are this project's own: a set of features, 0 for the original, and
+// the name of the node that is meant.
 type connectReq struct {
 	ID    [16]byte  `msg:"ID"`
 	Host  string    `msg:"Host"`
 	Time  time.Time `msg:"Time,omitempty"`
 	Token string    `msg:"Token,omitempty"`
 	Grid  uint32    `msg:"Grid,omitempty"`
+	To    string    `msg:"To,omitempty"`
 }
 
-// connectResp is the payload of OpConnectResponse. Grid is as in connectReq, and only sent to who sent it.
+// connectResp is the payload of OpConnectResponse. Grid is as in connectReq, and only sent to who sent it. Host is
+// the name of the node that answers, and only sent to who sent To.
 type connectResp struct {
 	ID             [16]byte `msg:"ID"`
 	Accepted       bool     `msg:"Accepted"`
 	RejectedReason string   `msg:"RejectedReason"`
 	Grid           uint32   `msg:"Grid,omitempty"`
+	Host           string   `msg:"Host,omitempty"`
 }
 
 // muxConnectError is the payload of OpMuxConnectError.

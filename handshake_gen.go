@@ -12,8 +12,8 @@ import (
 func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(5)
-	var zb0001Mask uint8 /* 5 bits */
+	zb0001Len := uint32(6)
+	var zb0001Mask uint8 /* 6 bits */
 	_ = zb0001Mask
 	if z.Time == (time.Time{}) {
 		zb0001Len--
@@ -26,6 +26,10 @@ func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Grid == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x10
+	}
+	if z.To == "" {
+		zb0001Len--
+		zb0001Mask |= 0x20
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -52,6 +56,11 @@ func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "Grid"
 			o = append(o, 0xa4, 0x47, 0x72, 0x69, 0x64)
 			o = msgp.AppendUint32(o, z.Grid)
+		}
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "To"
+			o = append(o, 0xa2, 0x54, 0x6f)
+			o = msgp.AppendString(o, z.To)
 		}
 	}
 	return
@@ -105,6 +114,12 @@ func (z *connectReq) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Grid")
 				return
 			}
+		case "To":
+			z.To, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "To")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -119,7 +134,7 @@ func (z *connectReq) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *connectReq) Msgsize() (s int) {
-	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 5 + msgp.StringPrefixSize + len(z.Host) + 5 + msgp.TimeSize + 6 + msgp.StringPrefixSize + len(z.Token) + 5 + msgp.Uint32Size
+	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 5 + msgp.StringPrefixSize + len(z.Host) + 5 + msgp.TimeSize + 6 + msgp.StringPrefixSize + len(z.Token) + 5 + msgp.Uint32Size + 3 + msgp.StringPrefixSize + len(z.To)
 	return
 }
 
@@ -127,12 +142,16 @@ func (z *connectReq) Msgsize() (s int) {
 func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(4)
-	var zb0001Mask uint8 /* 4 bits */
+	zb0001Len := uint32(5)
+	var zb0001Mask uint8 /* 5 bits */
 	_ = zb0001Mask
 	if z.Grid == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x8
+	}
+	if z.Host == "" {
+		zb0001Len--
+		zb0001Mask |= 0x10
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -152,6 +171,11 @@ func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "Grid"
 			o = append(o, 0xa4, 0x47, 0x72, 0x69, 0x64)
 			o = msgp.AppendUint32(o, z.Grid)
+		}
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
+			// string "Host"
+			o = append(o, 0xa4, 0x48, 0x6f, 0x73, 0x74)
+			o = msgp.AppendString(o, z.Host)
 		}
 	}
 	return
@@ -199,6 +223,12 @@ func (z *connectResp) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Grid")
 				return
 			}
+		case "Host":
+			z.Host, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Host")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -213,7 +243,7 @@ func (z *connectResp) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *connectResp) Msgsize() (s int) {
-	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 9 + msgp.BoolSize + 15 + msgp.StringPrefixSize + len(z.RejectedReason) + 5 + msgp.Uint32Size
+	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 9 + msgp.BoolSize + 15 + msgp.StringPrefixSize + len(z.RejectedReason) + 5 + msgp.Uint32Size + 5 + msgp.StringPrefixSize + len(z.Host)
 	return
 }
 

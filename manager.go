@@ -76,7 +76,7 @@ type ManagerOptions struct {
 	// each member can pose as any other. It is asked after the handshake has named the host and before the
 	// connection is accepted, and may look at the HTTP request that AuthRequest has passed, its body
 	// aside; it may run for several requests at the same time. An error is logged; the peer learns
-	// no more than that it is rejected, whatever the reason is. VerifyPeerCertificate is one for mutual TLS.
+	// no more than that it is rejected, whatever the reason is, until it has passed. VerifyPeerCertificate is one for mutual TLS.
 	VerifyPeer func(r *http.Request, host string) error
 	// AllowOrigin says whether requests with this Origin header may connect. Browsers send one,
 	// nodes do not. nil allows none: such requests are answered with 403.
@@ -340,6 +340,13 @@ func (m *Manager) close(ctx context.Context, grace time.Duration) bool {
 	m.cancel()
 	m.workers.Wait()
 	return !cut.Load()
+}
+
+// ended reports whether the Manager takes no connections any more.
+func (m *Manager) ended() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closing || m.ctx.Err() != nil
 }
 
 // goWork starts a goroutine that close waits for. It returns false where the Manager is closing.

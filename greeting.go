@@ -1,0 +1,135 @@
+package grid
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/wsframe"
+	"github.com/tinylib/msgp/msgp"
+)
+
+// greeting is a socket between the upgrade and its session: the two nodes say who they are. It answers pings.
+type greeting struct {
+	socket net.Conn
+	frames *wsframe.Reader
+	dialed bool // this node opened the connection
+}
+
+// newGreeting returns the greeting on a socket, behind the bytes of early.
+func newGreeting(socket net.Conn, early []byte, dialed bool, maxMessage int) *greeting {
+	return &greeting{
+		socket: socket,
+		dialed: dialed,
+		frames: wsframe.NewReader(socket, early, wsframe.Config{
+			Client:     dialed,
+			MaxMessage: maxMessage,
+			OnPing: func(payload []byte) {
+				socket.Write(wsframe.AppendControl(nil, ws.OpPong, payload, dialed, newMask()))
+			},
+		}),
+	}
+}
+
+// greetingGrace bounds how long the end of a failed handshake waits for the peer to read why.
+const greetingGrace = time.Second
+
+// end closes a socket whose handshake has failed, with a close frame that has a status for err, and reason. Where
+// unread bytes are left when a socket is closed, the peer may lose the frame: so it waits for
+// the peer's close frame, or the end of the stream, for a moment.
+func (g *greeting) end(err error, reason string) {
+	defer closeSocket(g.socket)
+	defer g.frames.Release()
+	if g.socket.SetDeadline(time.Now().Add(greetingGrace)) != nil {
+		return
+	}
+	code, echo := closeStatus(err)
+	if echo {
+		reason = ""
+	}
+	if _, err := g.socket.Write(wsframe.AppendClose(nil, code, reason, g.dialed, newMask())); err != nil || echo {
+		return
+	}
+	for {
+		if _, err = g.frames.Next(); err != nil {
+			break
+		}
+	}
+	var closed *wsframe.CloseError
+	if !errors.As(err, &closed) { // such as after a frame that nobody understands
+		io.Copy(io.Discard, rawSocket(g.socket))
+	}
+}
+
+// closeStatus is the status with which to close a connection because of err. echo reports that it answers the peer's own.
+func closeStatus(err error) (code ws.StatusCode, echo bool) {
+	var closed *wsframe.CloseError
+	var broken *wsframe.ProtocolError
+	switch {
+	case errors.As(err, &closed):
+		if closed.Code == ws.StatusNoStatusRcvd {
+			return ws.StatusNormalClosure, true
+		}
+		return closed.Code, true
+	case errors.As(err, &broken):
+		return broken.Code, false
+	case errors.Is(err, ErrShutdown):
+		return ws.StatusGoingAway, false
+	}
+	return ws.StatusPolicyViolation, false
+}
+
+// wrongNodeError says that a dial has reached another node than the one that was meant: an
+// address has a new owner, or something in between chooses among several nodes.
+type wrongNodeError struct{ address, is, meant string }
+
+func (e *wrongNodeError) Error() string {
+	return fmt.Sprintf("node at %s is %s, not %s", e.address, clip(e.is), clip(e.meant))
+}
+
+// writeHandshake sends a message in a frame of its own, outside of any session.
+func writeHandshake(socket net.Conn, m message, masked bool) error {
+	size := m.size()
+	key := newMask()
+	head := wsframe.HeaderSize(size, masked)
+	b := make([]byte, head, head+size)
+	wsframe.PutHeader(b, ws.OpBinary, size, masked, key)
+	b = m.appendTo(b)
+	if masked {
+		wsframe.Mask(b[head:], key)
+	}
+	_, err := socket.Write(b)
+	return err
+}
+
+// readHandshake reads one message of the handshake.
+func readHandshake(frames *wsframe.Reader, want Op, payload msgp.Unmarshaler) error {
+	b, err := frames.Next()
+	if err != nil {
+		var closed *wsframe.CloseError
+		if errors.As(err, &closed) {
+			return &goodbyeError{closed}
+		}
+		return err
+	}
+	var m message
+	if err := m.parse(b); err != nil {
+		return err
+	}
+	if m.Op != want {
+		return fmt.Errorf("expected %v, got %v", want, m.Op)
+	}
+	return unmarshal(payload, m.Payload)
+}
+
+// goodbyeError puts into words that the peer has closed the connection in good order.
+type goodbyeError struct{ frame *wsframe.CloseError }
+
+func (e *goodbyeError) Error() string {
+	return fmt.Sprintf("peer closed the connection: %d %s", e.frame.Code, e.frame.Reason)
+}
+
+func (e *goodbyeError) Unwrap() error { return e.frame }
