@@ -3,37 +3,48 @@ package grid
 // firstQueue is the number of payloads that a queue has room for at first.
 const firstQueue = 8
 
-// payloadQueue is a first-in-first-out queue of payloads.
+// payloadQueue is a first-in-first-out queue of payloads, in a ring that doubles when it is full. So what a
+// payload costs does not depend on how many there are.
 type payloadQueue struct {
-	items [][]byte
-	head  int
+	ring  [][]byte
+	head  int // place of the oldest
+	n     int // payloads
 	bytes int // of memory that the payloads hold
 }
 
-func (q *payloadQueue) len() int { return len(q.items) - q.head }
+func (q *payloadQueue) len() int { return q.n }
 
 func (q *payloadQueue) push(b []byte) {
-	if q.head > 0 && len(q.items) == cap(q.items) {
-		n := copy(q.items, q.items[q.head:])
-		clear(q.items[n:])
-		q.items, q.head = q.items[:n], 0
+	if q.n == len(q.ring) {
+		q.grow()
 	}
-	if q.items == nil {
-		q.items = make([][]byte, 0, firstQueue)
-	}
-	q.items = append(q.items, b)
+	q.ring[q.wrap(q.head+q.n)] = b
+	q.n++
 	q.bytes += held(b)
 }
 
 func (q *payloadQueue) pop() []byte {
-	b := q.items[q.head]
-	q.items[q.head] = nil
-	q.head++
+	b := q.ring[q.head]
+	q.ring[q.head] = nil
+	q.head = q.wrap(q.head + 1)
+	q.n--
 	q.bytes -= held(b)
-	if q.head == len(q.items) {
-		q.items, q.head = q.items[:0], 0
-	}
 	return b
+}
+
+// wrap is the place i, which is less than twice round.
+func (q *payloadQueue) wrap(i int) int {
+	if i >= len(q.ring) {
+		i -= len(q.ring)
+	}
+	return i
+}
+
+func (q *payloadQueue) grow() {
+	ring := make([][]byte, max(firstQueue, 2*len(q.ring)))
+	k := copy(ring, q.ring[q.head:])
+	copy(ring[k:], q.ring[:q.head])
+	q.ring, q.head = ring, 0
 }
 
 // drop gives all payloads back to the pool.
@@ -41,5 +52,6 @@ func (q *payloadQueue) drop() {
 	for q.len() > 0 {
 		PutByteBuffer(q.pop())
 	}
-	q.items = nil
+	q.ring = nil
+	q.head = 0
 }

@@ -335,13 +335,13 @@ func (r *Reader) gather(h header) error {
 		var err error
 		start := len(r.msg)
 		if r.buffer.len() == 0 && left >= max(minDirect, r.buffer.size()/2) {
-			r.reserve(minDirect, start, left)
+			r.reserve(minDirect, start, h.fin)
 			n, err = r.buffer.readInto(r.src, r.msg[start:min(cap(r.msg), start+left)])
 			r.msg = r.msg[:start+n]
 		} else if err = r.fill(1); err == nil {
 			piece := r.buffer.takeUpTo(left)
 			n = len(piece)
-			r.reserve(n, start+n, left)
+			r.reserve(n, start+n, h.fin)
 			r.msg = append(r.msg, piece...)
 		}
 		if err != nil {
@@ -355,14 +355,19 @@ func (r *Reader) gather(h header) error {
 	return nil
 }
 
-// reserve makes room for n more bytes of the message, and with that for twice what has arrived of it. The claim of how many
-// more bytes the frame has only keeps it from taking too much.
-func (r *Reader) reserve(n, arrived, claim int) {
+// reserve makes room for n more bytes of the message, and with that for twice what has arrived of it: a message is copied
+// about once however it is cut. What its frames claim never makes that more. It makes it less in the last
+// frame, which says how large the message is; each frame before would otherwise cost a copy of all that came before it.
+func (r *Reader) reserve(n, arrived int, last bool) {
 	have := len(r.msg)
 	if cap(r.msg)-have >= n {
 		return
 	}
-	grown := bytepool.Get(max(firstMessage, min(max(have+n, 2*arrived), have+claim)))
+	most := r.config.MaxMessage
+	if last {
+		most = r.size
+	}
+	grown := bytepool.Get(max(firstMessage, have+n, min(2*arrived, most)))
 	grown = append(grown, r.msg...)
 	bytepool.Put(r.msg)
 	r.msg = grown
