@@ -13,7 +13,8 @@ const (
 	featureErrors
 
 	// featureStreams is a node that ends a stream without an error only where its handler was done by
-	// itself.
+	// itself, whose streams end without a credit, and which hears that a handler has returned before
+	// the stream can end.
 	featureStreams uint32 = 1 << 4
 
 	nativeFeatures = featureNative | featureMetadata | featureErrors | featureStreams

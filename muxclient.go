@@ -42,7 +42,7 @@ type muxClient struct {
 	inputs    int           // messages the handler lets the pump send ahead; 0 where it takes none
 	arrived   chan struct{} // tells the consumer to look again; room for one signal
 	credited  chan struct{} // tells the pump that there is credit again; room for one signal
-	done      chan struct{} // closed when the stream has ended
+	done      chan struct{} // closed when the handler has returned or the stream has ended: nothing can be sent any more
 	heard     atomic.Int64  // when the last message came in, in nanoseconds since the session began
 
 	stopWatch func() bool  // ends the watch over ctx
@@ -54,6 +54,8 @@ type muxClient struct {
 	owed    int  // messages the consumer has taken for which the handler has no credit yet
 	counted int  // bytes of the queue that count; 0 once the stream has ended and the peer can add none
 	ended   bool // finish, abort or cancel was called
+	over    bool // done is closed, or about to be: the stream has ended, or the handler has returned with result
+	result  error
 	read    bool // somebody reads the results; kept where somebody watches
 	err     error
 	pinged  time.Time
@@ -156,6 +158,8 @@ func (m *muxClient) end(err error, deliver bool) bool {
 		return false
 	}
 	m.ended, m.err = true, err
+	tellPump := !m.over
+	m.over = true
 	var undelivered payloadQueue
 	if !deliver {
 		undelivered, m.queue = m.queue, undelivered
@@ -176,7 +180,9 @@ func (m *muxClient) end(err error, deliver bool) bool {
 	if stop != nil {
 		stop()
 	}
-	close(m.done)
+	if tellPump {
+		close(m.done)
+	}
 	signal(m.arrived)
 	if tell {
 		go m.observed.tellEnd(err) // what calls end has others to serve
@@ -211,7 +217,11 @@ func (m *muxClient) receive(msg *message) {
 	case OpAckMux:
 		m.granted(m.inputs)
 	case OpUnblockClMux:
-		m.granted(msg.credits())
+		if msg.Flags&FlagEOF != 0 && m.s.has(featureStreams) {
+			m.handlerReturned(msg)
+		} else {
+			m.granted(msg.credits())
+		}
 	case OpPong:
 		m.pong(msg)
 	case OpDisconnectClientMux:
@@ -221,6 +231,35 @@ func (m *muxClient) receive(msg *message) {
 			m.lose()
 		}
 	}
+}
+
+// handlerReturned takes note that the handler has returned, while messages of it still wait for credit. The stream has not
+// ended, but nothing that is sent gets to the handler.
+func (m *muxClient) handlerReturned(msg *message) {
+	var result error
+	if msg.Flags&FlagPayloadIsErr != 0 {
+		result = m.s.saidError(msg)
+	}
+	m.mu.Lock()
+	tellPump := !m.over
+	if tellPump {
+		m.over, m.result = true, result
+	}
+	m.mu.Unlock()
+	if tellPump {
+		close(m.done)
+	}
+}
+
+// outcome is why nothing can be sent any more: the error of the handler or of the stream, nil for a handler that has
+// returned without one. over is false where there is no outcome yet.
+func (m *muxClient) outcome() (err error, over bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended {
+		return m.err, true
+	}
+	return m.result, m.over
 }
 
 // deliver queues a message of the handler for the consumer.
@@ -357,7 +396,7 @@ func (m *muxClient) granted(n int) {
 	signal(m.credited)
 }
 
-// spend waits for credit and takes one. It returns false when the stream has ended.
+// spend waits for credit and takes one. It returns false when nothing can be sent any more.
 func (m *muxClient) spend() bool {
 	for {
 		m.mu.Lock()
@@ -377,12 +416,15 @@ func (m *muxClient) spend() bool {
 	}
 }
 
-// pumpRequests carries what comes in over requests to the handler until the
-// channel is closed, the stream ends, or adopt hands the pump another job.
-func pumpRequests[T any](m *muxClient, requests <-chan T, adopt <-chan func(), encode func(T) ([]byte, error)) {
+// pumpRequests carries what comes in over requests to the handler until that or
+// ended is closed, nothing can be sent any more, or adopt hands the pump another job.
+func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{}, adopt <-chan func(), encode func(T) ([]byte, error)) {
 	for {
 		select {
 		case <-m.done:
+			return
+		case <-ended:
+			m.endRequests()
 			return
 		case job := <-adopt:
 			job()
@@ -411,10 +453,7 @@ func (m *muxClient) endRequests() {
 		m.cancel(cmp.Or(contextCause(m.ctx), cause))
 		return
 	}
-	m.mu.Lock()
-	ended := m.ended // and the peer will be told so, if it does not know
-	m.mu.Unlock()
-	if !ended {
+	if _, over := m.outcome(); !over { // else the peer is told otherwise, if it does not know
 		m.sendRequest(nil, FlagEOF)
 	}
 }

@@ -293,6 +293,7 @@ type streamPump[In, Out any] struct {
 
 	out      chan Out
 	over     bool // the handler has returned
+	told     bool // the caller has been told that the handler has returned, before the end of the stream
 	finished bool // the end of the stream is sent
 }
 
@@ -361,7 +362,7 @@ func (p *streamPump[In, Out]) step() bool {
 	if credits == 0 {
 		out = nil
 	}
-	if p.over && credits > 0 {
+	if p.over {
 		select {
 		case v, ok := <-out:
 			if ok {
@@ -369,8 +370,11 @@ func (p *streamPump[In, Out]) step() bool {
 			}
 		default:
 		}
-		p.finish()
-		return false
+		if credits > 0 || p.m.s.has(featureStreams) && len(p.out) == 0 {
+			p.finish()
+			return false
+		}
+		p.tellReturned()
 	}
 	var in chan In
 	if p.ready {
@@ -494,14 +498,31 @@ func (p *streamPump[In, Out]) send(v Out) bool {
 	return err == nil
 }
 
-// finish sends the end of the stream, for one credit.
+// finish sends the end of the stream, for one credit where the caller is of the original.
 func (p *streamPump[In, Out]) finish() {
+	p.finished = p.transmit(p.last()) == nil
+}
+
+// last says that the handler has returned, and with which error.
+func (p *streamPump[In, Out]) last() message {
 	last := message{Flags: FlagEOF}
 	if err := p.m.result; err != nil { // set before the handler counts as returned
 		last.Flags |= FlagPayloadIsErr
 		last.Payload = p.m.s.errorText(string(*err))
 	}
-	p.finished = p.transmit(last) == nil
+	return last
+}
+
+// tellReturned tells a caller who may be sending that the handler has returned, once. The end of the stream comes
+// behind the messages for which the caller has given no credit: it may do so only when it has sent all it wants to.
+func (p *streamPump[In, Out]) tellReturned() {
+	if p.told || p.m.inputs == 0 || !p.m.s.has(featureStreams) {
+		return
+	}
+	p.told = true
+	msg := p.last()
+	msg.MuxID, msg.Op = p.m.id, OpUnblockClMux
+	p.m.s.send(p.m.ctx.Done(), nil, msg, &p.m.sent)
 }
 
 // outcome is why the stream ended, for observers.

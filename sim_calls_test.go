@@ -164,6 +164,9 @@ func (r *record) stream(ctx context.Context, c Streamer, h HandlerID, payload []
 	s := streamEnd{results: st.Results, all: st.All}
 	if st.Requests != nil {
 		s.close = func() { close(st.Requests) }
+		if r.plan.use.calls {
+			s.close = func() { st.CloseSend() }
+		}
 		s.send = func(_ context.Context, b []byte) error { return st.Send(b) }
 		if r.plan.use.byChannel {
 			s.send = func(ctx context.Context, b []byte) error { return sendOn(ctx, st.Requests, b) }
@@ -195,6 +198,9 @@ func (r *record) typedStream(ctx context.Context, c Streamer, payload []byte) er
 		},
 		close: func() { close(st.Requests) },
 		send:  func(_ context.Context, b []byte) error { return st.Send(NewBytesWith(b)) },
+	}
+	if r.plan.use.calls {
+		s.close = func() { st.CloseSend() }
 	}
 	if r.plan.use.byChannel {
 		s.send = func(ctx context.Context, b []byte) error { return sendOn(ctx, st.Requests, NewBytesWith(b)) }
@@ -228,6 +234,7 @@ func (r *record) use(ctx context.Context, s streamEnd) error {
 // feed sends what is planned, until the stream ends.
 func (r *record) feed(ctx context.Context, s streamEnd) {
 	use := r.plan.use
+	defer r.feeds()
 	giveUp := func() {
 		if use.gives {
 			s.close() // the handler may not take that for the end of its input

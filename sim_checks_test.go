@@ -205,6 +205,9 @@ func (r *record) checkTimes() {
 	if hears && r.runs > 0 && r.handlerEnded > r.ended+notices {
 		r.violate("the handler ended %v after the call: %v", r.handlerEnded-r.ended, r.err)
 	}
+	if !p.use.byChannel && r.runs > 0 && r.fed > r.handlerEnded+notices {
+		r.violate("Send waited for %v after the handler had returned", r.fed-r.handlerEnded)
+	}
 	if r.w.mayLose(p.from, p.to, r.ended) {
 		return
 	}

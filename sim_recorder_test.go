@@ -21,10 +21,11 @@ type record struct {
 	until        time.Duration // when its context ends; 0 for never
 	outcomes     int
 	err          error
-	got          int  // messages of a stream that its consumer got
-	offered      int  // messages that it tried to send
-	sent         int  // messages that were taken
-	closedInput  bool // it has ended, or is about to end, the input
+	got          int           // messages of a stream that its consumer got
+	offered      int           // messages that it tried to send
+	sent         int           // messages that were taken
+	closedInput  bool          // it has ended, or is about to end, the input
+	fed          time.Duration // when it had sent all, or could send no more
 
 	// The handler.
 	runs         int
@@ -108,6 +109,13 @@ func (r *record) count(n *int) int {
 	defer r.mu.Unlock()
 	*n++
 	return *n - 1
+}
+
+// feeds takes note of the end of sending.
+func (r *record) feeds() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fed = r.w.now()
 }
 
 func (r *record) closesInput() {

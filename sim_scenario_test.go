@@ -147,6 +147,7 @@ type usePlan struct {
 	byChannel bool // sends on Requests, not with Send
 	close     bool // ends the input
 	gives     bool // ends the input also where it gives up sending
+	calls     bool // CloseSend to end it
 	leave     leaving
 	leaveAt   int // after as many results
 	slow      time.Duration
@@ -194,6 +195,7 @@ func (s *scenario) drawEndings(d drawer) {
 		}
 		p.work.quiet = d.chance(50)
 		p.use.gives = d.chance(50)
+		p.use.calls = d.chance(50)
 		if w := &p.work; p.kind == callTypedStream && w.send > 0 && d.chance(50) {
 			w.plain = false
 			p.deadline = 1 + d.between(0, time.Duration(w.send)*(s.encodes+w.pause)) // while it sends

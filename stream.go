@@ -1,15 +1,17 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
+	"sync"
 	"sync/atomic"
 )
 
 var (
 	errNoInput       = errors.New("grid: the stream's handler takes no requests")
-	errRequestsEnded = errors.New("grid: Requests of the stream is closed")
+	errRequestsEnded = errors.New("grid: the input of the stream's handler has been ended")
 	errResultsTaken  = errors.New("grid: results of the stream are already being read")
 	errNilConsumer   = errors.New("grid: Results needs a function")
 	errResultsLeft   = errors.New("grid: results of the stream no longer wanted")
@@ -20,17 +22,19 @@ var (
 // A stream ends when its handler returns, when its context ends, when the
 // consumer of its results gives up, or with the connection. Its memory is
 // bounded by the handler's OutCapacity and InCapacity, in messages.
-// One goroutine may read results while others send requests.
+// One goroutine may read results while others send requests. The methods of a nil *Stream are safe.
 type Stream struct {
 	// Requests carries messages to the handler; close it to end the handler's
-	// input. A buffer that has been sent is no longer the sender's. Once the
-	// stream has ended nobody receives from Requests: use Send, or select on
-	// the stream's context as well. It is nil where the handler takes no input.
+	// input, where no other goroutine sends, or call CloseSend. A buffer that has been sent is no longer the sender's.
+	// Once the handler has returned, the stream has ended or CloseSend was called nobody receives from Requests: use
+	// Send, or select on Done as well. It is nil where the handler takes no input.
 	Requests chan<- []byte
 
 	ctx      context.Context
 	mux      *muxClient
 	requests chan []byte
+	ended    chan struct{} // closed by CloseSend
+	endOnce  sync.Once
 	adopt    chan func() // hands the pump another job
 	reading  atomic.Bool
 }
@@ -41,8 +45,9 @@ func newStream(m *muxClient) *Stream {
 	if m.inputs > 0 {
 		st.requests = make(chan []byte)
 		st.Requests = st.requests
+		st.ended = make(chan struct{})
 		st.adopt = make(chan func())
-		go pumpRequests(m, st.requests, st.adopt, func(b []byte) ([]byte, error) { return b, nil })
+		go pumpRequests(m, st.requests, st.ended, st.adopt, func(b []byte) ([]byte, error) { return b, nil })
 	}
 	return st
 }
@@ -56,15 +61,17 @@ func typedRequests[Req any](st *Stream, encode func(Req) ([]byte, error)) chan<-
 	}
 	requests := make(chan Req)
 	select {
-	case st.adopt <- func() { pumpRequests(st.mux, requests, nil, encode) }:
+	case st.adopt <- func() { pumpRequests(st.mux, requests, st.ended, nil, encode) }:
 	case <-st.mux.done:
 	}
 	return requests
 }
 
 // Send sends one message to the handler. It waits while the handler is behind
-// by its InCapacity, and returns the error that ended the stream, where it has
-// ended. It also fails where the handler takes no requests, or Requests is closed. b is no longer the caller's after a
+// by its InCapacity. It fails once the handler has returned, with its error if it has one, also while messages of the handler
+// still wait to be read; a node of the original tells that only when they have been. It returns the error that ended
+// the stream, where it has ended otherwise. It also fails where the handler takes no requests, after
+// CloseSend, and where Requests is closed. b is no longer the caller's after a
 // nil error, which does not say that the handler has got it. Send may be called by several goroutines at once.
 func (st *Stream) Send(b []byte) (err error) {
 	if st == nil {
@@ -83,29 +90,71 @@ func sendTo[T any](st *Stream, requests chan<- T, v T) (err error) {
 			err = errRequestsEnded
 		}
 	}()
-	if err := st.endError(); err != nil { // done is closed a moment after a consumer may have seen the end
+	if err := st.sendError(); err != nil { // done is closed a moment after a consumer may have seen the end
 		return err
 	}
 	select {
 	case requests <- v:
 		return nil
 	case <-st.mux.done:
-		return st.endError()
+	case <-st.ended:
+	}
+	return st.sendError()
+}
+
+// sendError is what a sender is told where nothing can be sent any more; nil before.
+func (st *Stream) sendError() error {
+	err, over := st.mux.outcome()
+	if over {
+		return cmp.Or(err, errHandlerReturned)
+	}
+	select {
+	case <-st.ended:
+		return errRequestsEnded
+	default:
+		return nil
 	}
 }
 
-// endError is what a sender is told once the stream has ended; nil before.
-func (st *Stream) endError() error {
-	st.mux.mu.Lock()
-	defer st.mux.mu.Unlock()
-	switch {
-	case !st.mux.ended:
-		return nil
-	case st.mux.err != nil:
-		return st.mux.err
+// CloseSend ends the handler's input, behind all for which Send has returned nil. It waits for nothing, may be called again, and
+// beside Send, which fails from then on. It returns the error that has ended the stream, and nil
+// where none has: also where the handler takes no requests, or has returned without an error.
+func (st *Stream) CloseSend() error {
+	if st == nil {
+		return ErrDisconnected
 	}
-	return errHandlerReturned
+	if st.ended != nil {
+		st.endOnce.Do(func() { close(st.ended) })
+	}
+	return st.Err()
 }
+
+// Done returns a channel that is closed when nothing can be sent any more: the handler has returned, or the stream has ended
+// otherwise. Err says why. There may still be results to be read.
+func (st *Stream) Done() <-chan struct{} {
+	if st == nil {
+		return alwaysDone
+	}
+	return st.mux.done
+}
+
+// Err returns nil until Done is closed, and then the handler's *RemoteErr, nil where it returned without an error, or what
+// has ended the stream before that, as Results does. Nil does not say that the messages of the handler have all
+// arrived: only Results does.
+func (st *Stream) Err() error {
+	if st == nil {
+		return ErrDisconnected
+	}
+	err, _ := st.mux.outcome()
+	return err
+}
+
+// alwaysDone is a closed channel.
+var alwaysDone = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 var errHandlerReturned = errors.New("grid: the stream's handler has returned")
 

@@ -2,8 +2,12 @@ package grid
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,6 +160,7 @@ func TestACanceledCallersEndOfInputIsNoEnd(t *testing.T) {
 		})
 		for name, end := range map[string]func(st *Stream){
 			"by closing Requests": func(st *Stream) { close(st.Requests) },
+			"by CloseSend":        func(st *Stream) { st.CloseSend() },
 		} {
 			ctx := &lazyContext{Context: context.Background(), done: make(chan struct{})}
 			st, err := c.conn(0, 1).NewStream(ctx, testStream, nil)
@@ -243,6 +248,245 @@ func TestAHandlerThatAnInterceptorCutShortHasNotSucceeded(t *testing.T) {
 		}
 		if _, err := c.conn(0, 1).Request(t.Context(), testSingle, nil); fmt.Sprint(err) != "house rules" {
 			t.Errorf("the request ended with %v", err)
+		}
+	})
+}
+
+// Send fails as soon as the handler has returned, however little of what that has sent was read, and all of it can still be read.
+func TestSendFailsOnceTheHandlerHasReturned(t *testing.T) {
+	const window = 4
+	for _, messages := range []int{0, 1, window - 1, window, window + 1, 2 * window} {
+		for _, failure := range []*RemoteErr{nil, NewRemoteErrString("disk full")} {
+			t.Run(fmt.Sprintf("%d messages and error %v", messages, failure), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := startPipes(t, 2, nil)
+					c.stream(t, 1, window, func(_ context.Context, _ []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
+						<-in
+						for i := range messages {
+							out <- number(i)
+						}
+						return failure
+					})
+					st, err := c.conn(0, 1).NewStream(t.Context(), testStream, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := st.Err(); err != nil {
+						t.Errorf("an open stream has the error %v", err)
+					}
+					for err == nil {
+						err = st.Send([]byte("chunk"))
+					}
+					want := error(errHandlerReturned)
+					if failure != nil {
+						want = failure
+					}
+					if !errors.Is(err, want) {
+						t.Errorf("Send failed with %v, want %v", err, want)
+					}
+					<-st.Done()
+					if err := st.Err(); (err == nil) != (failure == nil) || failure != nil && !errors.Is(err, failure) {
+						t.Errorf("the error of the stream is %v", err)
+					}
+					if err := st.CloseSend(); (err == nil) != (failure == nil) {
+						t.Errorf("CloseSend returned %v", err)
+					}
+					got := 0
+					err = st.Results(expectNumbers(&got))
+					if got != messages || (err == nil) != (failure == nil) || failure != nil && !errors.Is(err, failure) {
+						t.Errorf("got %d of %d messages and %v", got, messages, err)
+					}
+					synctest.Wait()
+					if left := c.idle(); left != "" {
+						t.Error(left)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What a caller is told of a handler that has returned, and when, depends on what it understands.
+func TestTheEndOfAStreamNeedsACreditAtAnOriginalOnly(t *testing.T) {
+	type told struct {
+		op    Op
+		flags Flags
+		text  string
+	}
+	one, last := told{OpMuxServerMsg, 0, "x"}, told{OpMuxServerMsg, FlagEOF | FlagPayloadIsErr, "disk full"}
+	for name, test := range map[string]struct {
+		features uint32
+		want     [][]told // at first, and after each further credit
+	}{
+		"an original":               {0, [][]told{{{op: OpAckMux}, one}, {one}, {last}}},
+		"a native node from before": {featureNative, [][]told{{{op: OpAckMux}, one}, {one}, {last}}},
+		"a node like this": {nativeFeatures, [][]told{
+			{{op: OpAckMux}, one, {OpUnblockClMux, FlagEOF | FlagPayloadIsErr, "disk full"}},
+			{one, last},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newPipes(1)
+				n, host := startForFake(t, c, nil)
+				c.stream(t, 2, 1, func(_ context.Context, _ []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
+					out <- []byte("x")
+					out <- []byte("x")
+					return NewRemoteErrString("disk full")
+				})
+				p := c.knock(t, n)
+				p.introduceAs(t, host, test.features)
+				p.send(t, message{MuxID: 1, Op: OpConnectMux, Handler: testStream})
+				for credits, want := range test.want {
+					if credits > 0 {
+						p.send(t, message{MuxID: 1, Seq: uint32(credits), Op: OpUnblockSrvMux})
+					}
+					for _, want := range want {
+						m := p.next(t)
+						if got := (told{m.Op, m.Flags &^ FlagCRCxxh3, string(m.Payload)}); got != want {
+							t.Errorf("after %d credits: got %+v, want %+v", credits, got, want)
+						}
+					}
+				}
+				if m := p.next(t); m.Op != OpDisconnectClientMux {
+					t.Errorf("the last message is %v", m.Op)
+				}
+				p.socket.Close()
+				n.Close()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+func TestCloseSendEndsTheInputBehindAllThatWasSent(t *testing.T) {
+	c := startCluster(t, 2, nil)
+	c.stream(t, 4, 1, func(_ context.Context, _ []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
+		n := 0
+		for range in {
+			n++
+		}
+		out <- number(n)
+		return nil
+	})
+	for range 50 {
+		st, err := c.conn(0, 1).NewStream(t.Context(), testStream, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sent atomic.Int64
+		var senders sync.WaitGroup
+		for range 4 {
+			senders.Go(func() {
+				for {
+					err := st.Send([]byte("soup"))
+					switch {
+					case err == nil:
+						sent.Add(1)
+					case err != errRequestsEnded && err != errHandlerReturned:
+						t.Errorf("Send beside CloseSend returned %v", err)
+						return
+					default:
+						return
+					}
+				}
+			})
+		}
+		for range 3 {
+			senders.Go(func() {
+				for sent.Load() < 10 {
+					runtime.Gosched()
+				}
+				if err := st.CloseSend(); err != nil {
+					t.Errorf("CloseSend returned %v", err)
+				}
+				if err := st.Send(nil); err != errRequestsEnded && err != errHandlerReturned {
+					t.Errorf("Send after CloseSend returned %v", err)
+				}
+			})
+		}
+		got := 0
+		err = st.Results(func(b []byte) error {
+			got = int(binary.BigEndian.Uint64(b))
+			return nil
+		})
+		senders.Wait()
+		if err != nil || got != int(sent.Load()) {
+			t.Errorf("the handler got %d of %d messages, and the stream ended with %v", got, sent.Load(), err)
+		}
+		<-st.Done()
+		if err := st.Err(); err != nil {
+			t.Errorf("the stream that has succeeded has the error %v", err)
+		}
+	}
+	c.waitIdle(t)
+}
+
+func TestTypedStreamsHaveCloseSendDoneAndErr(t *testing.T) {
+	c := startCluster(t, 2, nil)
+	h := newNoteStream()
+	for _, n := range c.nodes {
+		if err := h.Register(n.Manager, upper); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := h.Call(t.Context(), c.conn(0, 1), &note{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Send(&note{Text: "soup"}); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := st.CloseSend(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := st.Send(&note{}); err != errRequestsEnded {
+		t.Errorf("Send after CloseSend returned %v", err)
+	}
+	got, err := texts(h, st)
+	if err != nil || len(got) != 2 || got[1] != "SOUP" {
+		t.Errorf("got %q and %v", got, err)
+	}
+	<-st.Done()
+	if err := st.Err(); err != nil {
+		t.Error(err)
+	}
+	var none *TypedStream[*note, *note]
+	<-none.Done()
+	if none.Err() == nil || none.CloseSend() == nil {
+		t.Error("a nil stream has no error")
+	}
+	var nothing *Stream
+	<-nothing.Done()
+	if nothing.Err() == nil || nothing.CloseSend() == nil {
+		t.Error("a nil stream has no error")
+	}
+}
+
+func TestDoneAndErrTellOfACancellation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startPipes(t, 2, nil)
+		c.stream(t, 0, 1, talk(make(chan error, 1)))
+		cause := errors.New("other plans")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		st, err := c.conn(0, 1).NewStream(ctx, testStream, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := st.CloseSend(); err != nil {
+			t.Errorf("CloseSend where there is no input returned %v", err)
+		}
+		select {
+		case <-st.Done():
+			t.Error("an open stream is done")
+		default:
+		}
+		cancel(cause)
+		<-st.Done()
+		if st.Err() != cause || st.CloseSend() != cause || st.Results(func([]byte) error { return nil }) != cause {
+			t.Errorf("the stream's error is %v", st.Err())
 		}
 	})
 }

@@ -304,9 +304,9 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) decodeResponse(b []byte) (Resp, 
 // The stream ends when its context does, so one that is given up early needs its context canceled.
 // The methods of a nil *TypedStream are safe.
 type TypedStream[Req, Resp RoundTripper] struct {
-	// Requests takes the requests for the handler; closing it ends the input.
+	// Requests takes the requests for the handler; closing it ends the input, as CloseSend does.
 	// It is nil where the handler takes none. What is sent must not be used any more.
-	// A plain send blocks when the stream has ended; Send does not.
+	// A plain send blocks when the handler has returned, the stream has ended or CloseSend was called; Send does not.
 	Requests chan<- Req
 
 	raw    *Stream
@@ -314,9 +314,10 @@ type TypedStream[Req, Resp RoundTripper] struct {
 	put    func(Resp)
 }
 
-// Send sends a request, which must not be used any more. It blocks while the handler has no room
-// and returns the stream's error when it has ended. An error from encoding req ends the
-// stream, and shows in later Sends and in Results. Send must not be called after Requests is closed.
+// Send sends a request, which must not be used any more. It blocks while the handler has no room.
+// It fails once the handler has returned, with its error if it has one, also while responses still wait to be read, and
+// with the stream's error when that has ended otherwise. An error from encoding req ends the
+// stream, and shows in later Sends and in Results. It also fails after CloseSend, and where Requests is closed.
 func (s *TypedStream[Req, Resp]) Send(req Req) error {
 	if s == nil || s.raw == nil {
 		return ErrDisconnected
@@ -325,6 +326,34 @@ func (s *TypedStream[Req, Resp]) Send(req Req) error {
 		return errNoInput
 	}
 	return sendTo(s.raw, s.Requests, req)
+}
+
+// CloseSend ends the handler's input, behind all requests for which Send has returned nil. It waits for nothing, may be
+// called again, and beside Send, which fails from then on. It returns the error that has ended the stream, and nil
+// where none has: also where the handler takes no requests, or has returned without an error.
+func (s *TypedStream[Req, Resp]) CloseSend() error {
+	if s == nil {
+		return ErrDisconnected
+	}
+	return s.raw.CloseSend()
+}
+
+// Done returns a channel that is closed when nothing can be sent any more: the handler has returned, or the stream has ended
+// otherwise. Err says why. There may still be responses to be read.
+func (s *TypedStream[Req, Resp]) Done() <-chan struct{} {
+	if s == nil {
+		return alwaysDone
+	}
+	return s.raw.Done()
+}
+
+// Err returns nil until Done is closed, and then the handler's *RemoteErr, nil where it returned without an error, or what
+// has ended the stream before that, as Results does. Nil does not say that the responses have all arrived: only Results does.
+func (s *TypedStream[Req, Resp]) Err() error {
+	if s == nil {
+		return ErrDisconnected
+	}
+	return s.raw.Err()
 }
 
 // Results calls next for each response, in order, until the stream ends, and returns
