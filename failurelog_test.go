@@ -32,6 +32,7 @@ func TestRefusalsAreLoggedInABoundedNumber(t *testing.T) {
 			}
 		}
 		knock(1000)
+		synctest.Wait()
 		if n := strings.Count(log.String(), "peer refused"); n != burstLines {
 			t.Errorf("%d lines at once, want %d", n, burstLines)
 		}
@@ -39,6 +40,7 @@ func TestRefusalsAreLoggedInABoundedNumber(t *testing.T) {
 		knock(1)
 		time.Sleep(time.Nanosecond)
 		knock(2)
+		synctest.Wait()
 		if n := strings.Count(log.String(), "peer refused"); n != burstLines+2 {
 			t.Errorf("%d lines after a pause, want %d", n, burstLines+2)
 		}
@@ -71,6 +73,7 @@ func TestUpgradesThatFailAreLoggedInABoundedNumber(t *testing.T) {
 			}
 			handler(noSocket{httptest.NewRecorder()}, r)
 		}
+		synctest.Wait()
 		if n := strings.Count(log.String(), "upgrade failed"); n != burstLines {
 			t.Errorf("%d lines, want %d: %s", n, burstLines, log)
 		}

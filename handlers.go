@@ -155,7 +155,7 @@ func (c *Connection) recovered(id HandlerID, err **RemoteErr) {
 	if r := recover(); r != nil {
 		if more, ok := c.manager.panics.take(""); ok {
 			c.log.Error("grid: handler panicked", "handler", id.String(), "peer", c.Remote,
-				"panic", r, "stack", string(debug.Stack()), "more", more)
+				"panic", fmt.Sprint(r), "stack", string(debug.Stack()), "more", more)
 		}
 		*err = NewRemoteErrf("handler %v panicked: %v", id, r)
 	}

@@ -65,7 +65,10 @@ type ManagerOptions struct {
 	// RoutePath replaces the constant of that name, so that one server can
 	// carry several grids. All nodes of one grid must use the same.
 	RoutePath string
-	// Logger is told about connections, losses, rejected peers and panics. nil uses slog.Default.
+	// Logger is told about connections, losses, rejected peers and panics. nil uses slog.Default. Lines
+	// are queued and written in order by a goroutine of their own, so that its handler may be slow, and may use the
+	// Manager. A line that is written after others had to be dropped, beyond 256 or in a panic, has their number
+	// as the attribute "lost". Close and Shutdown wait a second for the queue at the most.
 	Logger *slog.Logger
 	// Interceptors stand around the calls that this node makes and around its handlers, the first outermost.
 	Interceptors []Interceptor
@@ -105,7 +108,8 @@ type Manager struct {
 	incoming    func(n int64)
 	outgoing    func(n int64)
 	traceTo     *pubsub.PubSub[TraceInfo, TraceType]
-	log         *slog.Logger
+	log         *slog.Logger // leaves lines in lines
+	lines       logQueue
 	limits      Limits
 	started     time.Time
 	recent      errorRing // of peers
@@ -175,6 +179,7 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	if m.log == nil {
 		m.log = slog.Default()
 	}
+	m.log = m.lines.logger(m.log)
 	if m.traceTo == nil {
 		m.traceTo = pubsub.New[TraceInfo, TraceType](0)
 	}
@@ -339,6 +344,7 @@ func (m *Manager) close(ctx context.Context, grace time.Duration) bool {
 	unwatch()
 	m.cancel()
 	m.workers.Wait()
+	m.lines.flush(logGrace)
 	return !cut.Load()
 }
 

@@ -140,6 +140,7 @@ func (c *cluster) startNodeContext(ctx context.Context, t *testing.T, n *node, e
 		t.Fatal(err)
 	}
 	n.Manager = m
+	n.log.settle = func() { m.lines.flush(20 * time.Second) }
 	handler := http.Handler(m.Handler())
 	if n.route != nil {
 		handler = n.route(m)
@@ -327,6 +328,8 @@ func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net:
 
 // logBuffer keeps what is logged.
 type logBuffer struct {
+	settle func() // waits for lines that are queued
+
 	mu   sync.Mutex // Protects following.
 	text bytes.Buffer
 }
@@ -340,6 +343,9 @@ func (l *logBuffer) Write(b []byte) (int, error) {
 }
 
 func (l *logBuffer) String() string {
+	if l.settle != nil {
+		l.settle()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()

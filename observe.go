@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"fmt"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -100,7 +101,7 @@ func (o *observation) tell(f func()) {
 		if r := recover(); r != nil {
 			if more, ok := o.conn.manager.panics.take(""); ok {
 				o.conn.log.Error("grid: stream observer panicked", "handler", o.handler.String(), "peer", o.conn.Remote,
-					"panic", r, "stack", string(debug.Stack()), "more", more)
+					"panic", fmt.Sprint(r), "stack", string(debug.Stack()), "more", more)
 			}
 		}
 	}()

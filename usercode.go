@@ -1,0 +1,52 @@
+package grid
+
+import (
+	"errors"
+	"fmt"
+)
+
+// endedBy is how a call of the application's code ended.
+type endedBy uint8
+
+const (
+	exited   endedBy = iota // by runtime.Goexit, which t.FailNow calls: the goroutine is about to end
+	panicked                // with a panic, which has been recovered
+	returned
+)
+
+// errExitedGoroutine is the error of application's code that ended its goroutine in place of returning.
+var errExitedGoroutine = errors.New("ended its goroutine without a result")
+
+// guarded calls f, which is the application's code, and end whatever f does: it is told how f ended, and with which
+// panic. After runtime.Goexit the goroutine ends as soon as end has returned, which sees to what was this goroutine's to do.
+func guarded(f func(), end func(how endedBy, panicValue any)) {
+	how := exited
+	defer func() {
+		var value any
+		if how == exited {
+			if value = recover(); value != nil { // never nil after a panic
+				how = panicked
+			}
+		}
+		end(how, value)
+	}()
+	f()
+	how = returned
+}
+
+// attempt calls f on a goroutine of its own and gives done its result, or an error where f panics or ends the goroutine.
+func attempt[T any](f func() (T, error), done func(T, error)) {
+	go func() {
+		var v T
+		var err error
+		guarded(func() { v, err = f() }, func(how endedBy, value any) {
+			switch how {
+			case panicked:
+				err = fmt.Errorf("panic: %v", value)
+			case exited:
+				err = errExitedGoroutine
+			}
+			done(v, err)
+		})
+	}()
+}
