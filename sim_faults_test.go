@@ -1,7 +1,9 @@
 package grid
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -158,6 +160,50 @@ func (s *scenario) drawStops(d drawer) {
 	}
 }
 
+// drawProxies puts proxies between some nodes, and lets nodes shut down under load there. It has
+// numbers of its own, so that all else stays as it was.
+func (s *scenario) drawProxies(d drawer) {
+	if !d.chance(40) {
+		return
+	}
+	for i, there := range s.links {
+		if there.from < there.to || d.chance(30) {
+			continue
+		}
+		for j, back := range s.links {
+			if nodesOf(there.from, there.to) == nodesOf(back.from, back.to) {
+				s.links[i].Proxied, s.links[j].Proxied = true, true
+			}
+		}
+	}
+	if len(s.stops) == 0 {
+		node := d.IntN(len(s.hosts))
+		s.stops = append(s.stops, stopPlan{
+			at:   max(s.late[node], d.between(s.length/2, s.length)),
+			kind: stopShutdown,
+			node: node,
+			down: d.short(10 * time.Second),
+		})
+	}
+	for _, st := range s.stops {
+		for range 40 {
+			p := s.drawCall(d, uint64(len(s.calls)+1), max(0, st.at-d.short(2*time.Second)))
+			if p.kind < callUnknown {
+				p.from, p.to = (st.node+1+d.IntN(len(s.hosts)-1))%len(s.hosts), st.node
+				if d.chance(20) {
+					p.from, p.to = p.to, p.from
+				}
+			}
+			s.calls = append(s.calls, p)
+		}
+	}
+	for _, f := range s.faults {
+		if f.kind == faultTamper {
+			s.boundStreams(f.a, f.b)
+		}
+	}
+}
+
 // stop ends a node and starts it again.
 func (w *world) stop(p stopPlan) {
 	n := w.nodes[p.node]
@@ -202,15 +248,40 @@ func (w *world) stop(p stopPlan) {
 func (n *simNode) leaveInGoodOrder(w *world, m *Manager) {
 	ctx, cancel := contextFor(10 * time.Minute)
 	defer cancel()
+	stop := w.pester(n)
 	began := w.now()
 	err := m.Shutdown(ctx)
 	ended := w.now()
+	stop()
 	if err != nil {
 		w.violate("Shutdown of %s returned %v after %v", n.host, err, ended-began)
 	}
 	n.mu.Lock()
 	n.left = leave{began, ended}
 	n.mu.Unlock()
+}
+
+// pester keeps requests on their way to a node that leaves, from those that are behind a proxy: a proxy does harm
+// where something is under way. What becomes of them is nobody's concern.
+func (w *world) pester(n *simNode) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for _, from := range w.up() {
+		if from == n || !w.net.Link(from.host, n.host).Proxied {
+			continue
+		}
+		all.Go(func() {
+			c := from.manager.Load().Connection(n.name)
+			for pause := time.Millisecond; ctx.Err() == nil; pause += pause / 256 {
+				all.Go(func() { c.Request(ctx, simNobodys, nil) })
+				time.Sleep(pause)
+			}
+		})
+	}
+	return func() {
+		cancel()
+		all.Wait()
+	}
 }
 
 func (l leave) String() string { return fmt.Sprintf("%v to %v", l.began, l.ended) }

@@ -180,6 +180,7 @@ func newScenario(seed uint64) *scenario {
 		s.drawFaults(d)
 		s.drawStops(d)
 	}
+	s.drawProxies(drawer{rand.New(rand.NewPCG(seed, 0x70726f78))})
 	s.drawEndings(drawer{rand.New(rand.NewPCG(seed, 0x656e6473))})
 	return s
 }

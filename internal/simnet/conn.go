@@ -66,7 +66,12 @@ func (c *Conn) CloseWrite() error {
 	if err := c.usable(time.Time{}, time.Now()); err != nil {
 		return opError("close", c.local, c.remote, err)
 	}
+	proxied := !c.writeClosed && !c.broken && c.out.path.link.Proxied
 	c.closeWrite()
+	if now := time.Now(); proxied && c.in.cut(now) {
+		c.out.cut(now)
+		c.peer.resetAt(now.Add(c.out.path.delay()))
+	}
 	return nil
 }
 
@@ -158,7 +163,7 @@ func (c *Conn) tryWrite(b []byte, now time.Time) (n int, wake time.Time, err err
 	if c.writeClosed {
 		return 0, time.Time{}, syscall.EPIPE
 	}
-	if c.peer.closed && !c.out.lost {
+	if (c.peer.closed || c.out.over) && !c.out.lost {
 		// There and back: the other end takes nothing any more.
 		c.resetAt(now.Add(c.out.path.delay() + c.in.path.delay()))
 		return len(b), time.Time{}, nil

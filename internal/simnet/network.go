@@ -32,6 +32,10 @@ type Link struct {
 	Bandwidth int
 	// Buffer bounds the bytes that are written and not yet read; a write beyond it waits. 0 means 64 KiB.
 	Buffer int
+	// Proxied says that a proxy is in between, which takes CloseWrite for the end of both directions, as many do. Where
+	// something is on its way back, all that has not arrived is dropped, in both directions, and the other end is reset; so
+	// it is when it writes later on.
+	Proxied bool
 }
 
 const defaultBuffer = 64 << 10

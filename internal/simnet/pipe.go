@@ -14,6 +14,7 @@ type pipe struct {
 	buffered int           // bytes in segments
 	sent     time.Time     // when the last segment has left, where bandwidth is short
 	arrives  time.Time     // when the last segment arrives: nothing overtakes it
+	over     bool          // a proxy takes nothing more
 	lost     bool          // nothing arrives any more
 	changed  chan struct{} // closed when a reader or a writer should look again; nil while nobody waits
 }
@@ -88,6 +89,24 @@ func (p *pipe) push(b []byte, now time.Time) {
 func (p *pipe) end(now time.Time) {
 	p.append(now, nil, p.path.delay())
 	p.notify()
+}
+
+// cut ends the direction at once. It reports whether something was on its way, which is lost.
+func (p *pipe) cut(now time.Time) (dropped bool) {
+	kept := p.segments[:0]
+	for _, s := range p.segments {
+		if s.at.After(now) && len(s.data) > 0 {
+			p.buffered -= len(s.data)
+			dropped = true
+			continue
+		}
+		kept = append(kept, s)
+	}
+	p.segments = kept
+	p.sent, p.arrives, p.over = now, now, true
+	p.append(now, nil, 0)
+	p.notify()
+	return dropped
 }
 
 // append sends bytes on their way at once, or as soon as all that was sent before has left.

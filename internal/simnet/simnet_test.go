@@ -258,6 +258,36 @@ func TestHalfClose(t *testing.T) {
 	})
 }
 
+// A proxy takes the end of one direction for that of both.
+func TestHalfCloseBehindAProxy(t *testing.T) {
+	in(t, both(Link{Delay: time.Second, Proxied: true}), func(t *testing.T, n *Network, a, b net.Conn) {
+		write(t, a, []byte("here"))
+		time.Sleep(time.Second)
+		if err := a.(*Conn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		wantRead(t, b, "here")
+		if _, err := b.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("Read after the end: %v", err)
+		}
+		if _, err := a.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("Read of the other direction: %v", err)
+		}
+	})
+	in(t, both(Link{Delay: time.Second, Proxied: true}), func(t *testing.T, n *Network, a, b net.Conn) {
+		write(t, a, []byte("lost"))
+		write(t, b, []byte("lost"))
+		if err := a.(*Conn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("Read of the other direction: %v", err)
+		}
+		_, err := b.Read(make([]byte, 1))
+		wantError(t, "Read after the end", err, syscall.ECONNRESET)
+	})
+}
+
 func TestCloseEndsWhatWaits(t *testing.T) {
 	in(t, both(Link{Buffer: 10}), func(t *testing.T, n *Network, a, b net.Conn) {
 		go func() {
