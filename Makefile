@@ -44,6 +44,10 @@ soak: ## put random load on real sockets and cut them, for DURATION (1m), under 
 test-netns: ## make the network between nodes in network namespaces fail (needs Linux, root and iproute2)
 	cd test/netns && $(GO) test -count=1 -timeout 5m -parallel 4
 
+.PHONY: test-proxies
+test-proxies: ## shut nodes down behind haproxy, nginx and caddy (installs them with apt-get, as root)
+	cd test/proxies && $(GO) test -count=1 -timeout 5m -v .
+
 .PHONY: mutants
 mutants: ## plant each bug of testdata/mutants and see whether the simulation catches it
 	.ci/mutants
