@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -375,6 +374,7 @@ func TestCloseSendEndsTheInputBehindAllThatWasSent(t *testing.T) {
 			t.Fatal(err)
 		}
 		var sent atomic.Int64
+		enough := make(chan struct{})
 		var senders sync.WaitGroup
 		for range 4 {
 			senders.Go(func() {
@@ -382,7 +382,9 @@ func TestCloseSendEndsTheInputBehindAllThatWasSent(t *testing.T) {
 					err := st.Send([]byte("soup"))
 					switch {
 					case err == nil:
-						sent.Add(1)
+						if sent.Add(1) == 10 {
+							close(enough)
+						}
 					case err != errRequestsEnded && err != errHandlerReturned:
 						t.Errorf("Send beside CloseSend returned %v", err)
 						return
@@ -394,9 +396,7 @@ func TestCloseSendEndsTheInputBehindAllThatWasSent(t *testing.T) {
 		}
 		for range 3 {
 			senders.Go(func() {
-				for sent.Load() < 10 {
-					runtime.Gosched()
-				}
+				<-enough
 				if err := st.CloseSend(); err != nil {
 					t.Errorf("CloseSend returned %v", err)
 				}
@@ -442,7 +442,7 @@ func TestTypedStreamsHaveCloseSendDoneAndErr(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := st.Send(&note{}); err != errRequestsEnded {
+	if err := st.Send(&note{}); err != errRequestsEnded && err != errHandlerReturned {
 		t.Errorf("Send after CloseSend returned %v", err)
 	}
 	got, err := texts(h, st)
