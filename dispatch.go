@@ -109,10 +109,9 @@ func (s *session) pong(m *message) error {
 	}
 	now := time.Now()
 	atomic.StoreInt64(&s.conn.LastPong, now.UnixNano())
-	if rtt := now.Sub(pong.T); !pong.T.IsZero() && rtt >= 0 {
-		s.rtt.Store(int64(rtt))
+	if rtt, ok := s.probes.answer(pong.T, now); ok {
+		s.rtt.Store(int64(max(rtt, 1))) // 0 says that there was none
 	}
-	s.probes.answer(pong.T, now)
 	return nil
 }
 

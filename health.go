@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"path"
+	"slices"
 	"sync"
 	"time"
 )
@@ -92,11 +93,15 @@ func (c *Connection) health(ctx context.Context) PeerHealth {
 	return h
 }
 
-// probes are pings of a session that somebody waits for. Its zero value is ready.
+// probes are the pings of a session that were not answered yet, and who waits for an answer. Its zero value is ready.
 type probes struct {
-	mu      sync.Mutex // Protects following.
-	running *probe     // nil for none
+	mu      sync.Mutex  // Protects following.
+	pings   []time.Time // when each was sent, the oldest first
+	running *probe      // nil for none
 }
+
+// maxPings bounds the pings that wait for their answer. A peer that is alive answers one after the other.
+const maxPings = 16
 
 // probe is one ping that somebody waits for.
 type probe struct {
@@ -116,7 +121,7 @@ func (s *session) probe(ctx context.Context) (time.Duration, error) {
 	}
 	s.probes.mu.Unlock()
 	if first {
-		s.ping(p.sent)
+		s.ping()
 	}
 	select {
 	case <-p.answered:
@@ -128,17 +133,37 @@ func (s *session) probe(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// answer ends the probe that a pong with the time of its ping belongs to. A peer that does not send that time back
-// has answered some ping, and that within the call.
-func (p *probes) answer(pinged, now time.Time) {
+// sent takes note of a ping.
+func (p *probes) sent(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running == nil || !pinged.IsZero() && pinged.Before(p.running.sent.Truncate(0)) {
-		return
+	if len(p.pings) == maxPings {
+		p.pings = slices.Delete(p.pings, 0, 1)
 	}
-	p.running.rtt = now.Sub(p.running.sent)
-	close(p.running.answered)
-	p.running = nil
+	p.pings = append(p.pings, now)
+}
+
+// answer takes a pong, and returns how long the ping that it answers was on its way. The time that the peer has sent back
+// only says which ping that is; a peer that sends none, or another one, has answered the oldest. What is measured is the
+// time since that ping by the monotonic clock: no clock that is wrong or set anew changes it. It returns
+// false for a pong that answers none. It ends the probe that runs, where that began before the ping.
+func (p *probes) answer(echo, now time.Time) (rtt time.Duration, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.pings) == 0 {
+		return 0, false
+	}
+	i := slices.IndexFunc(p.pings, func(sent time.Time) bool { return sent.UnixNano() == echo.UnixNano() })
+	i = max(i, 0)
+	sent := p.pings[i]
+	p.pings = slices.Delete(p.pings, 0, i+1)
+	rtt = now.Sub(sent)
+	if p.running != nil && !sent.Before(p.running.sent) {
+		p.running.rtt = rtt
+		close(p.running.answered)
+		p.running = nil
+	}
+	return rtt, true
 }
 
 // Readiness says which nodes a ready node reaches.

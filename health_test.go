@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -129,5 +130,62 @@ func TestHealthHandler(t *testing.T) {
 	}
 	if code, _ := get(all, "POST", "/health/ready"); code != http.StatusMethodNotAllowed {
 		t.Errorf("POST is %d", code)
+	}
+}
+
+// How long an answer took is measured from the ping on, whatever time the peer sends back.
+func TestRoundTripIsMeasuredFromThePing(t *testing.T) {
+	for name, echo := range map[string]func(sent time.Time) time.Time{
+		"an empty pong":        func(time.Time) time.Time { return time.Time{} },
+		"the ping's time":      func(sent time.Time) time.Time { return sent },
+		"a clock that is slow": func(sent time.Time) time.Time { return sent.Add(-time.Hour) },
+		"a clock that is fast": func(sent time.Time) time.Time { return sent.Add(time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newPipes(1)
+				n, host := startForFake(t, c, nil)
+				p := c.knock(t, n)
+				p.introduce(t, host)
+				conn := n.Connection(host)
+				pong := func(T time.Time) {
+					p.send(t, message{Op: OpPong, Payload: encoded(t, &pongMsg{T: T})})
+					synctest.Wait()
+				}
+				pong(time.Now().Add(-time.Minute)) // answers nothing
+				if got := conn.Stats().RoundTrip; got != 0 {
+					t.Errorf("before the first ping the round trip took %v", got)
+				}
+				for _, took := range []time.Duration{3 * time.Millisecond, 20 * time.Millisecond} {
+					var ping pingMsg
+					for found := false; !found; {
+						b, err := p.frames.Next()
+						if err != nil {
+							t.Fatal(err)
+						}
+						for _, m := range parseAll(t, bytes.Clone(b)) {
+							if m.Op == OpPing && m.MuxID == 0 {
+								found = true
+								if err := unmarshal(&ping, m.Payload); err != nil {
+									t.Fatal(err)
+								}
+							}
+						}
+					}
+					time.Sleep(took)
+					pong(echo(ping.T))
+					if got := conn.Stats().RoundTrip; got != took {
+						t.Errorf("the round trip took %v, want %v", got, took)
+					}
+					pong(echo(ping.T)) // once more, which answers nothing
+					if got := conn.Stats().RoundTrip; got != took {
+						t.Errorf("after a second pong the round trip took %v, want %v", got, took)
+					}
+				}
+				p.socket.Close()
+				n.Close()
+				synctest.Wait()
+			})
+		})
 	}
 }

@@ -243,3 +243,45 @@ func TestASilentStreamOnALiveConnectionEnds(t *testing.T) {
 		}
 	})
 }
+
+// A caller of an early original does not ping a stream that it sends on.
+func TestAnyMessageOfAStreamIsASignOfLifeOfItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newPipes(1)
+		n, host := startForFake(t, c, nil)
+		ended := make(chan time.Duration, 1)
+		began := time.Now()
+		c.stream(t, 1, 1, func(ctx context.Context, _ []byte, in <-chan []byte, _ chan<- []byte) *RemoteErr {
+			for range in {
+			}
+			ended <- time.Since(began)
+			return nil
+		})
+		p := c.knock(t, n)
+		p.introduce(t, host)
+		go func() {
+			for {
+				b, err := p.frames.Next()
+				if err != nil {
+					return
+				}
+				for _, m := range parseAll(t, bytes.Clone(b)) {
+					if m.Op == OpPing && m.MuxID == 0 {
+						p.send(t, message{Op: OpPong, Payload: encoded(t, &pongMsg{})})
+					}
+				}
+			}
+		}()
+		p.send(t, message{MuxID: 1, Op: OpConnectMux, Handler: testStream})
+		for i := range 5 {
+			time.Sleep(50 * time.Second)
+			p.send(t, message{MuxID: 1, Seq: uint32(i + 1), Op: OpMuxClientMsg})
+		}
+		if lasted := <-ended; lasted < 310*time.Second || lasted > 320*time.Second {
+			t.Errorf("the stream lasted %v", lasted)
+		}
+		p.socket.Close()
+		n.Close()
+		synctest.Wait()
+	})
+}

@@ -43,10 +43,10 @@ type muxServer struct {
 	inputEnd bool // the caller sends no more
 	returned bool // the handler has returned, with result
 	result   *RemoteErr
-	cut      error // what had ended ctx when the handler returned; nil where it was done by itself
-	credits  int   // messages the caller lets the pump send
-	ended    bool  // cancel was called, or all is sent
-	pinged   time.Time
+	cut      error     // what had ended ctx when the handler returned; nil where it was done by itself
+	credits  int       // messages the caller lets the pump send
+	ended    bool      // cancel was called, or all is sent
+	pinged   time.Time // when the caller last sent anything
 }
 
 // acceptMux starts the handler of a stream that the peer opens.
@@ -114,6 +114,7 @@ func (m *muxServer) receive(msg *message) {
 		}
 	case OpUnblockSrvMux:
 		m.mu.Lock()
+		m.pinged = m.s.arrived
 		m.credits = min(m.credits+msg.credits(), m.window)
 		m.mu.Unlock()
 		signal(m.wake)
@@ -149,6 +150,7 @@ func (m *muxServer) take(msg *message) string {
 func (m *muxServer) enqueue(msg *message, size int) (text string, queued bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.pinged = m.s.arrived
 	last := msg.Flags&FlagEOF != 0
 	switch {
 	case m.ended || m.returned:

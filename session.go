@@ -159,7 +159,7 @@ func (s *session) janitor() {
 			}
 			if now.Sub(pinged) >= s.conn.limits.PingInterval-s.tick/2 {
 				pinged = now
-				s.ping(now)
+				s.ping()
 			}
 			for _, id := range s.calls.sweep(s.ticks.Add(1)) {
 				s.giveUp(id)
@@ -174,11 +174,14 @@ func (s *session) janitor() {
 	}
 }
 
-func (s *session) ping(now time.Time) {
+// ping asks the peer for a sign of life.
+func (s *session) ping() {
+	now := time.Now() // the janitor's own time may be late
 	payload, err := (&pingMsg{T: now}).MarshalMsg(nil)
 	if err != nil {
 		return
 	}
+	s.probes.sent(now)
 	s.sendNow(message{Op: OpPing, DeadlineMS: pingDeadlineMS, Payload: payload}, nil)
 }
 

@@ -42,7 +42,7 @@ type ConnectionStats struct {
 	// BytesQueued waits to be written to the socket.
 	BytesQueued int
 
-	// RoundTrip is how long the peer took to answer the last ping; 0 before the first answer. Pings go out every 10
+	// RoundTrip is how long the peer took to answer the last ping, by this node's monotonic clock; 0 before the first answer. Pings go out every 10
 	// seconds, and with every Manager.Health.
 	RoundTrip time.Duration
 	// LastPong is when the peer last answered a ping; zero for never.
