@@ -1,35 +1,92 @@
 package grid
 
 import (
+	"errors"
 	"fmt"
 
+	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/tinylib/msgp/msgp"
 )
 
-// unmarshal reads a value that came from a peer.
-func unmarshal(v msgp.Unmarshaler, b []byte) (err error) {
-	defer recoverMsgp(&err)
-	_, err = v.UnmarshalMsg(b)
-	return err
+// How many arrays, maps and objects may be within each other in what a peer sends.
+const (
+	// defaultMaxDepth is for payloads. It is an option of what decodes them, and not of the Manager: how deep
+	// a value may be is known to who defines its type, and is the same at both ends.
+	defaultMaxDepth = 1000
+	// maxProtocolDepth is for what nodes say to each other themselves, of which a later version may say more.
+	maxProtocolDepth = 100
+	// maxSharedStack is what is decoded on the stack of a handler.
+	maxSharedStack = 16
+)
+
+// unmarshal reads a value of the protocol, with code of this package, that came from a peer.
+// That code skips what it does not know, and msgp skips by recursion.
+func unmarshal(v msgp.Unmarshaler, b []byte) error {
+	if _, err := mpack.Skip(b, maxProtocolDepth); err != nil {
+		return err
+	}
+	return decode(v, b)
 }
 
 // unmarshalHostile is unmarshal for types whose code is not this package's.
 // Code that msgp generates makes slices and maps by the length that a header
 // claims, before it looks for the elements: five bytes could take all memory. So the bytes have to hold what they claim first.
-func unmarshalHostile(v msgp.Unmarshaler, b []byte) error {
-	if err := checkWhole(b); err != nil {
+// And it skips by recursion what it does not know: a few kilobytes could take megabytes of stack.
+func unmarshalHostile(v msgp.Unmarshaler, b []byte, maxDepth int) error {
+	shape, err := mpack.Check(b, maxDepth)
+	if err != nil {
 		return err
 	}
-	return unmarshal(v, b)
+	if shape.Depth > maxSharedStack {
+		return decodeDeep(v, b)
+	}
+	return decode(v, b)
 }
 
-// checkWhole says what is wrong with a sequence of msgpack values.
-func checkWhole(b []byte) (err error) {
+// decodeDeep is decode on a stack of its own.
+func decodeDeep(v msgp.Unmarshaler, b []byte) (err error) {
 	defer recoverMsgp(&err)
-	for len(b) > 0 && err == nil {
-		b, err = msgp.Skip(b)
-	}
+	deepPayloads.run(func() { err = decode(v, b) })
 	return err
+}
+
+func decode(v msgp.Unmarshaler, b []byte) (err error) {
+	defer recoverMsgp(&err)
+	_, err = v.UnmarshalMsg(b)
+	return err
+}
+
+// stacks are places for what needs a large stack. A goroutine keeps the stack that it once needed, for as long as it
+// waits in a handler. So what is nested is decoded on goroutines that end with it, and on few at once.
+type stacks chan struct{}
+
+// Values are decoded within payloads, and JSON within values: places for the one are never waited for by who has one of the other.
+var (
+	deepPayloads = make(stacks, 16)
+	deepJSON     = make(stacks, 16)
+)
+
+var errDecodeExited = errors.New("the decoder has ended its goroutine")
+
+// run calls f, and panics as f does.
+func (s stacks) run(f func()) {
+	s <- struct{}{}
+	ended := make(chan any, 1)
+	go func() {
+		var failure any = errDecodeExited // by runtime.Goexit
+		defer func() {
+			if r := recover(); r != nil {
+				failure = r
+			}
+			<-s
+			ended <- failure
+		}()
+		f()
+		failure = nil
+	}()
+	if failure := <-ended; failure != nil {
+		panic(failure)
+	}
 }
 
 // recoverMsgp makes an error of a panic. On 32 bits, msgp 1.6 slices with a

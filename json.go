@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/tinylib/msgp/msgp"
 )
 
@@ -15,13 +16,24 @@ const defaultJSONSize = 512
 // JSONPool makes JSON payloads of one type and keeps what they read for reuse.
 // It may be used by several goroutines at once.
 type JSONPool[T any] struct {
-	values sync.Pool // of *T, zeroed
-	size   atomic.Int64
+	values   sync.Pool // of *T, zeroed
+	size     atomic.Int64
+	maxDepth int // 0 is defaultMaxDepth
 }
 
 // NewJSONPool returns a JSONPool. The zero value is as good. Make one for each type and keep it.
 func NewJSONPool[T any]() *JSONPool[T] {
 	return new(JSONPool[T])
+}
+
+// WithMaxDepth sets how many arrays and objects may be within each other in a text that is read: 1,000 by default, and where n
+// is 0 or less. A deeper one is refused before it is decoded, as decoding takes stack for each level. It must be
+// called before anything is read, and returns p.
+func (p *JSONPool[T]) WithMaxDepth(n int) *JSONPool[T] {
+	if p != nil {
+		p.maxDepth = n
+	}
+	return p
 }
 
 // NewJSON returns a JSON without a value, to be Set or read into.
@@ -32,6 +44,27 @@ func (p *JSONPool[T]) NewJSON() *JSON[T] {
 // NewJSONWith returns a JSON with the value val, which stays the caller's: Recycle lets go of it.
 func (p *JSONPool[T]) NewJSONWith(val *T) *JSON[T] {
 	return &JSON[T]{pool: p, val: val}
+}
+
+// decode reads a text that came from a peer.
+func (p *JSONPool[T]) decode(text []byte, v *T) error {
+	maxDepth := defaultMaxDepth
+	if p != nil {
+		maxDepth = orDefault(p.maxDepth)
+	}
+	shape, err := mpack.CheckJSON(text, maxDepth)
+	if err != nil {
+		return err
+	}
+	if shape.Depth > maxSharedStack {
+		return decodeDeepJSON(text, v)
+	}
+	return json.Unmarshal(text, v)
+}
+
+func decodeDeepJSON(text []byte, v any) (err error) {
+	deepJSON.run(func() { err = json.Unmarshal(text, v) })
+	return err
 }
 
 func (p *JSONPool[T]) get() *T {
@@ -143,7 +176,7 @@ func (j *JSON[T]) UnmarshalMsg(b []byte) ([]byte, error) {
 		return b, err
 	}
 	v := j.pool.get()
-	if err := json.Unmarshal(text, v); err != nil {
+	if err := j.pool.decode(text, v); err != nil {
 		j.pool.put(v)
 		return b, err
 	}

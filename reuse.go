@@ -35,9 +35,10 @@ type sharer interface {
 // when newFn returns a pointer to a zero value: what one call left in a value must not show up in the next.
 // A pool may be used by several goroutines at once.
 type pool[T RoundTripper] struct {
-	newFn func() T
-	free  sync.Pool
-	reset atomic.Uint32 // whether zeroing makes a value like new: one of the consts below
+	newFn    func() T
+	maxDepth int // of what unmarshal takes; 0 is defaultMaxDepth
+	free     sync.Pool
+	reset    atomic.Uint32 // whether zeroing makes a value like new: one of the consts below
 }
 
 const (
@@ -124,7 +125,7 @@ func (p *pool[T]) unmarshal(b []byte) (v T, err error) {
 	if v == zero && nilable[T]() {
 		err = errNoValue
 	} else {
-		err = unmarshalHostile(v, b)
+		err = unmarshalHostile(v, b, orDefault(p.maxDepth))
 	}
 	PutByteBuffer(b)
 	if err != nil {
@@ -132,6 +133,14 @@ func (p *pool[T]) unmarshal(b []byte) (v T, err error) {
 		return zero, err
 	}
 	return v, nil
+}
+
+// orDefault is the depth that an option sets.
+func orDefault(maxDepth int) int {
+	if maxDepth <= 0 {
+		return defaultMaxDepth
+	}
+	return maxDepth
 }
 
 // present returns v, or a new value for a nil one whose methods may not stand it.

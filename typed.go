@@ -82,6 +82,17 @@ func (h *SingleHandler[Req, Resp]) IgnoreNilConn() *SingleHandler[Req, Resp] {
 	return h
 }
 
+// WithMaxDepth sets how many arrays and maps may be within each other in requests and responses that are decoded: 1,000 by
+// default, and where n is 0 or less. Deeper ones are refused before they are decoded, also where they are in a
+// field that the type does not have, as decoding takes stack for each level.
+// It must be called before Register and Call, and returns h.
+func (h *SingleHandler[Req, Resp]) WithMaxDepth(n int) *SingleHandler[Req, Resp] {
+	if h != nil {
+		h.reqs.maxDepth, h.resps.maxDepth = n, n
+	}
+	return h
+}
+
 // Call sends req to the handler over c and returns its response, which belongs
 // to the caller and may be given back with PutResponse. The errors are those of
 // c.Request, among them the handler's as RemoteErr; ErrDisconnected for a nil

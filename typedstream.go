@@ -98,6 +98,15 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) WithSharedResponse() *StreamType
 	return h
 }
 
+// WithMaxDepth sets how many arrays and maps may be within each other in what is decoded, as that of SingleHandler does: 1,000 by
+// default, and where n is 0 or less. It must be called before Register and Call, and returns h.
+func (h *StreamTypeHandler[Payload, Req, Resp]) WithMaxDepth(n int) *StreamTypeHandler[Payload, Req, Resp] {
+	if h != nil {
+		h.payloads.maxDepth, h.reqs.maxDepth, h.resps.maxDepth = n, n, n
+	}
+	return h
+}
+
 // Register registers handle on m, at a subroute if one is given; several parts are joined with "/".
 // handle gets the payload, zero unless WithPayload is set, and a nil in where
 // InCapacity is 0. It must not close out. What it sends, and what it returns, reaches the caller in

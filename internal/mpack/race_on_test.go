@@ -1,0 +1,5 @@
+//go:build race
+
+package mpack
+
+const raceEnabled = true
