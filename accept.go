@@ -6,62 +6,49 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"time"
-
-	"github.com/gobwas/ws"
 )
 
-// Handler takes the connections of other nodes. It is to be served under the
-// route path, by a server without limits on how long a connection lives.
+// Handler takes the connections of other nodes. It is to be served under the route path, over HTTP/1.1.
 // A request that AuthRequest refuses is answered with 403, and so is one of a
-// browser's page that AllowOrigin does not allow; one that cannot be upgraded with 426.
-// The Handler of a nil Manager answers 503, and so does that of one that has ended.
+// browser's page that AllowOrigin does not allow; one that is no upgrade with 426, one with a
+// body with 400, and one that is too many (Limits.MaxHandshakes) with 503. Each of these answers closes
+// its connection. The Handler of a nil Manager answers 503, and so does that of one that has ended.
 //
-// What comes before the upgrade is the server's to bound: set
-// http.Server.ReadHeaderTimeout, to seconds, against clients that connect and
-// send nothing or a header byte by byte, and MaxHeaderBytes. From the upgrade on Limits do.
+// The connection is taken as http.ResponseController does it: middleware whose http.ResponseWriter
+// has Hijack or Unwrap may stand in front. Behind others, which the log names, requests are answered with 500.
+//
+// What comes before the upgrade is the server's to bound: set ReadHeaderTimeout, ReadTimeout and
+// IdleTimeout of http.Server, to seconds, against clients that connect and
+// send nothing, or their request byte by byte, and MaxHeaderBytes. They, and WriteTimeout, end with the upgrade.
+// From there on Limits do.
 func (m *Manager) Handler() http.HandlerFunc {
 	if m == nil {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
+		return func(w http.ResponseWriter, r *http.Request) {
+			refuse(w, r, http.StatusServiceUnavailable, http.StatusText(http.StatusServiceUnavailable))
 		}
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
-		err := m.authRequest(r) // before anything else is looked at, or told
-		if err == nil {
-			err = m.checkOrigin(r)
-		}
-		if err != nil {
+		if err := m.admit(r); err != nil {
 			m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "refused: "+err.Error())
 			m.refusals.warn(m.log, "grid: peer refused", "remote", r.RemoteAddr, "local", m.local, "reason", err)
-			http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
+			refuse(w, r, http.StatusForbidden, http.StatusText(http.StatusForbidden))
 			return
 		}
 		if m.ended() {
-			http.Error(w, "node is shutting down", http.StatusServiceUnavailable)
+			refuse(w, r, http.StatusServiceUnavailable, "node is shutting down")
 			return
 		}
-		if !upgradable(w, r) {
-			w.Header().Set("Upgrade", "websocket")
-			w.Header().Set("Connection", "Upgrade")
-			http.Error(w, http.StatusText(http.StatusUpgradeRequired), http.StatusUpgradeRequired)
+		err := m.welcome(w, r)
+		if err == nil {
 			return
 		}
-		socket, rw, _, err := ws.HTTPUpgrader{Timeout: m.limits.HandshakeTimeout}.Upgrade(r, w)
-		if err != nil {
-			m.upgrades.warn(m.log, "grid: upgrade failed", "remote", r.RemoteAddr, "local", m.local, "reason", err)
-			if socket != nil {
-				socket.Close()
-			}
-			return
+		m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "upgrade failed: "+err.Error())
+		m.upgrades.warn(m.log, "grid: upgrade failed", "remote", r.RemoteAddr, "local", m.local, "reason", err)
+		var no *upgradeError
+		if errors.As(err, &no) {
+			refuse(w, r, no.status, no.text())
 		}
-		early, err := buffered(rw.Reader)
-		if err != nil {
-			socket.Close()
-			return
-		}
-		m.accept(r, socket, early)
 	}
 }
 
@@ -73,37 +60,43 @@ func addressHost(addr string) string {
 	return addr
 }
 
-// upgradable says whether a request asks for a WebSocket over HTTP/1.1.
-func upgradable(w http.ResponseWriter, r *http.Request) bool {
-	_, hijackable := w.(http.Hijacker)
-	return hijackable &&
-		r.Method == http.MethodGet &&
-		r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
-		headerHas(r.Header, "Connection", "upgrade") &&
-		headerHas(r.Header, "Upgrade", "websocket") &&
-		r.Header.Get("Sec-WebSocket-Version") == "13" &&
-		len(r.Header.Get("Sec-WebSocket-Key")) == 24
-}
-
-// headerHas says whether a list of tokens holds one.
-func headerHas(h http.Header, name, token string) bool {
-	for _, line := range h.Values(name) {
-		for t := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(t), token) {
-				return true
-			}
-		}
+// welcome makes a WebSocket of a request and goes through the handshake. An error is why there is no WebSocket.
+func (m *Manager) welcome(w http.ResponseWriter, r *http.Request) error {
+	if err := checkUpgrade(r); err != nil {
+		return err
 	}
-	return false
+	place, ok := m.lobby.enter(r.RemoteAddr)
+	if !ok {
+		return &upgradeError{http.StatusServiceUnavailable, "too many connections are in their handshake (Limits.MaxHandshakes)"}
+	}
+	defer place.leave()
+	socket, early, err := hijack(w)
+	if err != nil {
+		return err
+	}
+	if !place.use(socket) {
+		closeSocket(socket)
+		return errOusted
+	}
+	if err := m.switchProtocols(socket, r.Header.Get("Sec-WebSocket-Key")); err != nil {
+		closeSocket(socket)
+		return err
+	}
+	m.accept(r, place, early)
+	return nil
 }
 
 // accept goes through the handshake and leaves the session to a goroutine of its own.
-func (m *Manager) accept(r *http.Request, socket net.Conn, early []byte) {
+func (m *Manager) accept(r *http.Request, place *guest, early []byte) {
+	socket := place.socket
 	stop := context.AfterFunc(m.ctx, func() { closeSocket(socket) })
 	defer stop()
 	g := newGreeting(socket, early, false, m.limits.MaxHandshakeSize)
 	var req connectReq
 	s, resp, err := m.greet(r, g, &req)
+	if kept := place.leave(); !kept && err != nil {
+		err = errOusted
+	}
 	if err != nil {
 		m.noteRejection(r, &req, err)
 		g.end(err, reasonFor(err))

@@ -1,19 +1,14 @@
 package grid
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
-
-	"github.com/gobwas/ws"
 )
 
 // dialWhenAllowed keeps the connection up once block is closed; nil blocks nothing.
@@ -106,63 +101,6 @@ func (m *Manager) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return secure, nil
-}
-
-// requestUpgrade makes a WebSocket of a network connection, within the time of ctx.
-// It returns the bytes that came in behind the answer.
-func (m *Manager) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL) (early []byte, err error) {
-	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
-	defer func() {
-		if !stop() {
-			err = ctx.Err()
-		}
-	}()
-	header := http.Header{"X-Minio-Time": {time.Now().UTC().Format(time.RFC3339)}}
-	if m.addAuth != nil {
-		header.Set("Authorization", "Bearer "+m.addAuth(""))
-	}
-	dialer := ws.Dialer{Header: ws.HandshakeHeaderHTTP(header)}
-	br, _, err := dialer.Upgrade(&upgradeConn{Conn: socket, left: m.limits.MaxHandshakeSize}, u)
-	if br == nil || err != nil {
-		return nil, err
-	}
-	defer ws.PutReader(br)
-	return buffered(br)
-}
-
-// upgradeConn is a network connection during the upgrade. The answer may have so many bytes and no more.
-type upgradeConn struct {
-	net.Conn
-	left int
-}
-
-func (c *upgradeConn) Read(b []byte) (int, error) {
-	if c.left == 0 {
-		return 0, errLongAnswer
-	}
-	n, err := c.Conn.Read(b[:min(len(b), c.left)])
-	c.left -= n
-	return n, err
-}
-
-// Write returns the peer's own reason, if it gave one, where the peer is not
-// there any more: from TLS 1.3 on a node has finished its part of the TLS
-// handshake, and may write, before the peer refuses its certificate and hangs up.
-func (c *upgradeConn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	if err != nil {
-		if _, why := c.Conn.Read(make([]byte, 1)); alert(why) != nil {
-			err = why
-		}
-	}
-	return n, err
-}
-
-// buffered copies what a reader has read ahead.
-func buffered(br *bufio.Reader) ([]byte, error) {
-	b := make([]byte, br.Buffered())
-	_, err := io.ReadFull(br, b)
-	return b, err
 }
 
 // introduce sends who this node is and whom it means, and reads whether it is accepted, and by whom.

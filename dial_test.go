@@ -184,10 +184,11 @@ func TestARefusedCertificateIsNamedWhereThePeerIsGoneAlready(t *testing.T) {
 
 func TestAStatusIsExplained(t *testing.T) {
 	for status, want := range map[int]string{
-		http.StatusForbidden:       "status 403 Forbidden: its AuthRequest refused this node",
-		http.StatusNotFound:        "status 404 Not Found: no node has its route there at /minio/grid/v1",
-		http.StatusBadGateway:      "status 502 Bad Gateway",
-		http.StatusUpgradeRequired: "status 426 Upgrade Required",
+		http.StatusForbidden:           "status 403 Forbidden: its AuthRequest refused this node",
+		http.StatusNotFound:            "status 404 Not Found: no node has its route there at /minio/grid/v1",
+		http.StatusBadGateway:          "status 502 Bad Gateway",
+		http.StatusUpgradeRequired:     "status 426 Upgrade Required: the upgrade did not get there as it was sent",
+		http.StatusInternalServerError: "status 500 Internal Server Error: the server there failed; its log says why",
 	} {
 		l, remote := listen(t)
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })}

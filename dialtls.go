@@ -56,8 +56,7 @@ func dialError(u *url.URL, err error) error {
 // asksForTLS says whether an error is what TLS servers cause that are spoken to in plain HTTP.
 // They answer 400, that of Go in HTTP/1.0, or with a TLS alert, or hang up.
 func asksForTLS(err error) bool {
-	return errors.Is(err, ws.ErrHandshakeBadProtocol) ||
-		errors.Is(err, ws.ErrMalformedResponse) ||
+	return errors.Is(err, errBadAnswer) ||
 		errors.Is(err, ws.StatusError(http.StatusBadRequest)) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
@@ -69,9 +68,13 @@ func statusError(status ws.StatusError, path string) error {
 	case http.StatusForbidden:
 		text += ": its AuthRequest refused this node"
 	case http.StatusServiceUnavailable:
-		text += ": the node there is shutting down, or something in front of it has none to pass this on to"
+		text += ": the node there is shutting down or has too many handshakes, or something in front of it has none to pass this on to"
 	case http.StatusNotFound:
 		text += ": no node has its route there at " + path
+	case http.StatusUpgradeRequired:
+		text += ": the upgrade did not get there as it was sent; does a proxy on the way pass WebSockets on? The node's log says what it lacked"
+	case http.StatusInternalServerError:
+		text += ": the server there failed; its log says why, such as a middleware that hides the connection from the node"
 	}
 	return errors.New(text)
 }

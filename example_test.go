@@ -16,8 +16,7 @@ import (
 
 // One node of two: start it with localhost:9001 or localhost:9002 as its argument.
 func Example() {
-	addr := os.Args[1]
-	ready := make(chan struct{})
+	addr, ready := os.Args[1], make(chan struct{})
 	m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
 		Local:        "http://" + addr,
 		Hosts:        []string{"http://localhost:9001", "http://localhost:9002"},
@@ -34,8 +33,8 @@ func Example() {
 		log.Fatal(err)
 	}
 	close(ready) // handlers first, then calls
-	http.Handle(grid.RoutePath, m.Handler())
-	go func() { log.Fatal(http.ListenAndServe(addr, nil)) }()
+	server := http.Server{Addr: addr, Handler: m.Handler(), ReadTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second}
+	go func() { log.Fatal(server.ListenAndServe()) }()
 	conn := m.Connection(m.Targets()[0])
 	conn.WaitForConnect(context.Background())
 	answer, err := conn.Request(context.Background(), grid.HandlerUserFirst, []byte(addr))

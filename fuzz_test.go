@@ -411,7 +411,10 @@ func FuzzAccept(f *testing.F) {
 				}
 			}
 			var running sync.WaitGroup
-			running.Go(func() { m.accept(httptest.NewRequest(http.MethodGet, RoutePath, nil), here, first) })
+			r := httptest.NewRequest(http.MethodGet, RoutePath, nil)
+			g, _ := m.lobby.enter(r.RemoteAddr)
+			g.use(here)
+			running.Go(func() { m.accept(r, g, first) })
 			running.Go(func() { readValid(t, there, true) })
 			for {
 				b, pause, more := in.next()

@@ -21,7 +21,7 @@ import (
 //
 // beside what handlers allocate and answer, and the answers that this node asked for. That is 1.5 GiB with the
 // defaults, and a few kilobytes for a peer that sends nothing. Before its
-// handshake a connection can make a node hold 2 × MaxHandshakeSize, for as long as HandshakeTimeout.
+// handshake a connection can make a node hold 2 × MaxHandshakeSize, for as long as HandshakeTimeout, and MaxHandshakes of them do.
 //
 // # Overload
 //
@@ -34,6 +34,9 @@ type Limits struct {
 	// MaxHandshakeSize is the largest message, in bytes, that a peer may send before it is accepted: 64 KiB. It also bounds
 	// the peer's HTTP answer to an upgrade. A peer that sends more is not accepted. From 1 KiB to 1 MiB.
 	MaxHandshakeSize int
+	// MaxHandshakes is the number of connections that AuthRequest has let in and whose handshake may be unfinished at once: 1,024.
+	// One more is answered with 503, or takes the place of one from another address that has more of them. At most 65,536.
+	MaxHandshakes int
 
 	// MaxRequests is the number of requests of one peer that may run here at once: 65,536. A request
 	// counts until its answer is on its way, or, where its caller has given up, until its handler returns. At most 4,194,304.
@@ -78,6 +81,7 @@ type Limits struct {
 const (
 	defaultMaxMessageSize        = 64 << 20
 	defaultMaxHandshakeSize      = 64 << 10
+	defaultMaxHandshakes         = 1 << 10
 	defaultMaxRequests           = 1 << 16
 	defaultMaxStreams            = 1 << 14
 	defaultMaxHeldBytes          = 256 << 20 // of requests, and of streams
@@ -96,6 +100,7 @@ const (
 	maxTime    = time.Hour
 	maxSize    = 1 << 30 // bytes
 	maxRunning = 1 << 22 // requests or streams
+	maxGuests  = 1 << 16 // connections before the end of their handshake
 )
 
 // maxOverhead is what a message takes beside its payload and metadata, in bytes, at the most.
@@ -104,6 +109,7 @@ const maxOverhead = 96
 func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxMessageSize, defaultMaxMessageSize)
 	setDefault(&l.MaxHandshakeSize, defaultMaxHandshakeSize)
+	setDefault(&l.MaxHandshakes, defaultMaxHandshakes)
 	setDefault(&l.MaxRequests, defaultMaxRequests)
 	setDefault(&l.MaxStreams, defaultMaxStreams)
 	setDefault(&l.MaxRequestBytes, max(defaultMaxHeldBytes, l.leastHeld()))
@@ -137,6 +143,7 @@ func (l Limits) check() error {
 	}{
 		{"MaxMessageSize", all.MaxMessageSize, 4 << 10, maxSize, " bytes"},
 		{"MaxHandshakeSize", all.MaxHandshakeSize, 1 << 10, 1 << 20, " bytes"},
+		{"MaxHandshakes", all.MaxHandshakes, 1, maxGuests, ""},
 		{"MaxRequests", all.MaxRequests, 1, maxRunning, ""},
 		{"MaxStreams", all.MaxStreams, 1, maxRunning, ""},
 		{"MaxRequestBytes", all.MaxRequestBytes, all.leastHeld(), maxHeld, " bytes, which one message of MaxMessageSize takes"},

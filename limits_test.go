@@ -21,6 +21,7 @@ func TestZeroLimitsAreTheDefaults(t *testing.T) {
 	want := Limits{
 		MaxMessageSize:        64 << 20,
 		MaxHandshakeSize:      64 << 10,
+		MaxHandshakes:         1024,
 		MaxRequests:           65536,
 		MaxStreams:            16384,
 		MaxRequestBytes:       256 << 20,
@@ -58,6 +59,7 @@ func TestLimitsOutOfTheirRangeAreNamed(t *testing.T) {
 	ranges := map[string]struct{ least, most int64 }{
 		"MaxMessageSize":        {4 << 10, 1 << 30},
 		"MaxHandshakeSize":      {1 << 10, 1 << 20},
+		"MaxHandshakes":         {1, 1 << 16},
 		"MaxRequests":           {1, 1 << 22},
 		"MaxStreams":            {1, 1 << 22},
 		"MaxRequestBytes":       {64<<20 + 64, math.MaxInt & (1<<38 - 1)},

@@ -114,6 +114,7 @@ type Manager struct {
 	started     time.Time
 	recent      errorRing // of peers
 	strangers   errorRing // of who was not let in
+	lobby       lobby     // of who is let in, before the end of the handshake
 
 	interceptors interceptors
 
@@ -124,6 +125,8 @@ type Manager struct {
 	rejections logLimit // in the handshake, apart from them: outsiders must not hide these
 	upgrades   logLimit // that failed
 	panics     logLimit // of handlers and observers, which peers can cause
+
+	callbackPanics logLimit // of what decides about requests, which strangers can cause
 
 	ctx     context.Context // ends with the Manager
 	cancel  context.CancelFunc
@@ -168,8 +171,11 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		upgrades:    newBurst(),
 		panics:      newBurst(),
 
+		callbackPanics: newBurst(),
+
 		interceptors: newInterceptors(o.Interceptors),
 	}
+	m.lobby.most = m.limits.MaxHandshakes
 	if m.routePath == "" {
 		m.routePath = RoutePath
 	}

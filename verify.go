@@ -41,8 +41,7 @@ func (m *Manager) verify(r *http.Request, host string) error {
 	if m.verifyPeer == nil {
 		return nil
 	}
-	_, err := safely(func(host string) (struct{}, error) { return struct{}{}, m.verifyPeer(r, host) }, host)
-	return err
+	return m.ask("VerifyPeer", r, func() error { return m.verifyPeer(r, host) })
 }
 
 // checkOrigin refuses what the pages of browsers send: a browser can have

@@ -21,6 +21,12 @@ import (
 // shutdownTime bounds how long a node lets what runs finish before it ends.
 const shutdownTime = 10 * time.Second
 
+// What a server grants a client, for a request and for the pause before it.
+const (
+	requestTime = 5 * time.Second
+	maxHeader   = 64 << 10 // bytes
+)
+
 // member is a node of a grid, with the server that takes its connections.
 type member struct {
 	*grid.Manager
@@ -65,7 +71,10 @@ func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDial
 	mux.Handle(grid.RoutePath, n.Handler())
 	n.server = &http.Server{
 		Handler:           mux,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: requestTime, // these end with the upgrade to a WebSocket
+		ReadTimeout:       requestTime,
+		IdleTimeout:       requestTime,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		TLSConfig:         c.serverTLS,
 		Protocols:         new(http.Protocols),

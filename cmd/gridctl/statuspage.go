@@ -31,7 +31,10 @@ func newStatusPage(address string) (*statusPage, error) {
 	p := &statusPage{listener: l, mux: http.NewServeMux()}
 	p.server = &http.Server{
 		Handler:           p.mux,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: requestTime,
+		ReadTimeout:       requestTime,
+		IdleTimeout:       time.Minute, // a page asks again each second, and less often in the background
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelWarn),
 	}
 	return p, nil

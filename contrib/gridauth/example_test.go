@@ -6,6 +6,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/contrib/gridauth"
@@ -35,7 +36,8 @@ func Example() {
 		log.Fatal(err)
 	}
 	http.Handle(grid.RoutePath, m.Handler())
-	log.Fatal(http.ListenAndServeTLS(":9000", "node1.crt", "node1.key", nil))
+	server := &http.Server{Addr: ":9000", ReadTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second} // they end with the upgrade
+	log.Fatal(server.ListenAndServeTLS("node1.crt", "node1.key"))
 }
 
 // A new key for a grid that runs. All nodes take a step before the first takes the next one.

@@ -121,7 +121,10 @@ func (n *node) serve(s *secrets) (err error) {
 	routes.Handle(grid.RoutePath, n.Handler())
 	n.server = &http.Server{
 		Handler:           routes,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: 5 * time.Second, // these end where a connection becomes one between nodes
+		ReadTimeout:       5 * time.Second,
+		IdleTimeout:       5 * time.Second,
+		MaxHeaderBytes:    64 << 10,
 		TLSConfig: &tls.Config{
 			Certificates: []tls.Certificate{s.certificate},
 			ClientCAs:    s.authority,
@@ -140,7 +143,13 @@ func (n *node) serveOperators(address string) {
 	routes.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	routes.Handle("/health/", n.HealthHandler(grid.HealthOptions{}))
 	routes.Handle("/debug/grid/", debugz.Handler(n.Manager, debugz.Options{Cluster: handlerCluster}))
-	n.ops = &http.Server{Addr: address, Handler: routes, ReadHeaderTimeout: 5 * time.Second}
+	n.ops = &http.Server{
+		Addr:              address,
+		Handler:           routes,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       5 * time.Second,
+		IdleTimeout:       time.Minute,
+	}
 	if address != "" {
 		go func() { ended(n.ops.ListenAndServe()) }()
 	}

@@ -1,0 +1,180 @@
+package grid
+
+import (
+	"bufio"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// admit reports whether a request comes from somebody who may connect: the error is why not.
+func (m *Manager) admit(r *http.Request) error {
+	err := m.ask("AuthRequest", r, func() error { return m.authRequest(r) }) // before anything else is looked at, or told
+	if err != nil {
+		return err
+	}
+	return m.ask("AllowOrigin", r, func() error { return m.checkOrigin(r) })
+}
+
+// ask calls a function of the application that decides about a request. One that panics lets nobody in, and
+// may do so for everybody who knocks: net/http would log the stack each time.
+func (m *Manager) ask(callback string, r *http.Request, decide func() error) (err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		err = fmt.Errorf("%s panicked: %v", callback, p)
+		if more, ok := m.callbackPanics.take(""); ok {
+			m.log.Error("grid: callback panicked", "callback", callback, "remote", r.RemoteAddr, "local", m.local,
+				"panic", p, "stack", string(debug.Stack()), "more", more)
+		}
+	}()
+	return decide()
+}
+
+// upgradeError is why a request is not made a WebSocket, and the status that says so.
+type upgradeError struct {
+	status int
+	reason string
+}
+
+func (e *upgradeError) Error() string {
+	return fmt.Sprintf("answered with status %d: %s", e.status, e.reason)
+}
+
+// text is what the client is told. It is one that AuthRequest has let in, but the types of this program are not its business.
+func (e *upgradeError) text() string {
+	text := http.StatusText(e.status)
+	if e.status != http.StatusInternalServerError {
+		text += ": " + e.reason
+	}
+	return text
+}
+
+// checkUpgrade holds a request against RFC 6455, 4.2.1. The error of what is no upgrade is an *upgradeError. It quotes
+// no header: what is in a wrong place may be a token.
+func checkUpgrade(r *http.Request) error {
+	const version, key = "Sec-WebSocket-Version", "Sec-WebSocket-Key"
+	lacks := ""
+	switch {
+	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
+		lacks = fmt.Sprintf("it came in %s, and WebSockets are opened in HTTP/1.1 here", r.Proto)
+	case r.Method != http.MethodGet:
+		lacks = "its method is not GET"
+	case !headerHas(r.Header, "Upgrade", "websocket"):
+		lacks = wrongHeader(r.Header, "Upgrade", "websocket")
+	case !headerHas(r.Header, "Connection", "upgrade"):
+		lacks = wrongHeader(r.Header, "Connection", "Upgrade")
+	case len(r.Header.Values(version)) != 1 || r.Header.Get(version) != "13":
+		lacks = wrongHeader(r.Header, version, "13")
+	case len(r.Header.Values(key)) != 1 || !validKey(r.Header.Get(key)):
+		lacks = wrongHeader(r.Header, key, "16 bytes in base64")
+	case r.ContentLength != 0:
+		return &upgradeError{http.StatusBadRequest, "it has a body, which an upgrade must not have"}
+	default:
+		return nil
+	}
+	return &upgradeError{http.StatusUpgradeRequired, lacks}
+}
+
+// wrongHeader says what is wrong with a header that should have a value.
+func wrongHeader(h http.Header, name, want string) string {
+	if len(h.Values(name)) == 0 {
+		return fmt.Sprintf("header %s is missing", name)
+	}
+	return fmt.Sprintf("header %s is not %s", name, want)
+}
+
+// validKey reports whether a Sec-WebSocket-Key is one.
+func validKey(key string) bool {
+	b, err := base64.StdEncoding.DecodeString(key)
+	return err == nil && len(b) == 16
+}
+
+// headerHas reports whether a list of tokens, which may come in several lines, holds one.
+func headerHas(h http.Header, name, token string) bool {
+	for _, line := range h.Values(name) {
+		for t := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hijack takes the network connection of a request, from behind whatever middleware lets it through. It returns the bytes that came in behind the request.
+func hijack(w http.ResponseWriter) (socket net.Conn, early []byte, err error) {
+	type taken struct {
+		socket net.Conn
+		rw     *bufio.ReadWriter
+	}
+	// Some types panic where what they wrap cannot be hijacked.
+	got, err := safely(func(w http.ResponseWriter) (t taken, err error) {
+		t.socket, t.rw, err = http.NewResponseController(w).Hijack()
+		return t, err
+	}, w)
+	switch {
+	case err != nil:
+		return nil, nil, &upgradeError{http.StatusInternalServerError, noHijack(w, err)}
+	case got.rw == nil:
+		return got.socket, nil, nil
+	}
+	if early, err = buffered(got.rw.Reader); err != nil {
+		got.socket.Close()
+		return nil, nil, err
+	}
+	return got.socket, early, nil
+}
+
+// noHijack says which ResponseWriter does not give its connection away.
+func noHijack(w http.ResponseWriter, err error) string {
+	for {
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = u.Unwrap()
+	}
+	if errors.Is(err, http.ErrNotSupported) {
+		return fmt.Sprintf("a middleware hides the connection: its %T has neither Hijack nor Unwrap", w)
+	}
+	return fmt.Sprintf("a %T does not give its connection away: %v", w, err)
+}
+
+// switchProtocols sends the answer that makes a connection a WebSocket.
+func (m *Manager) switchProtocols(socket net.Conn, key string) error {
+	// The server's deadlines are for requests.
+	if err := errors.Join(socket.SetDeadline(time.Time{}), socket.SetWriteDeadline(time.Now().Add(m.limits.HandshakeTimeout))); err != nil {
+		return err
+	}
+	_, err := socket.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: " + acceptKey(key) + "\r\n\r\n"))
+	return errors.Join(err, socket.SetWriteDeadline(time.Time{}))
+}
+
+// refusedPatience is how long the rest of a refused request is waited for. net/http reads it
+// before it closes the connection, so that the client sees the answer.
+const refusedPatience = time.Second
+
+// refuse answers a request that gets no WebSocket, and lets the server close its connection: it would wait
+// for another request, or for a body that does not come, as long as its own timeouts let it, and they may be none.
+func refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
+	header := w.Header()
+	header.Set("Connection", "close")
+	if status == http.StatusUpgradeRequired {
+		header.Set("Sec-WebSocket-Version", "13")
+		if r.ProtoMajor == 1 {
+			header.Add("Connection", "Upgrade")
+			header.Set("Upgrade", "websocket")
+		}
+	}
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedPatience)) // a writer that cannot has a server of its own
+	http.Error(w, text, status)
+}

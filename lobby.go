@@ -1,0 +1,116 @@
+package grid
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+)
+
+// lobby holds the connections that AuthRequest has let in and whose handshake is not finished. They are so many and no
+// more, so that a client that opens connections and says nothing does not take all that the process may have. Where it
+// is full, a newcomer gets the place of another network that has more of them: nobody keeps the others out.
+type lobby struct {
+	most int
+
+	mu     sync.Mutex          // Protects following.
+	guests map[string][]*guest // by network, the oldest first
+	count  int
+}
+
+var errOusted = errors.New("no handshake in time: another connection needed its place (Limits.MaxHandshakes)")
+
+// guest is a connection in the lobby.
+type guest struct {
+	lobby   *lobby
+	network string
+
+	socket net.Conn // nil until it is known; lobby.mu protects it
+	gone   bool     // left, or had to; lobby.mu protects it
+	ousted bool     // had to; lobby.mu protects it
+}
+
+// enter returns the place of a connection from an address. ok is false where there is none.
+func (l *lobby) enter(remoteAddr string) (g *guest, ok bool) {
+	g = &guest{lobby: l, network: networkOf(remoteAddr)}
+	var ousted net.Conn
+	defer func() {
+		if ousted != nil {
+			closeSocket(ousted)
+		}
+	}()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.count >= l.most {
+		crowd := l.largest()
+		if len(crowd) < len(l.guests[g.network])+2 {
+			return nil, false
+		}
+		ousted = crowd[0].socket
+		crowd[0].ousted = true
+		l.remove(crowd[0])
+	}
+	if l.guests == nil {
+		l.guests = make(map[string][]*guest)
+	}
+	l.guests[g.network] = append(l.guests[g.network], g)
+	l.count++
+	return g, true
+}
+
+// largest returns the guests of the network that has most of them. l.mu is held.
+func (l *lobby) largest() (crowd []*guest) {
+	for _, guests := range l.guests {
+		if len(guests) > len(crowd) {
+			crowd = guests
+		}
+	}
+	return crowd
+}
+
+// remove takes a guest out. l.mu is held.
+func (l *lobby) remove(g *guest) {
+	if g.gone {
+		return
+	}
+	g.gone = true
+	l.count--
+	guests := l.guests[g.network]
+	guests = slices.DeleteFunc(guests, func(other *guest) bool { return other == g })
+	if l.guests[g.network] = guests; len(guests) == 0 {
+		delete(l.guests, g.network)
+	}
+}
+
+// use says which socket the guest has. It returns false where the guest has lost its place already.
+func (g *guest) use(socket net.Conn) bool {
+	g.lobby.mu.Lock()
+	defer g.lobby.mu.Unlock()
+	g.socket = socket
+	return !g.ousted
+}
+
+// leave gives the place back. It reports whether the guest still had it.
+func (g *guest) leave() bool {
+	g.lobby.mu.Lock()
+	defer g.lobby.mu.Unlock()
+	g.lobby.remove(g)
+	return !g.ousted
+}
+
+// networkOf returns who is one client, by its address: the address without its port, or, of IPv6, the 64 bits of its network.
+func networkOf(remoteAddr string) string {
+	host := addressHost(remoteAddr)
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	addr = addr.Unmap()
+	if addr.Is6() {
+		if prefix, err := addr.WithZone("").Prefix(64); err == nil {
+			return prefix.String()
+		}
+	}
+	return addr.String()
+}
