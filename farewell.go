@@ -14,22 +14,25 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// The end of a session is the closing handshake of RFC 6455: who ends it sends what is queued and a close frame, and reads
-// on until the close frame of the other, who does the same. Only then is TCP touched, by the
-// acceptor first. A FIN any earlier would do between two nodes, but not through a proxy: nginx, haproxy and others take it for the end
-// of both directions, and drop what they have not passed on. See docs/design.md, "The end of a session".
+// The end of a session is the closing handshake of RFC 6455: who ends it sends what is queued and a
+// close frame, and reads on until the close frame of the other, who does the same. Only then is TCP
+// touched, by the acceptor first. A FIN any earlier would do between two nodes, but not through a
+// proxy: nginx, haproxy and others take it for the end of both directions, and drop what they have
+// not passed on. See docs/design.md, "The end of a session".
 
 const (
 	// shutdownGrace is what a shutdown leaves for the goodbye where its context is over, or nearly.
 	shutdownGrace = time.Second
 	// partingGrace bounds the goodbye to a peer that is expected to be gone, and that of Close.
 	partingGrace = 100 * time.Millisecond
-	// lingerQuiet is the silence after which nothing of the peer's is taken to be on its way any more.
+	// lingerQuiet is the silence after which nothing of the peer's is taken to be on its way any
+	// more.
 	lingerQuiet = 50 * time.Millisecond
 )
 
-// leave sends what is queued, tells the peer that this node goes, and waits for its goodbye: until ctx ends, at least
-// for grace, and no longer than PeerTimeout after the last byte was written. It reports whether that was time enough.
+// leave sends what is queued, tells the peer that this node goes, and waits for its goodbye: until
+// ctx ends, at least for grace, and no longer than PeerTimeout after the last byte was written. It
+// reports whether that was time enough.
 func (s *session) leave(ctx context.Context, grace time.Duration) bool {
 	least := time.NewTimer(grace)
 	defer least.Stop()
@@ -51,7 +54,8 @@ func (s *session) leave(ctx context.Context, grace time.Duration) bool {
 	return ended || ctx.Err() == nil
 }
 
-// await waits for the end of a session whose close frame is queued. It returns false where that takes too long.
+// await waits for the end of a session whose close frame is queued. It returns false where that
+// takes too long.
 func (s *session) await(ctx context.Context) bool {
 	select {
 	case <-s.written:
@@ -71,8 +75,8 @@ func (s *session) await(ctx context.Context) bool {
 	return false
 }
 
-// part ends the session with a word to a peer that may well be gone: what is open fails at once, what still
-// comes in is dropped. Anybody may call it, and it waits for nothing.
+// part ends the session with a word to a peer that may well be gone: what is open fails at once,
+// what still comes in is dropped. Anybody may call it, and it waits for nothing.
 func (s *session) part(reason error, word string) {
 	s.blame(reason)
 	s.parted.Store(true)
@@ -81,7 +85,8 @@ func (s *session) part(reason error, word string) {
 	time.AfterFunc(partingGrace, func() { s.fail(reason) })
 }
 
-// peerLeaves takes note that the peer will close the connection: its close frame is right behind. Nothing new is sent to it.
+// peerLeaves takes note that the peer will close the connection: its close frame is right behind.
+// Nothing new is sent to it.
 func (s *session) peerLeaves() {
 	s.leaving = true
 	s.conn.lost(s)
@@ -101,8 +106,8 @@ func (s *session) abandon() {
 	s.running.close()
 }
 
-// farewell ends what reading has ended with err: it sends what is queued and a close frame, and waits until
-// TCP may be closed. It puts into words why the session ended.
+// farewell ends what reading has ended with err: it sends what is queued and a close frame, and
+// waits until TCP may be closed. It puts into words why the session ended.
 func (s *session) farewell(err error) error {
 	var closed *wsframe.CloseError
 	var broken *wsframe.ProtocolError
@@ -140,7 +145,8 @@ func (s *session) closedByPeer(closed *wsframe.CloseError) error {
 	return fmt.Errorf("peer closed the connection: %d %s", closed.Code, closed.Reason)
 }
 
-// refusePeer says goodbye to a peer that broke the rules. What it sends is not understood any more, its close frame included.
+// refusePeer says goodbye to a peer that broke the rules. What it sends is not understood any more,
+// its close frame included.
 func (s *session) refusePeer(reason error, code ws.StatusCode, word string) {
 	s.blame(reason)
 	s.out.CloseAfterFlush(s.closeFrame(code, word))
@@ -149,8 +155,9 @@ func (s *session) refusePeer(reason error, code ws.StatusCode, word string) {
 	}
 }
 
-// hangUp tells the peer that TCP is closed, and waits until it has closed its end too. A socket that is closed with unread
-// bytes, or is written to once more, destroys what the peer has not read yet, such as the close frame.
+// hangUp tells the peer that TCP is closed, and waits until it has closed its end too. A socket
+// that is closed with unread bytes, or is written to once more, destroys what the peer has not read
+// yet, such as the close frame.
 func (s *session) hangUp() {
 	if half, ok := rawSocket(s.socket).(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		s.drain(s.conn.limits.WriteTimeout, s.conn.limits.WriteTimeout)
@@ -165,8 +172,9 @@ func (s *session) flushed() {
 	}
 }
 
-// linger waits, dropping what the peer sends, until the close frame is written and nothing is on its way any more: the peer has
-// closed its end, or has been quiet for a moment. It reports whether the peer is still there, and quiet.
+// linger waits, dropping what the peer sends, until the close frame is written and nothing is on
+// its way any more: the peer has closed its end, or has been quiet for a moment. It reports whether
+// the peer is still there, and quiet.
 func (s *session) linger() bool {
 	for {
 		switch s.drain(lingerQuiet, s.conn.limits.WriteTimeout) {
@@ -249,7 +257,8 @@ func (s *session) discard(reason error) {
 	close(s.finished)
 }
 
-// fail ends the session at once, without a goodbye; the first reason counts. It may be called by anybody and waits for nothing.
+// fail ends the session at once, without a goodbye; the first reason counts. It may be called by
+// anybody and waits for nothing.
 func (s *session) fail(reason error) {
 	s.blame(reason)
 	s.failOnce.Do(func() {
