@@ -118,6 +118,10 @@ func (m *Manager) noteRejection(r *http.Request, req *connectReq, err error) {
 		return
 	}
 	m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "rejected: "+err.Error())
+	var twin *twinError
+	if errors.As(err, &twin) {
+		return // has a line of its own
+	}
 	limit := &m.rejections
 	if c := m.Connection(req.Host); c != nil {
 		limit = &c.rejections
@@ -133,6 +137,10 @@ func (m *Manager) greet(r *http.Request, g *greeting, req *connectReq) (*session
 		return nil, nil, err
 	}
 	c, err := m.identify(r, g, req)
+	if err == nil {
+		err = c.admit(m.ctx, req.ID, r.RemoteAddr)
+		g.socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)) // that may have taken a while
+	}
 	payload, marshalErr := m.response(req, err).MarshalMsg(nil)
 	if err != nil {
 		writeHandshake(g.socket, message{Op: OpConnectResponse, Payload: payload}, false)
@@ -143,6 +151,7 @@ func (m *Manager) greet(r *http.Request, g *greeting, req *connectReq) (*session
 	}
 	g.frames.SetMaxMessage(m.limits.MaxMessageSize)
 	s := newSession(c, g.socket, g.frames, false)
+	s.peer = process{req.ID, r.RemoteAddr}
 	s.agree(req.Grid)
 	return s, payload, nil
 }

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/wsframe"
 	"github.com/tinylib/msgp/msgp"
 )
 
@@ -59,5 +60,37 @@ func TestAFlippedBitIsFoundWhereverItIs(t *testing.T) {
 			n.Close()
 			p.socket.Close()
 		})
+	}
+}
+
+// A flipped bit in the header of a frame makes a pong of a message, which must not get lost unseen.
+func TestAMessageThatHasBecomeAPongEndsTheConnection(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		features uint32
+		payload  string
+		ends     bool
+	}{
+		{"a pong with bytes of a native peer", nativeFeatures, "bytes", true},
+		{"an empty one", nativeFeatures, "", false},
+		{"one of the original", 0, "bytes", false},
+	} {
+		c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+		n, host := startForFake(t, c, nil)
+		p := c.knock(t, n)
+		p.introduceAs(t, host, test.features)
+		conn := n.Connection(host)
+		if err := conn.WaitForConnect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.socket.Write(wsframe.AppendControl(nil, ws.OpPong, []byte(test.payload), true, newMask()))
+		p.send(t, message{Op: OpPing}) // after it
+		if test.ends {
+			eventually(t, test.name, func() bool { return n.log.count("pong that nobody asked for") == 1 }, n.log.String)
+			continue
+		}
+		if m := p.next(t); m.Op != OpPong {
+			t.Errorf("%s: got %v", test.name, m.Op)
+		}
 	}
 }

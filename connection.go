@@ -45,12 +45,18 @@ type Connection struct {
 	dialFails  logLimit // attempts to connect that failed
 	overloads  logLimit // refusals
 	rejections logLimit // in the handshake, of who says it is the peer
+	twins      logLimit // processes with the peer's name
+	absences   logLimit // of who should dial
 	ignored    logLimit // operations of the peer
 
 	mu      sync.Mutex // Protects following.
 	state   State
 	newest  *session      // the session that was accepted or dialed last; it may not have started
 	changed chan struct{} // closed when state changes
+
+	absence   absence
+	admission admission
+	processes []process // that had the peer's name, the last one last
 
 	since         time.Time // of state
 	connects      int64     // sessions that came up
@@ -276,12 +282,17 @@ func (c *Connection) start(s *session, confirm func() error) error {
 	}
 	c.mu.Lock()
 	connected := c.newest == s && c.state != StateShutdown
+	var twin *process
 	if connected {
+		twin = c.met(s.peer)
 		c.current.Store(s)
 		c.connects++
 		c.setState(StateConnected)
 	}
 	c.mu.Unlock()
+	if twin != nil {
+		c.foundTwins(twin.address, s.peer.address)
+	}
 	if connected {
 		c.announce(s)
 	} else {
@@ -324,6 +335,7 @@ func (c *Connection) setState(s State) {
 	if c.state == s || c.state == StateShutdown {
 		return
 	}
+	c.watch(c.state, s)
 	c.state, c.since = s, time.Now()
 	close(c.changed)
 	c.changed = make(chan struct{})

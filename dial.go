@@ -41,6 +41,7 @@ func (m *Manager) dial(ctx context.Context, c *Connection) (*session, error) {
 		return nil, fmt.Errorf("handshake with %s: %w", c.Remote, err)
 	}
 	s := newSession(c, socket, g.frames, true)
+	s.peer = process{resp.ID, socket.RemoteAddr().String()}
 	s.agree(resp.Grid)
 	return s, nil
 }

@@ -61,6 +61,15 @@ func (l *logLimit) take(reason string) (skipped int, ok bool) {
 	return skipped, true
 }
 
+// sum returns how many lines were left out, and counts them no more.
+func (l *logLimit) sum() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	skipped := l.skipped
+	l.skipped = 0
+	return skipped
+}
+
 // reset lets the next line through, as if nothing had been logged.
 func (l *logLimit) reset() {
 	l.mu.Lock()

@@ -25,6 +25,9 @@ const (
 func (s *session) agree(peer uint32) {
 	s.native = peer != 0
 	s.features = peer & nativeFeatures
+	if s.native && s.checksum != 0 {
+		s.frames.SetOnPong(func(payload []byte) { s.forged = s.forged || len(payload) > 0 })
+	}
 }
 
 // has reports whether both nodes have a feature.

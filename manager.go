@@ -197,6 +197,9 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		}
 	}
 	for _, c := range m.connections {
+		c.expect()
+	}
+	for _, c := range m.connections {
 		if shouldDial(m.local, c.Remote) {
 			m.workers.Go(func() { m.dialWhenAllowed(c, o.BlockConnect) })
 		}

@@ -30,6 +30,7 @@ var (
 	errSilentEnd    = errors.New("peer closed the connection without a word")
 	errMuxDone      = errors.New("mux already ended")
 	errUnchecked    = errors.New("message without a checksum")
+	errUnaskedPong  = errors.New("WebSocket pong that nobody asked for: a changed message")
 	errMessageNoMux = errors.New("message without a mux ID")
 )
 
@@ -44,10 +45,11 @@ type session struct {
 	socket   net.Conn
 	frames   *wsframe.Reader
 	out      *batch.Writer
-	dialed   bool   // this node opened the connection
-	native   bool   // the peer is a node of this project
-	features uint32 // that both nodes have
-	checksum Flags  // FlagCRCxxh3, or 0 under TLS
+	peer     process // whom it is with
+	dialed   bool    // this node opened the connection
+	native   bool    // the peer is a node of this project
+	features uint32  // that both nodes have
+	checksum Flags   // FlagCRCxxh3, or 0 under TLS
 
 	calls    callTable
 	callPool sync.Pool
@@ -57,6 +59,7 @@ type session struct {
 	running  runningCalls         // requests of the peer whose handlers have a context
 	incoming incomingSet          // requests of the peer
 
+	forged  bool          // a pong came that nobody had asked for; the reader's alone
 	arrived time.Time     // when the frame that is being dispatched came in; the reader's alone
 	leaving bool          // the peer has said that it leaves; the reader's alone
 	ticks   atomic.Uint32 // of the janitor
@@ -358,6 +361,9 @@ func (s *session) readLoop() error {
 		}
 		if s.parted.Load() {
 			continue
+		}
+		if s.forged {
+			return errUnaskedPong
 		}
 		s.arrived = s.began.Add(time.Since(s.began)) // half of what time.Now costs
 		if err := s.receive(b); err != nil {

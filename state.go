@@ -12,7 +12,8 @@ const (
 	StateConnecting
 	// StateConnected is the only state in which calls get through.
 	StateConnected
-	// StateConnectionError is the state after a connection was lost, until it is up again.
+	// StateConnectionError is the state after a connection was lost, until it is up again, and that of a peer that should
+	// have dialed this node by now.
 	StateConnectionError
 	// StateShutdown is final.
 	StateShutdown

@@ -233,6 +233,22 @@ func moodOf(s grid.State) string {
 	return moodWarn
 }
 
+// StateText is the state of the connection in words.
+func (p peerRow) StateText() string {
+	if p.State == grid.StateConnectionError && p.Connects == 0 {
+		return "absent"
+	}
+	return stateText(p.State)
+}
+
+// Why is the reason why there is no connection; empty while there is one.
+func (p peerRow) Why() string {
+	if p.State == grid.StateConnected {
+		return ""
+	}
+	return p.LastError
+}
+
 // stateText is a state in words.
 func stateText(s grid.State) string {
 	switch s {

@@ -90,6 +90,9 @@ func (r *Reader) SetMaxMessage(n int) { r.config.MaxMessage = n }
 // SetOnPing changes Config.OnPing. Not while Next runs.
 func (r *Reader) SetOnPing(f func(payload []byte)) { r.config.OnPing = f }
 
+// SetOnPong changes Config.OnPong. Not while Next runs.
+func (r *Reader) SetOnPong(f func(payload []byte)) { r.config.OnPong = f }
+
 // Taken returns the bytes of all frames so far, with their headers: those of the messages that Next has returned, and of
 // control frames and skipped messages between them. Not while Next runs.
 func (r *Reader) Taken() int64 { return r.taken }
