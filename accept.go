@@ -153,6 +153,7 @@ func (m *Manager) greet(r *http.Request, g *greeting, req *connectReq) (*session
 	s := newSession(c, g.socket, g.frames, false)
 	s.peer = process{req.ID, r.RemoteAddr}
 	s.agree(req.Grid)
+	s.takesUpTo(req.Max)
 	return s, payload, nil
 }
 
@@ -168,6 +169,9 @@ func (m *Manager) response(req *connectReq, err error) *connectResp {
 	}
 	if req.Grid != 0 {
 		resp.Grid = nativeFeatures
+	}
+	if req.Max != 0 {
+		resp.Max = uint32(m.limits.MaxMessageSize)
 	}
 	if req.To != "" {
 		resp.Host = m.local

@@ -43,6 +43,7 @@ func (m *Manager) dial(ctx context.Context, c *Connection) (*session, error) {
 	s := newSession(c, socket, g.frames, true)
 	s.peer = process{resp.ID, socket.RemoteAddr().String()}
 	s.agree(resp.Grid)
+	s.takesUpTo(resp.Max)
 	return s, nil
 }
 
@@ -109,7 +110,7 @@ func (m *Manager) introduce(g *greeting, c *Connection) (*connectResp, error) {
 	if err := g.socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
-	req := connectReq{ID: m.ID, Host: m.local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote}
+	req := connectReq{ID: m.ID, Host: m.local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote, Max: uint32(m.limits.MaxMessageSize)}
 	if m.addAuth != nil {
 		req.Token = m.addAuth("")
 	}

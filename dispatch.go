@@ -160,7 +160,7 @@ func (s *session) connectError(m *message) {
 
 // errorText is the text of an error as it is sent.
 func (s *session) errorText(text string) []byte {
-	if len(text) > s.conn.limits.MaxMessageSize-maxOverhead {
+	if len(text) > s.maxMessage-maxOverhead {
 		return fmt.Appendf(nil, "%v: error text of %d bytes", ErrMessageTooLarge, len(text))
 	}
 	return []byte(text)

@@ -13,12 +13,25 @@ const (
 	featureErrors
 
 	// featureStreams is a node that ends a stream without an error only where its handler was done by
-	// itself, whose streams end without a credit, and which hears that a handler has returned before
-	// the stream can end.
+	// itself, whose streams end without a credit, which hears that a handler has returned before
+	// the stream can end, and which says the capacities of a stream when that opens.
 	featureStreams uint32 = 1 << 4
 
 	nativeFeatures = featureNative | featureMetadata | featureErrors | featureStreams
 )
+
+// takesUpTo takes note of the largest message, in bytes, that the peer takes, where that is less than this node does; 0
+// says nothing. What is less than any node takes is not believed. It is called before the session runs.
+func (s *session) takesUpTo(peer uint32) {
+	if peer == 0 {
+		return
+	}
+	s.peerMaxMessage = max(int(min(peer, maxSize)), minMessageSize)
+	if s.peerMaxMessage < s.maxMessage {
+		s.maxMessage = s.peerMaxMessage
+		s.out = s.newWriter() // puts fewer messages into a frame
+	}
+}
 
 // agree takes note of the features of the peer, of which those count that this node has too. Any
 // feature makes the peer a node of this project. It is called before the session runs.

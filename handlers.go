@@ -34,10 +34,10 @@ type StreamHandler struct {
 	// Subroute the handler serves, empty for none.
 	Subroute string
 	// OutCapacity is the number of messages that the handler may send ahead
-	// of the caller's consumer. 0 means 1. Both nodes must use the same number.
+	// of the caller's consumer. 0 means 1. Both nodes must use the same number, else their streams end with an error.
 	OutCapacity int
 	// InCapacity is the number of messages that the caller may send ahead of
-	// the handler. 0 means that the handler takes no input. Both nodes must use the same number.
+	// the handler. 0 means that the handler takes no input. Both nodes must use the same number, as for OutCapacity.
 	InCapacity int
 }
 

@@ -9,8 +9,8 @@ import (
 //go:generate go tool -modfile=internal/tools/go.mod msgp -unexported -tests=false -io=false -file=handshake.go -o=handshake_gen.go
 
 // connectReq is the payload of OpConnect. Time and Token are expected by later
-// originals. Grid and To are this project's own: a set of features, 0 for the original, and
-// the name of the node that is meant.
+// originals. Grid, To and Max are this project's own: a set of features, 0 for the original,
+// the name of the node that is meant, and the largest message that is taken, in bytes.
 type connectReq struct {
 	ID    [16]byte  `msg:"ID"`
 	Host  string    `msg:"Host"`
@@ -18,16 +18,18 @@ type connectReq struct {
 	Token string    `msg:"Token,omitempty"`
 	Grid  uint32    `msg:"Grid,omitempty"`
 	To    string    `msg:"To,omitempty"`
+	Max   uint32    `msg:"Max,omitempty"`
 }
 
 // connectResp is the payload of OpConnectResponse. Grid is as in connectReq, and only sent to who sent it. Host is
-// the name of the node that answers, and only sent to who sent To.
+// the name of the node that answers, and only sent to who sent To. Max is only sent to who sent one.
 type connectResp struct {
 	ID             [16]byte `msg:"ID"`
 	Accepted       bool     `msg:"Accepted"`
 	RejectedReason string   `msg:"RejectedReason"`
 	Grid           uint32   `msg:"Grid,omitempty"`
 	Host           string   `msg:"Host,omitempty"`
+	Max            uint32   `msg:"Max,omitempty"`
 }
 
 // muxConnectError is the payload of OpMuxConnectError.

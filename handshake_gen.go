@@ -12,8 +12,8 @@ import (
 func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(6)
-	var zb0001Mask uint8 /* 6 bits */
+	zb0001Len := uint32(7)
+	var zb0001Mask uint8 /* 7 bits */
 	_ = zb0001Mask
 	if z.Time == (time.Time{}) {
 		zb0001Len--
@@ -30,6 +30,10 @@ func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.To == "" {
 		zb0001Len--
 		zb0001Mask |= 0x20
+	}
+	if z.Max == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x40
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -61,6 +65,11 @@ func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "To"
 			o = append(o, 0xa2, 0x54, 0x6f)
 			o = msgp.AppendString(o, z.To)
+		}
+		if (zb0001Mask & 0x40) == 0 { // if not omitted
+			// string "Max"
+			o = append(o, 0xa3, 0x4d, 0x61, 0x78)
+			o = msgp.AppendUint32(o, z.Max)
 		}
 	}
 	return
@@ -120,6 +129,12 @@ func (z *connectReq) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "To")
 				return
 			}
+		case "Max":
+			z.Max, bts, err = msgp.ReadUint32Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Max")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -134,7 +149,7 @@ func (z *connectReq) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *connectReq) Msgsize() (s int) {
-	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 5 + msgp.StringPrefixSize + len(z.Host) + 5 + msgp.TimeSize + 6 + msgp.StringPrefixSize + len(z.Token) + 5 + msgp.Uint32Size + 3 + msgp.StringPrefixSize + len(z.To)
+	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 5 + msgp.StringPrefixSize + len(z.Host) + 5 + msgp.TimeSize + 6 + msgp.StringPrefixSize + len(z.Token) + 5 + msgp.Uint32Size + 3 + msgp.StringPrefixSize + len(z.To) + 4 + msgp.Uint32Size
 	return
 }
 
@@ -142,8 +157,8 @@ func (z *connectReq) Msgsize() (s int) {
 func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(5)
-	var zb0001Mask uint8 /* 5 bits */
+	zb0001Len := uint32(6)
+	var zb0001Mask uint8 /* 6 bits */
 	_ = zb0001Mask
 	if z.Grid == 0 {
 		zb0001Len--
@@ -152,6 +167,10 @@ func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Host == "" {
 		zb0001Len--
 		zb0001Mask |= 0x10
+	}
+	if z.Max == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x20
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -176,6 +195,11 @@ func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "Host"
 			o = append(o, 0xa4, 0x48, 0x6f, 0x73, 0x74)
 			o = msgp.AppendString(o, z.Host)
+		}
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "Max"
+			o = append(o, 0xa3, 0x4d, 0x61, 0x78)
+			o = msgp.AppendUint32(o, z.Max)
 		}
 	}
 	return
@@ -229,6 +253,12 @@ func (z *connectResp) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Host")
 				return
 			}
+		case "Max":
+			z.Max, bts, err = msgp.ReadUint32Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Max")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -243,7 +273,7 @@ func (z *connectResp) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *connectResp) Msgsize() (s int) {
-	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 9 + msgp.BoolSize + 15 + msgp.StringPrefixSize + len(z.RejectedReason) + 5 + msgp.Uint32Size + 5 + msgp.StringPrefixSize + len(z.Host)
+	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 9 + msgp.BoolSize + 15 + msgp.StringPrefixSize + len(z.RejectedReason) + 5 + msgp.Uint32Size + 5 + msgp.StringPrefixSize + len(z.Host) + 4 + msgp.Uint32Size
 	return
 }
 

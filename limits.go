@@ -28,7 +28,8 @@ import (
 // A request or a stream over a limit is refused with ErrOverloaded, without running its handler.
 type Limits struct {
 	// MaxMessageSize is the largest message, in bytes, that is taken and sent: 64 MiB. 96 of these bytes are set aside for
-	// what surrounds the payload. A larger one is refused before it is sent (ErrMessageTooLarge), and closes the
+	// what surrounds the payload. A larger one is refused before it is sent (ErrMessageTooLarge), also where only the
+	// peer's limit is lower: nodes of this project tell each other. It closes the
 	// connection with WebSocket status 1009 where a peer sends it. All nodes should use the same. From 4 KiB to 1 GiB.
 	MaxMessageSize int
 	// MaxHandshakeSize is the largest message, in bytes, that a peer may send before it is accepted: 64 KiB. It also bounds
@@ -96,11 +97,12 @@ const (
 
 // The ranges.
 const (
-	minTime    = time.Millisecond
-	maxTime    = time.Hour
-	maxSize    = 1 << 30 // bytes
-	maxRunning = 1 << 22 // requests or streams
-	maxGuests  = 1 << 16 // connections before the end of their handshake
+	minTime        = time.Millisecond
+	maxTime        = time.Hour
+	maxSize        = 1 << 30 // bytes
+	maxRunning     = 1 << 22 // requests or streams
+	maxGuests      = 1 << 16 // connections before the end of their handshake
+	minMessageSize = 4 << 10 // bytes
 )
 
 // maxOverhead is what a message takes beside its payload and metadata, in bytes, at the most.
@@ -141,7 +143,7 @@ func (l Limits) check() error {
 		value, least, most int
 		unit               string
 	}{
-		{"MaxMessageSize", all.MaxMessageSize, 4 << 10, maxSize, " bytes"},
+		{"MaxMessageSize", all.MaxMessageSize, minMessageSize, maxSize, " bytes"},
 		{"MaxHandshakeSize", all.MaxHandshakeSize, 1 << 10, 1 << 20, " bytes"},
 		{"MaxHandshakes", all.MaxHandshakes, 1, maxGuests, ""},
 		{"MaxRequests", all.MaxRequests, 1, maxRunning, ""},

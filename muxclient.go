@@ -95,6 +95,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 	open := message{
 		MuxID:      m.id,
 		DeadlineMS: deadline,
+		Seq:        s.openGrant(h),
 		Handler:    h.id,
 		Op:         OpConnectMux,
 		Payload:    payload,
@@ -215,7 +216,11 @@ func (m *muxClient) receive(msg *message) {
 	case OpMuxServerMsg:
 		m.deliver(msg)
 	case OpAckMux:
-		m.granted(m.inputs)
+		if err := m.s.checkAck(m.handler, msg); err != nil {
+			m.cancel(err)
+		} else {
+			m.granted(m.inputs)
+		}
 	case OpUnblockClMux:
 		if msg.Flags&FlagEOF != 0 && m.s.has(featureStreams) {
 			m.handlerReturned(msg)

@@ -60,6 +60,11 @@ func (s *session) acceptMux(msg *message) {
 		s.refuseUnknown(msg)
 		return
 	}
+	if err := s.checkOpening(h, msg); err != nil {
+		s.conn.manager.recent.add(s.conn.Remote, RoleServer, h.id, err.Error())
+		s.refuse(msg, err.Error())
+		return
+	}
 	if !s.conn.active.enter() {
 		s.refuse(msg, string(ErrShutdown))
 		return
@@ -93,7 +98,7 @@ func (s *session) acceptMux(msg *message) {
 		s.refuse(msg, fmt.Sprintf("mux %d is in use", m.id))
 		return
 	}
-	s.sendNow(message{MuxID: m.id, Op: OpAckMux}, &m.sent)
+	s.sendNow(message{MuxID: m.id, DeadlineMS: s.ackGrant(h), Op: OpAckMux}, &m.sent)
 	h.serve(m, msg.ownPayload())
 }
 

@@ -41,15 +41,17 @@ var (
 // (batch.Writer.Run) and the janitor. None of them ever waits for a peer, a
 // handler or a consumer; only the flusher waits for the socket.
 type session struct {
-	conn     *Connection
-	socket   net.Conn
-	frames   *wsframe.Reader
-	out      *batch.Writer
-	peer     process // whom it is with
-	dialed   bool    // this node opened the connection
-	native   bool    // the peer is a node of this project
-	features uint32  // that both nodes have
-	checksum Flags   // FlagCRCxxh3, or 0 under TLS
+	conn           *Connection
+	socket         net.Conn
+	frames         *wsframe.Reader
+	out            *batch.Writer
+	peer           process // whom it is with
+	dialed         bool    // this node opened the connection
+	native         bool    // the peer is a node of this project
+	features       uint32  // that both nodes have
+	maxMessage     int     // bytes of the largest message that both nodes take
+	peerMaxMessage int     // what the peer has said of that; 0 where it has not
+	checksum       Flags   // FlagCRCxxh3, or 0 under TLS
 
 	calls    callTable
 	callPool sync.Pool
@@ -84,15 +86,16 @@ type session struct {
 // newSession prepares a session over a socket whose handshake is done. Nothing runs until run is called.
 func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed bool) *session {
 	s := &session{
-		conn:     c,
-		socket:   socket,
-		frames:   frames,
-		dialed:   dialed,
-		began:    time.Now(),
-		tick:     c.limits.tick(),
-		written:  make(chan struct{}),
-		failed:   make(chan struct{}),
-		finished: make(chan struct{}),
+		conn:       c,
+		socket:     socket,
+		frames:     frames,
+		dialed:     dialed,
+		began:      time.Now(),
+		maxMessage: c.limits.MaxMessageSize,
+		tick:       c.limits.tick(),
+		written:    make(chan struct{}),
+		failed:     make(chan struct{}),
+		finished:   make(chan struct{}),
 	}
 	s.workers.init()
 	if !c.bothTLS() {
@@ -102,18 +105,23 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 	frames.SetOnPing(func(payload []byte) {
 		s.out.Control(wsframe.AppendControl(nil, ws.OpPong, payload, dialed, newMask()))
 	})
-	s.out = batch.New(socket, batch.Config{
-		Masked:       dialed,
-		Limit:        c.limits.MaxQueuedBytes,
-		Reserve:      c.limits.MaxQueuedControlBytes,
-		MaxShared:    c.limits.MaxMessageSize,
-		Large:        min(largeMessage, c.limits.MaxMessageSize/16),
-		Timeout:      c.limits.WriteTimeout,
-		MergedHeader: appendMergedHeader,
-		OnWrite:      c.onWrite(),
-		OnFrame:      c.traffic.out.frame,
-	})
+	s.out = s.newWriter()
 	return s
+}
+
+// newWriter prepares the sending half of the session.
+func (s *session) newWriter() *batch.Writer {
+	return batch.New(s.socket, batch.Config{
+		Masked:       s.dialed,
+		Limit:        s.conn.limits.MaxQueuedBytes,
+		Reserve:      s.conn.limits.MaxQueuedControlBytes,
+		MaxShared:    s.maxMessage,
+		Large:        min(largeMessage, s.maxMessage/16),
+		Timeout:      s.conn.limits.WriteTimeout,
+		MergedHeader: appendMergedHeader,
+		OnWrite:      s.conn.onWrite(),
+		OnFrame:      s.conn.traffic.out.frame,
+	})
 }
 
 // run reads until the session ends, then fails everything that was open on it
@@ -228,10 +236,19 @@ func (s *session) send(cancel, over <-chan struct{}, m message, q *sequence) err
 	return s.append(m, q)
 }
 
+// tooLarge is the error of a payload of n bytes. It names the limits of both nodes, where the peer has told its own.
+func (s *session) tooLarge(n int) error {
+	if s.peerMaxMessage == 0 {
+		return fmt.Errorf("%w: payload of %d bytes", ErrMessageTooLarge, n)
+	}
+	return fmt.Errorf("%w: payload of %d bytes; MaxMessageSize is %d at %s and %d at %s", ErrMessageTooLarge, n,
+		s.conn.limits.MaxMessageSize, s.conn.Local, s.peerMaxMessage, s.conn.Remote)
+}
+
 // begin waits for room and locks the batch for m, to be appended next, where it returns nil.
 func (s *session) begin(cancel, over <-chan struct{}, m *message) error {
-	if len(m.Payload)+len(m.rest) > s.conn.limits.MaxMessageSize-maxOverhead {
-		return fmt.Errorf("%w: payload of %d bytes", ErrMessageTooLarge, len(m.Payload))
+	if len(m.Payload)+len(m.rest) > s.maxMessage-maxOverhead {
+		return s.tooLarge(len(m.Payload))
 	}
 	return s.out.Begin(cancel, over)
 }
@@ -260,7 +277,9 @@ func (s *session) append(m message, q *sequence) error {
 			return errMuxDone
 		}
 		if m.Op.counted() {
-			m.Seq = q.next
+			if m.Op != OpConnectMux { // whose number is 0 in any case, and whose Seq may grant
+				m.Seq = q.next
+			}
 			q.next++
 		}
 		q.closed = m.final()
