@@ -296,3 +296,45 @@ func TestAConnectionThatCameUpUnseenIsMentionedWhenItStays(t *testing.T) {
 		<-ended
 	})
 }
+
+// A node that is started twice: the first one works on, the logs stay short, and the second one takes over when the first is gone.
+func TestANodeThatRunsTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newPipes(2)
+		dialer, there := c.nodes[0], c.nodes[1]
+		if shouldDial(there.host, dialer.host) {
+			dialer, there = there, dialer
+		}
+		c.start(t, nil)
+		c.waitConnected(t)
+		if err := dialer.RegisterSingleHandler(testSingle, func(b []byte) ([]byte, *RemoteErr) { return b, nil }); err != nil {
+			t.Fatal(err)
+		}
+		second := &node{host: dialer.host, listener: newPipeListener()}
+		c.startNode(t, second, func(*ManagerOptions) {})
+		conn := there.Connection(dialer.host)
+		const length = 10 * time.Minute
+		for range int(length / time.Second) {
+			if _, err := conn.Request(t.Context(), testSingle, []byte("x")); err != nil {
+				t.Fatalf("a call failed: %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+		if conn.Stats().Connects != 1 {
+			t.Errorf("%d sessions", conn.Stats().Connects)
+		}
+		for name, log := range map[string]*logBuffer{"acceptor": there.log, "first": dialer.log, "second": second.log} {
+			if lines := log.count("\n"); lines > int(length/logEvery)+3 {
+				t.Errorf("%s: %d lines:\n%s", name, lines, log)
+			}
+		}
+		if want := "another process with the name " + dialer.host + " is connected"; second.log.count(want) == 0 {
+			t.Errorf("the second one does not say why:\n%s", second.log)
+		}
+		dialer.Close()
+		time.Sleep(2 * maxBackoff)
+		if conn.State() != StateConnected || conn.Stats().Connects != 2 {
+			t.Errorf("the second one has not taken over: %v, %d sessions", conn.State(), conn.Stats().Connects)
+		}
+	})
+}
