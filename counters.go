@@ -5,10 +5,11 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gridmesh/grid/internal/visible"
 )
 
 // traffic counts what a Connection sends and receives, over all its sessions. Each half has one writer at a time,
@@ -294,10 +295,7 @@ func (c *Connection) dialFailed(err error) {
 
 // note takes note of why there is no connection.
 func (c *Connection) note(reason error) {
-	text := reason.Error()
-	if len(text) > recentErrorLen {
-		text = strings.ToValidUTF8(text[:recentErrorLen], "")
-	}
+	text, _ := visible.Cut(reason.Error(), recentErrorLen)
 	c.mu.Lock()
 	c.lastError, c.lastErrorTime = text, time.Now()
 	c.mu.Unlock()

@@ -88,7 +88,7 @@ func (c *Connection) health(ctx context.Context) PeerHealth {
 	case stats.State != StateConnected && stats.LastError != "":
 		h.Error = stats.LastError
 	default:
-		h.Error = err.Error()
+		h.Error = clip(err.Error())
 	}
 	return h
 }

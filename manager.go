@@ -185,6 +185,7 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	if m.log == nil {
 		m.log = slog.Default()
 	}
+	m.log = slog.New(visibleLog{m.log.Handler()})
 	m.log = m.lines.logger(m.log)
 	if m.traceTo == nil {
 		m.traceTo = pubsub.New[TraceInfo, TraceType](0)

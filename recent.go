@@ -2,9 +2,10 @@ package grid
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/gridmesh/grid/internal/visible"
 )
 
 // What a Manager remembers of errors.
@@ -26,7 +27,8 @@ type RecentError struct {
 	Handler string
 	// Role says who called, where there is a handler.
 	Role Role
-	// Text is the error's, cut after 256 bytes.
+	// Text is the error's, cut after 256 bytes. Control characters, invisible ones and those that turn the direction of
+	// writing are escaped, such as \u001b.
 	Text string
 }
 
@@ -53,9 +55,8 @@ type errorRing struct {
 
 // add takes note of an error. handler is 0 for none.
 func (r *errorRing) add(peer string, role Role, handler HandlerID, text string) {
-	if len(text) > recentErrorLen {
-		text = strings.ToValidUTF8(strings.Clone(text[:recentErrorLen]), "") // the whole text may be megabytes
-	}
+	text, _ = visible.Cut(text, recentErrorLen)
+	peer, _ = visible.Cut(peer, recentErrorLen) // of a stranger, from a request that a middleware may have changed
 	e := RecentError{Time: time.Now(), Count: 1, Peer: peer, Role: role, Text: text}
 	if handler != handlerInvalid {
 		e.Handler = handler.String()

@@ -52,7 +52,8 @@ type ConnectionStats struct {
 	Connects, Reconnects int64
 	// DialErrors counts attempts of this node to connect that failed.
 	DialErrors int64
-	// LastError is why the connection could not be made or was lost the last time, and when; empty for never.
+	// LastError is why the connection could not be made or was lost the last time, and when; empty for never. It is escaped and cut as
+	// RecentError.Text is.
 	LastError     string
 	LastErrorTime time.Time
 

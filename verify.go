@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+
+	"github.com/gridmesh/grid/internal/visible"
 )
 
 // rejected is the reason that a peer gets who has not shown who it is. The log has the real one.
@@ -55,11 +57,12 @@ func (m *Manager) checkOrigin(r *http.Request) error {
 	return nil
 }
 
-// clip shortens what a peer says, for a log.
+// clip makes what a peer says fit to be kept, and told: short, and without characters that control a terminal or hide.
 func clip(s string) string {
 	const limit = 256 // bytes
-	if len(s) <= limit {
-		return s
+	text, cut := visible.Cut(s, limit)
+	if cut {
+		text += "..."
 	}
-	return s[:limit] + "..."
+	return text
 }

@@ -32,24 +32,29 @@ type Options struct {
 	Cluster grid.HandlerID
 	// Refresh is how often the page asks for news. The default is a second.
 	Refresh time.Duration
+	// Hosts are names that the page is served at, with or without a port, beside those that always are: localhost, the host
+	// in the node's own name, and IP addresses. A request for another Host is answered with 421: a web page
+	// whose name has got the address of this server could read the answer.
+	Hosts []string
 }
 
 // Handler serves the status page of a node, at any path that ends with a slash, and below it what the page needs. A
 // path without the slash is sent there. It answers GET and HEAD. The query parameters are q, which shows only rows that
-// hold its text, and traces, which is 1 to watch requests; both hold for status.json too.
+// hold its text, and traces, which is 1 to show the requests that are watched; both hold for status.json too.
 //
-// The handler keeps a minute of history, of the seconds that somebody looked. Requests are traced until 10 seconds after
-// the last look with traces=1.
+// The handler keeps a minute of history, of the seconds that somebody looked. Requests are traced until 30 seconds after
+// the last POST with traces=1, which the page sends while it shows them. A POST of another site's page is answered with 403.
 func Handler(m *grid.Manager, o Options) http.Handler {
 	if o.Refresh <= 0 {
 		o.Refresh = time.Second
 	}
-	return &handler{m: m, options: o, watch: watch{m: m}}
+	return &handler{m: m, options: o, guard: newGuard(m.HostName(), o.Hosts), watch: watch{m: m}}
 }
 
 type handler struct {
 	m       *grid.Manager
 	options Options
+	guard   *guard
 	history history
 	watch   watch
 	cluster cluster
@@ -76,10 +81,20 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Security-Policy", policy)
 	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Referrer-Policy", "same-origin") // without one, browsers send no Origin with a POST of the page
 	header.Set("Cache-Control", "no-store")
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		header.Set("Allow", "GET, HEAD")
+	switch {
+	case !h.guard.known(r.Host):
+		http.Error(w, "this page is not served under that name; its operator can add names (debugz.Options.Hosts), or use an address",
+			http.StatusMisdirectedRequest)
+		return
+	case r.Method == http.MethodPost && !h.guard.ownOrigin(r):
+		http.Error(w, "sent by the page of another site", http.StatusForbidden)
+		return
+	case r.Method == http.MethodPost && asksForTraces(r):
+		h.watch.prolong()
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		header.Set("Allow", "GET, HEAD") // POST is for traces alone
 		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 		return
 	}
@@ -103,6 +118,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		send(w, "application/json", append(b, '\n'))
 	case name == "live.html":
 		h.render(w, "live", r)
+	case strings.HasSuffix(where, "/") && r.Method == http.MethodPost:
+		to := url.URL{Path: "./", RawQuery: r.URL.RawQuery}
+		header.Set("Location", to.String())
+		w.WriteHeader(http.StatusSeeOther) // so that loading the page again is a GET
 	case strings.HasSuffix(where, "/"):
 		h.render(w, "page", r)
 	default:
@@ -111,6 +130,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusMovedPermanently)
 	}
 }
+
+// asksForTraces reports whether a request is to show what is watched.
+func asksForTraces(r *http.Request) bool { return r.URL.Query().Get("traces") == "1" }
 
 // requestPath is the path that was asked for, whatever http.StripPrefix has made of it.
 func requestPath(r *http.Request) string {

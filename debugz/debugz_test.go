@@ -65,9 +65,31 @@ func call(t *testing.T, from, to *grid.Manager, text string) {
 
 func get(t *testing.T, h http.Handler, target string) *httptest.ResponseRecorder {
 	t.Helper()
+	return sendTo(h, "GET", target, nil)
+}
+
+// sendTo sends a request to localhost, with some headers, of which Host is one.
+func sendTo(h http.Handler, method, target string, header map[string]string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, nil)
+	r.Host = "localhost:8080"
+	for name, value := range header {
+		if name == "Host" {
+			r.Host = value
+		} else {
+			r.Header.Set(name, value)
+		}
+	}
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("GET", target, nil))
+	h.ServeHTTP(w, r)
 	return w
+}
+
+// watchTraces asks for traces.
+func watchTraces(t *testing.T, h http.Handler) {
+	t.Helper()
+	if w := sendTo(h, "POST", "/debug/status.json?traces=1", nil); w.Code != http.StatusOK {
+		t.Fatalf("answered with %d: %s", w.Code, w.Body)
+	}
 }
 
 func getStatus(t *testing.T, h http.Handler, query string) (s Status) {
@@ -178,7 +200,7 @@ func TestTextsAreEscaped(t *testing.T) {
 	defer grid.NameHandler(echo, "echo")
 	call(t, nodes[0], nodes[1], "fail:"+evil)
 	h := Handler(nodes[0], Options{})
-	get(t, h, "/?traces=1")
+	watchTraces(t, h)
 	call(t, nodes[0], nodes[1], "fail:"+evil)
 	eventually(t, "a trace", func() bool { return len(getStatus(t, h, "?traces=1").Traces) > 0 })
 	for _, target := range []string{"/?traces=1", "/?traces=1&q=script", "/?q=%3Cscript%3Ealert(%22x%22)"} {
@@ -223,9 +245,7 @@ func TestFilesAndPolicy(t *testing.T) {
 			t.Errorf("%s names a resource from elsewhere", target)
 		}
 	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("POST", "/", nil))
-	if w.Code != http.StatusMethodNotAllowed {
+	if w := sendTo(h, "POST", "/", nil); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST is answered with %d", w.Code)
 	}
 }
@@ -319,12 +339,17 @@ func TestTracesOnlyWhileWatched(t *testing.T) {
 		h := Handler(m, Options{})
 		request := func() { m.Connection("http://b:1").Request(t.Context(), echo, nil) }
 		watched := func() int { synctest.Wait(); return m.Traces().NumSubscribers(grid.TraceInternode) }
-		getStatus(t, h, "")
+		for _, query := range []string{"", "?traces=1"} { // a GET changes nothing
+			getStatus(t, h, query)
+			get(t, h, "/"+query)
+			get(t, h, "/live.html"+query)
+			sendTo(h, "HEAD", "/"+query, nil)
+		}
 		if watched() != 0 {
 			t.Error("requests are traced although nobody asked for it")
 		}
 		for range 3 {
-			getStatus(t, h, "?traces=1")
+			watchTraces(t, h)
 			request()
 			time.Sleep(watchPatience - time.Second)
 		}
@@ -339,8 +364,12 @@ func TestTracesOnlyWhileWatched(t *testing.T) {
 		if watched() != 0 {
 			t.Error("requests are traced although nobody looks any more")
 		}
-		if s := getStatus(t, h, "?traces=1"); len(s.Traces) != 0 || watched() != 1 {
-			t.Errorf("%d old traces", len(s.Traces))
+		if s := getStatus(t, h, "?traces=1"); len(s.Traces) != 0 || watched() != 0 || s.Tracing {
+			t.Errorf("%d old traces, and %d watch", len(s.Traces), watched())
+		}
+		watchTraces(t, h)
+		if s := getStatus(t, h, "?traces=1"); len(s.Traces) != 0 || watched() != 1 || !s.Tracing {
+			t.Errorf("%d old traces, and %d watch", len(s.Traces), watched())
 		}
 		time.Sleep(watchPatience + time.Second)
 	})

@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/visible"
 )
 
 // What a page shows at the most of lists without an end.
 const (
 	maxOpen   = 100
 	maxTraces = 100
+	maxText   = 1 << 10 // bytes of the error of a trace
 )
 
 // Status is what a page shows, and what status.json holds. Durations are in nanoseconds.
@@ -31,7 +33,7 @@ type Status struct {
 	OpenTotal int
 	// Errors has the last errors, the newest first.
 	Errors []grid.RecentError
-	// Tracing says that requests are watched, Traces has the last 100, the newest first.
+	// Tracing says that requests are watched and were asked for, Traces has the last 100, the newest first.
 	Tracing bool
 	Traces  []grid.TraceInfo
 }
@@ -68,12 +70,14 @@ func (h *handler) take(r *http.Request) (*Status, []sample) {
 		Time:    stats.Time,
 		Cluster: h.cluster.rows(h.m, &stats, h.options.Cluster),
 		Errors:  h.m.RecentErrors(),
-		Tracing: r.FormValue("traces") == "1",
 	}
-	if s.Tracing {
-		s.Traces = h.watch.traces()
+	if asksForTraces(r) {
+		s.Traces, s.Tracing = h.watch.traces()
+		for i := range s.Traces { // the copies; the other texts of a node are fit to be shown
+			s.Traces[i].Error, _ = visible.Cut(s.Traces[i].Error, maxText)
+		}
 	}
-	match := matcher(r.FormValue("q"))
+	match := matcher(r.URL.Query().Get("q"))
 	for _, p := range stats.Peers {
 		if match(p.Remote, p.State.String(), p.LastError) {
 			peer := Peer{ConnectionStats: p}

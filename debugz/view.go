@@ -60,7 +60,7 @@ func (h *handler) view(r *http.Request) *view {
 	status, samples := h.take(r)
 	v := &view{
 		Status:   status,
-		Query:    strings.TrimSpace(r.FormValue("q")),
+		Query:    strings.TrimSpace(r.URL.Query().Get("q")),
 		Refresh:  h.options.Refresh.Milliseconds(),
 		RefreshS: max(int64(h.options.Refresh.Seconds()), 2),
 		Uptime:   status.Time.Sub(status.Started),
@@ -140,7 +140,7 @@ func tiles(v *view, samples []sample) []tile {
 	}
 }
 
-// TraceLink is the address of the page with traces, or without them, and the same filter.
+// TraceLink is the address of the page with traces, or without them, and the same filter. With them it takes a POST to have some.
 func (v *view) TraceLink(on bool) string {
 	q := make(url.Values)
 	if v.Query != "" {

@@ -8,8 +8,8 @@ import (
 	"github.com/gridmesh/grid"
 )
 
-// watchPatience is how long requests are traced after the last look.
-const watchPatience = 10 * time.Second
+// watchPatience is how long requests are traced after somebody has asked for it the last time.
+const watchPatience = 30 * time.Second
 
 // watch traces requests while somebody looks.
 type watch struct {
@@ -21,17 +21,22 @@ type watch struct {
 	ring   []grid.TraceInfo
 }
 
-// traces returns the last traces, the newest first. The first look starts the tracing.
-func (w *watch) traces() []grid.TraceInfo {
+// prolong traces requests for another while. The first time starts it.
+func (w *watch) prolong() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.done == nil && !w.start() {
-		return nil
+	if w.done != nil || w.start() {
+		w.expire.Reset(watchPatience)
 	}
-	w.expire.Reset(watchPatience)
-	newest := slices.Clone(w.ring)
+}
+
+// traces returns the last traces, the newest first, and whether there are to be any.
+func (w *watch) traces() (newest []grid.TraceInfo, on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	newest = slices.Clone(w.ring)
 	slices.Reverse(newest)
-	return newest
+	return newest, w.done != nil
 }
 
 // start subscribes. w.mu is held.

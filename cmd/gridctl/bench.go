@@ -74,6 +74,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err := c.check(); err != nil {
 		return err
 	}
+	c.member.warn("bench", stderr)
 	listener, err := listen(&c.member)
 	if err != nil {
 		return err
@@ -208,7 +209,7 @@ func entry(r *result) targetEntry {
 		Errors:         r.errors,
 	}
 	if r.failure != nil {
-		e.FirstError = r.failure.Error()
+		e.FirstError = oneLine(r.failure)
 	}
 	return e
 }

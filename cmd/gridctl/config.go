@@ -3,7 +3,10 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"flag"
+	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -28,6 +31,7 @@ type memberConfig struct {
 	// From the above, by check.
 	hosts     []string
 	secret    string      // empty for none
+	warnings  []string    // about what was read
 	serverTLS *tls.Config // nil without TLS
 	clientTLS *tls.Config // towards https names; nil for the system's roots
 
@@ -39,7 +43,7 @@ func (c *memberConfig) addTo(fs *flag.FlagSet) {
 	fs.StringVar(&c.local, "local", "", "the `URL` of this node, one of -hosts; http://host:port or https://host:port")
 	fs.StringVar(&c.hostList, "hosts", "", "the `URLs` of all nodes, this one too, with commas between them; the same for every node")
 	fs.StringVar(&c.listen, "listen", "", "the `address` to listen on, host:port or :port (default: host and port of -local; all\ninterfaces where its host is a name other than localhost)")
-	fs.StringVar(&c.secretFile, "secret-file", "", "a `file` with the secret that all nodes share, in one line; without it everybody who reaches this node can join")
+	fs.StringVar(&c.secretFile, "secret-file", "", "a `file` with the secret that all nodes share, in one line; without it everybody who reaches this node can join.\nOthers must not be able to change it, and should not to read it")
 	fs.StringVar(&c.certFile, "cert", "", "a PEM `file` with the certificate of this node, for https names")
 	fs.StringVar(&c.keyFile, "key", "", "a PEM `file` with the key of -cert")
 	fs.StringVar(&c.caFile, "ca", "", "a PEM `file` with the certificates that sign those of the other nodes (default: the system's)")
@@ -156,9 +160,9 @@ func (c *memberConfig) readSecret() error {
 	if c.secretFile == "" {
 		return nil
 	}
-	b, err := os.ReadFile(c.secretFile)
+	b, err := c.readPrivate("-secret-file", c.secretFile)
 	if err != nil {
-		return cannotStart("cannot read -secret-file: %v", err)
+		return err
 	}
 	c.secret = strings.TrimSpace(string(b))
 	switch {
@@ -168,6 +172,34 @@ func (c *memberConfig) readSecret() error {
 		return cannotStart("-secret-file %s has more than one word of plain characters; write the secret into it, in one line, such as from: openssl rand -hex 32", c.secretFile)
 	}
 	return nil
+}
+
+// readPrivate reads a file that nobody else should know, and keeps what is to be said about it.
+func (c *memberConfig) readPrivate(flagName, name string) ([]byte, error) {
+	b, warning, err := readPrivate(flagName, name)
+	if warning != "" {
+		c.warnings = append(c.warnings, warning)
+	}
+	return b, err
+}
+
+func (c *memberConfig) loadKeyPair() (tls.Certificate, error) {
+	cert, err := os.ReadFile(c.certFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := c.readPrivate("-key", c.keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
+}
+
+// warn says what is not as it should be, and does not keep the command from running.
+func (c *memberConfig) warn(command string, stderr io.Writer) {
+	for _, text := range c.warnings {
+		fmt.Fprintf(stderr, "gridctl %s: warning: %s\n", command, text)
+	}
 }
 
 func (c *memberConfig) readCertificates() error {
@@ -180,8 +212,12 @@ func (c *memberConfig) readCertificates() error {
 		return cannotStart("-cert and -key are for https:// names, and -local is %s", c.local)
 	}
 	if c.certFile != "" {
-		cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
-		if err != nil {
+		cert, err := c.loadKeyPair()
+		var wrong *startError
+		switch {
+		case errors.As(err, &wrong):
+			return err
+		case err != nil:
 			return cannotStart("cannot use -cert %s with -key %s: %v", c.certFile, c.keyFile, err)
 		}
 		c.serverTLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}

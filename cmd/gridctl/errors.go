@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/gridmesh/grid/internal/visible"
 )
 
 var (
@@ -23,7 +25,7 @@ func cannotStart(format string, a ...any) error {
 	return &startError{fmt.Sprintf(format, a...)}
 }
 
-// oneLine is the text of err without line breaks.
+// oneLine is the text of err without line breaks, and without what a terminal would obey.
 func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	return visible.Text(strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
 }

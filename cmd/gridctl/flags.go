@@ -87,6 +87,9 @@ const maxSize = 32 << 20
 
 // isTerminal says whether somebody is likely to look at what is written to w.
 func isTerminal(w io.Writer) bool {
+	if p, ok := w.(plainWriter); ok {
+		w = p.w
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

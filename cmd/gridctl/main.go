@@ -56,6 +56,7 @@ func commands() []command {
 // run runs the command that args name and returns the exit code. The end of
 // ctx is the wish of the user that it ends.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = plainWriter{stdout}, plainWriter{stderr}
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
 		return exitUsage

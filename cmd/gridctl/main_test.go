@@ -79,7 +79,7 @@ func starts(text, start string) bool {
 func TestUsageNamesEveryFlag(t *testing.T) {
 	for _, c := range []struct{ command, flags string }{
 		{"demo", "-size -concurrency -duration -http -v"},
-		{"node", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -http"},
+		{"node", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -http -http-hosts"},
 		{"bench", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -op -size -concurrency -duration -wait -json -v"},
 		{"soak", "-duration -seed -nodes -callers -rest -cut-every -restart-every -allowance -ping-interval -peer-timeout -v"},
 	} {

@@ -75,7 +75,7 @@ func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDial
 		ReadTimeout:       requestTime,
 		IdleTimeout:       requestTime,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:          newErrorLog(log),
 		TLSConfig:         c.serverTLS,
 		Protocols:         new(http.Protocols),
 	}

@@ -13,11 +13,14 @@ import (
 type nodeConfig struct {
 	member memberConfig
 	http   string
+
+	httpHosts string
 }
 
 func (c *nodeConfig) flags() *flag.FlagSet {
 	fs := newFlags("node")
 	c.member.addTo(fs)
+	fs.StringVar(&c.httpHosts, "http-hosts", "", "`names` that -http is reached by, with commas between them, beside that of -local,\nlocalhost and addresses: the status page answers to no others")
 	fs.StringVar(&c.http, "http", "", "an `address` for the status page and for /health/live and /health/ready, such as localhost:8080;\nwho reaches it can read all (default: none)")
 	return fs
 }
@@ -31,6 +34,7 @@ func runNode(ctx context.Context, args []string, _, stderr io.Writer) error {
 	if err := c.member.check(); err != nil {
 		return err
 	}
+	c.member.warn("node", stderr)
 	listener, err := listen(&c.member)
 	if err != nil {
 		return err
@@ -55,7 +59,7 @@ func runNode(ctx context.Context, args []string, _, stderr io.Writer) error {
 		log.Warn("everybody who reaches this node can join; -secret-file keeps others out")
 	}
 	if page != nil {
-		page.add("/", n.Manager)
+		page.add("/", n.Manager, strings.FieldsFunc(c.httpHosts, func(r rune) bool { return r == ',' || r == ' ' })...)
 		page.serve()
 		log.Info("status page", "url", page.url("/"))
 	}

@@ -28,7 +28,8 @@
     const patience = setTimeout(() => abort.abort(), 5000);
     try {
       const p = parameters();
-      const answer = await fetch("live.html" + (p ? "?" + p : ""), { signal: abort.signal });
+      const method = main.querySelector("[data-watched]") ? "POST" : "GET"; // traces go on while they are on the page
+      const answer = await fetch("live.html" + (p ? "?" + p : ""), { signal: abort.signal, method });
       if (!answer.ok) throw new Error(answer.statusText);
       const text = await answer.text();
       if (mine !== round) return;

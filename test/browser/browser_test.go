@@ -417,9 +417,15 @@ func TestRatesAndTraces(t *testing.T) {
 	p.wait("a rate", `/[1-9].*B\/s/.test(document.querySelector("#peers td[data-label=In]").textContent)`)
 	p.wait("a histogram", `document.querySelectorAll("#handlers .histogram rect").length > 2`)
 	p.wait("open calls", `document.querySelectorAll("#open tbody tr").length >= 2`)
-	p.run(chromedp.Click(`//a[text()="watch"]`, chromedp.BySearch), chromedp.WaitVisible(`//a[text()="stop"]`, chromedp.BySearch))
+	p.run(watchTraces)
 	p.wait("traces", `document.querySelectorAll("#traces tbody tr").length > 5`)
-	p.run(chromedp.Click(`//a[text()="stop"]`, chromedp.BySearch), chromedp.WaitVisible(`//a[text()="watch"]`, chromedp.BySearch))
+	p.run(chromedp.Click(`//a[text()="stop"]`, chromedp.BySearch), chromedp.WaitVisible(`//button[text()="watch"]`, chromedp.BySearch))
+}
+
+// watchTraces asks for traces as a user does: no address of the page does.
+var watchTraces = chromedp.Tasks{
+	chromedp.Click(`//button[text()="watch"]`, chromedp.BySearch),
+	chromedp.WaitVisible(`//a[text()="stop"]`, chromedp.BySearch),
 }
 
 func TestPause(t *testing.T) {
@@ -457,7 +463,8 @@ func TestPhone(t *testing.T) {
 	c := startCluster(t, 5)
 	c.traffic(t)
 	for _, width := range []int64{360, 390, 768, 1024, 1440} {
-		p := open(t, c.server.URL+"/?traces=1", size(width, 800, "light")...)
+		p := open(t, c.server.URL+"/", size(width, 800, "light")...)
+		p.run(watchTraces)
 		p.wait("rows", `document.querySelectorAll("#handlers tbody tr").length >= 5 && document.querySelectorAll("#traces tbody tr").length > 0`)
 		if got := value[int64](p, `document.documentElement.scrollWidth`); got > width {
 			t.Errorf("at %d pixels the page has %d", width, got)
@@ -472,7 +479,8 @@ func TestContrast(t *testing.T) {
 	c.setCut(true, c.nodes[1].HostName(), c.nodes[0].HostName())
 	c.waitState(t, 0, 1, grid.StateConnectionError)
 	for _, scheme := range []string{"light", "dark"} {
-		p := open(t, c.server.URL+"/?traces=1", size(1280, 900, scheme)...)
+		p := open(t, c.server.URL+"/", size(1280, 900, scheme)...)
+		p.run(watchTraces)
 		p.wait("rows", `document.querySelectorAll("#handlers tbody tr").length >= 5 && document.querySelector(".pill.bad") !== null`)
 		for _, fault := range value[[]string](p, contrastScript) {
 			t.Errorf("%s: %s", scheme, fault)
