@@ -282,9 +282,9 @@ func TestAConnectionThatCameUpUnseenIsMentionedWhenItStays(t *testing.T) {
 		for range comingLines + 3 {
 			p = c.knock(t, n)
 			p.introduce(t, host)
+			synctest.Wait() // until it is up
 		}
 		ended := p.live(t)
-		synctest.Wait()
 		if up := n.log.count("grid: connected"); up != comingLines {
 			t.Errorf("%d lines at first", up)
 		}
