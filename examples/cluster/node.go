@@ -125,6 +125,7 @@ func (n *node) serve(s *secrets) (err error) {
 		ReadTimeout:       5 * time.Second,
 		IdleTimeout:       5 * time.Second,
 		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          log.New(new(boundedLog), "", 0),
 		TLSConfig: &tls.Config{
 			Certificates: []tls.Certificate{s.certificate},
 			ClientCAs:    s.authority,
