@@ -26,7 +26,7 @@ type call struct {
 	answered chan struct{} // has room for the one signal
 	payload  []byte
 	err      error
-	sweepAt  uint32 // tick of the janitor at which the default deadline has passed; 0 where the caller's context has one
+	sweepAt  uint32 // tick of the janitor at which the deadline has passed for certain
 
 	// For those who list what is open, while the call is in the table.
 	tick     uint32 // of the janitor, when the call began
@@ -77,16 +77,23 @@ func (s *session) request(ctx context.Context, h HandlerID, subroute string, rou
 		s.callPool.Put(c)
 		return nil, err
 	}
-	if deadline == 0 {
+	done := ctx.Done()
+	switch {
+	case deadline == 0:
 		deadline = uint32(defaultDeadline / time.Millisecond)
 		c.sweepAt = c.tick + s.deadlineTicks()
+	case done == nil: // a context that does not say when its deadline has passed
+		s.callPool.Put(c)
+		return s.requestInTime(ctx, h, subroute, route, payload)
+	default: // in case it never does
+		c.sweepAt = c.tick + uint32((time.Duration(deadline)*time.Millisecond+deadlineGrace)/s.tick) + 2
 	}
 	id := s.nextMuxID()
 	if !s.calls.put(id, c) {
 		s.callPool.Put(c)
 		return nil, ErrDisconnected
 	}
-	err = s.send(ctx.Done(), c.answered, message{
+	err = s.send(done, c.answered, message{
 		MuxID:      id,
 		DeadlineMS: deadline,
 		Handler:    h,
@@ -97,7 +104,7 @@ func (s *session) request(ctx context.Context, h HandlerID, subroute string, rou
 		rest:       metadata,
 	}, nil)
 	if errors.Is(err, batch.ErrOver) {
-		return s.release(c)
+		return s.swept(ctx, c)
 	}
 	if err != nil {
 		if s.calls.take(id) == nil {
@@ -106,13 +113,13 @@ func (s *session) request(ctx context.Context, h HandlerID, subroute string, rou
 		s.release(c)
 		return nil, sendError(ctx, err)
 	}
-	if ctx.Done() == nil {
+	if done == nil {
 		return s.outcome(c)
 	}
 	select {
 	case <-c.answered:
-		return s.release(c)
-	case <-ctx.Done():
+		return s.swept(ctx, c)
+	case <-done:
 		if s.calls.take(id) == nil {
 			return s.outcome(c) // the answer is on its way
 		}
@@ -120,6 +127,23 @@ func (s *session) request(ctx context.Context, h HandlerID, subroute string, rou
 		s.giveUp(id)
 		return nil, contextCause(ctx)
 	}
+}
+
+// swept is release, with the cause of a context that has ended though the sweep was faster to find its deadline passed.
+func (s *session) swept(ctx context.Context, c *call) ([]byte, error) {
+	payload, err := s.release(c)
+	if err == context.DeadlineExceeded && ctx.Err() != nil {
+		err = contextCause(ctx)
+	}
+	return payload, err
+}
+
+// requestInTime is request for a context with a deadline whose Done is nil.
+func (s *session) requestInTime(ctx context.Context, h HandlerID, subroute string, route *routeID, payload []byte) ([]byte, error) {
+	deadline, _ := ctx.Deadline()
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	return s.request(ctx, h, subroute, route, payload)
 }
 
 // giveUp tells the peer's handler that nobody waits for its answer any more. The original does not, nor would it listen.
@@ -199,14 +223,14 @@ func (t *callTable) close(err error) {
 	}
 }
 
-// sweep fails the calls whose default deadline has passed, and returns their IDs.
+// sweep fails the calls whose deadline has passed without their contexts' having ended, and returns their IDs.
 func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 	for i := range t.shards {
 		sh := &t.shards[i]
 		var late []*call
 		sh.mu.Lock()
 		for id, c := range sh.calls {
-			if c.sweepAt != 0 && tick >= c.sweepAt {
+			if tick >= c.sweepAt {
 				delete(sh.calls, id)
 				late = append(late, c)
 				overdue = append(overdue, id)

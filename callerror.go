@@ -81,13 +81,16 @@ func aboutCall(err error) bool {
 	return slices.ContainsFunc(ofCalls, func(known error) bool { return errors.Is(err, known) })
 }
 
-// contextCause is the error of a call whose context has ended: the cause of that.
+// contextCause is the error of a call whose context has ended: the cause of that. It is never nil.
 //
 // The context of a handler may have ended by what the library said about the call that it serves, such
 // as ErrDisconnected. That is no news about the calls that the handler makes: it is told as it is, but
 // errors.Is does not find it.
 func contextCause(ctx context.Context) error {
 	cause := context.Cause(ctx)
+	if cause == nil {
+		return doneError(ctx)
+	}
 	if err := ctx.Err(); cause != err && saidByLibrary(cause) {
 		return &contextError{cause: cause, err: err}
 	}

@@ -122,6 +122,8 @@ func (c *Connection) WaitForConnect(ctx context.Context) error {
 	case ctx == nil:
 		return errNilContext
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	for {
 		c.mu.Lock()
 		state, changed := c.state, c.changed

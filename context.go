@@ -1,6 +1,10 @@
 package grid
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"time"
+)
 
 // RemoteClient is the peer that called a handler.
 type RemoteClient struct {
@@ -9,15 +13,21 @@ type RemoteClient struct {
 }
 
 // GetCaller returns the peer that called the handler which was given ctx, or
-// nil where ctx is no handler's. It must not be changed.
+// nil where ctx is no handler's, or nil. It must not be changed.
 func GetCaller(ctx context.Context) *RemoteClient {
+	if ctx == nil {
+		return nil
+	}
 	caller, _ := ctx.Value(callerKey{}).(*RemoteClient)
 	return caller
 }
 
 // GetSubroute returns the subroute on which the handler that was given ctx was
-// called, empty for none.
+// called, empty for none and for a nil ctx.
 func GetSubroute(ctx context.Context) string {
+	if ctx == nil {
+		return ""
+	}
 	subroute, _ := ctx.Value(subrouteKey{}).(string)
 	return subroute
 }
@@ -45,4 +55,103 @@ func (c callerContext) Value(key any) any {
 		return c.metadata
 	}
 	return c.Context.Value(key)
+}
+
+// guardedContext is a context of the application's that goroutines of the library look at. A panic of its methods
+// must not end the process, and a context that is done always has an error.
+type guardedContext struct{ context.Context }
+
+func (g guardedContext) Deadline() (deadline time.Time, ok bool) {
+	defer ignorePanic()
+	return g.Context.Deadline()
+}
+
+func (g guardedContext) Done() (done <-chan struct{}) {
+	defer ignorePanic()
+	return g.Context.Done()
+}
+
+func (g guardedContext) Value(key any) (v any) {
+	defer ignorePanic()
+	return g.Context.Value(key)
+}
+
+func (g guardedContext) Err() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("grid: Err of the context panicked: %v", r)
+		}
+	}()
+	if err = g.Context.Err(); err != nil {
+		return err
+	}
+	select {
+	case <-g.Context.Done():
+		return doneError(g.Context)
+	default:
+		return nil
+	}
+}
+
+// over makes g guard ctx. It returns the guarded context, which has a method AfterFunc where ctx has one.
+func (g *guardedContext) over(ctx context.Context) context.Context {
+	g.Context = ctx
+	if after, ok := ctx.(afterFuncer); ok {
+		return guardedAfterContext{*g, after}
+	}
+	return g
+}
+
+// afterFuncer is what contexts can be that call functions at their end by themselves; see context.AfterFunc.
+type afterFuncer interface {
+	AfterFunc(f func()) (stop func() bool)
+}
+
+type guardedAfterContext struct {
+	guardedContext
+	after afterFuncer
+}
+
+func (g guardedAfterContext) AfterFunc(f func()) (stop func() bool) {
+	defer ignorePanic()
+	stop = func() bool { return false }
+	theirs := g.after.AfterFunc(f)
+	return func() bool {
+		defer ignorePanic()
+		return theirs()
+	}
+}
+
+// ignorePanic is for defer.
+func ignorePanic() { recover() }
+
+// doneError is the error of a context that is done, where the context itself has none.
+func doneError(ctx context.Context) error {
+	if err := ctx.Err(); err != nil { // it was a moment behind
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return context.Canceled
+}
+
+// bounded returns a context for goroutines of the library which ends with ctx, whatever that is: also at its
+// deadline where its Done is nil or never closes. The cause is that of ctx.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	parent := new(guardedContext).over(ctx)
+	ctx, cancel := context.WithCancelCause(parent)
+	deadline, ok := parent.Deadline()
+	if !ok {
+		return ctx, func() { cancel(nil) }
+	}
+	left := time.Until(deadline)
+	if parent.Done() != nil {
+		left += deadlineGrace // it may have a cause of its own
+	}
+	late := time.AfterFunc(left, func() { cancel(context.DeadlineExceeded) })
+	return ctx, func() {
+		late.Stop()
+		cancel(nil)
+	}
 }

@@ -57,9 +57,15 @@ func (h Health) Quorum() bool { return !h.Shutdown && 2*(h.Reachable()+1) > len(
 // Health finds out which peers are reachable: it sends each that is connected a ping, and waits for the answers until
 // ctx ends. Calls at the same time share their pings. A peer that is not connected is not waited for.
 // A connection can be up and its peer not reachable, for the 20 seconds in which a silent peer is not yet taken for dead.
+// With a nil ctx nobody is asked, and no peer is reachable.
 func (m *Manager) Health(ctx context.Context) Health {
 	if m == nil {
 		return Health{Shutdown: true}
+	}
+	if ctx != nil {
+		bound, cancel := bounded(ctx)
+		defer cancel()
+		ctx = bound
 	}
 	h := Health{Local: m.local, Shutdown: m.ctx.Err() != nil}
 	targets := m.Targets()
@@ -77,7 +83,9 @@ func (m *Manager) Health(ctx context.Context) Health {
 func (c *Connection) health(ctx context.Context) PeerHealth {
 	err := error(ErrDisconnected)
 	var rtt time.Duration
-	if s := c.current.Load(); s != nil {
+	if s := c.current.Load(); ctx == nil {
+		err = errNilContext
+	} else if s != nil {
 		rtt, err = s.probe(ctx)
 	}
 	stats := c.Stats()

@@ -303,10 +303,16 @@ func (m *Manager) AddToMux(router *mux.Router) {
 // peers have read all of it. For that there is a second at least, also after
 // the end of ctx; a peer that does not answer within Limits.PeerTimeout is not waited for. It returns
 // the cause of ctx where its end cut something short. Use after Shutdown gives ErrShutdown.
+// A nil ctx never ends.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	if m == nil {
 		return nil
 	}
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	for _, c := range m.connections {
 		c.active.stop()
 	}

@@ -53,13 +53,16 @@ func (md Metadata) Validate() error {
 }
 
 // WithMetadata returns a context whose requests and streams carry md, which is
-// copied. What an outer WithMetadata set is carried too, where md has not the same key.
+// copied. What an outer WithMetadata set is carried too, where md has not the same key. A nil ctx is context.Background.
 //
 // Metadata that breaks the rules makes the calls fail with ErrMetadata. A peer that does not
 // know metadata, such as a node of the original, is not sent any: the call
 // goes through without. A handler's calls do not carry what its caller sent,
 // unless it says so: WithMetadata(ctx, MetadataFrom(ctx)).
 func WithMetadata(ctx context.Context, md Metadata) context.Context {
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	if len(md) == 0 {
 		return ctx
 	}
@@ -74,6 +77,9 @@ func WithMetadata(ctx context.Context, md Metadata) context.Context {
 // OutgoingMetadata returns what requests and streams with this context carry,
 // as set by WithMetadata; nil for none. It must not be changed: use Clone.
 func OutgoingMetadata(ctx context.Context) Metadata {
+	if ctx == nil {
+		return nil
+	}
 	if out, ok := ctx.Value(outgoingKey{}).(*outgoingMetadata); ok {
 		return out.md
 	}
@@ -83,6 +89,9 @@ func OutgoingMetadata(ctx context.Context) Metadata {
 // MetadataFrom returns the metadata with which the handler that was given ctx
 // was called; nil for none. It must not be changed: use Clone.
 func MetadataFrom(ctx context.Context) Metadata {
+	if ctx == nil {
+		return nil
+	}
 	if in, ok := ctx.Value(incomingKey{}).(*incomingMetadata); ok && in != nil {
 		return in.decoded()
 	}
@@ -92,6 +101,9 @@ func MetadataFrom(ctx context.Context) Metadata {
 // WithIncomingMetadata returns a context from which MetadataFrom reads md, in
 // place of what the caller sent: for interceptors, and for tests of handlers. md is copied.
 func WithIncomingMetadata(ctx context.Context, md Metadata) context.Context {
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	return context.WithValue(ctx, incomingKey{}, &incomingMetadata{md: maps.Clone(md)})
 }
 

@@ -27,11 +27,13 @@ var errCredit = errors.New("grid: peer sent more stream messages than granted")
 // bound; the consumer (Stream.Results) takes it out; a pump carries requests
 // the other way where the handler takes any.
 type muxClient struct {
-	s       *session
-	id      uint64
-	handler *streamHandler
-	began   time.Duration   // when it was opened, since the session began
-	ctx     context.Context // the caller's
+	s        *session
+	id       uint64
+	handler  *streamHandler
+	began    time.Duration   // when it was opened, since the session began
+	ctx      context.Context // the caller's, guarded
+	guard    guardedContext  // what ctx is mostly
+	deadline time.Time       // of ctx; zero for none
 
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
@@ -65,6 +67,16 @@ type muxClient struct {
 // is registered here under the same name. The stream's end leaves the
 // connection's activity, which the caller has entered.
 func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte, observed *observation) (*muxClient, error) {
+	m := &muxClient{
+		s:       s,
+		handler: h,
+		window:  h.outCapacity,
+		inputs:  h.inCapacity,
+		arrived: make(chan struct{}, 1),
+		done:    make(chan struct{}),
+	}
+	m.ctx = m.guard.over(ctx)
+	ctx = m.ctx
 	deadline, err := s.deadlineMS(ctx)
 	if err != nil {
 		s.conn.notSent(ctx, h.id, err)
@@ -78,19 +90,10 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 		return nil, err
 	}
 	now := time.Now()
-	m := &muxClient{
-		s:         s,
-		id:        s.nextMuxID(),
-		handler:   h,
-		began:     now.Sub(s.began),
-		ctx:       ctx,
-		needsPing: deadline == 0 || time.Duration(deadline)*time.Millisecond > muxPingInterval,
-		window:    h.outCapacity,
-		inputs:    h.inCapacity,
-		arrived:   make(chan struct{}, 1),
-		done:      make(chan struct{}),
-		pinged:    now,
-	}
+	m.id = s.nextMuxID()
+	m.began, m.pinged = now.Sub(s.began), now
+	m.needsPing = deadline == 0 || time.Duration(deadline)*time.Millisecond > muxPingInterval
+	m.deadline, _ = ctx.Deadline()
 	m.heard.Store(int64(m.began))
 	open := message{
 		MuxID:      m.id,
@@ -112,10 +115,11 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 		s.conn.active.leave()
 		return nil, ErrDisconnected
 	}
-	if err := s.send(ctx.Done(), nil, open, &m.sent); err != nil {
-		err = sendError(ctx, err)
-		m.abort(err)
-		return nil, err
+	if err := s.send(ctx.Done(), m.done, open, &m.sent); err != nil {
+		m.abort(sendError(ctx, err))
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return nil, cmp.Or(m.err, error(ErrDisconnected)) // what ended it while it waited for room
 	}
 	m.attach(observed)
 	m.watch()
@@ -124,10 +128,10 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 
 // watch cancels the stream when its context ends.
 func (m *muxClient) watch() {
-	stop := context.AfterFunc(m.ctx, func() {
-		m.cancel(cmp.Or(contextCause(m.ctx), context.Canceled)) // of a context that has no error though it is done
-		m.giveUpReader()
-	})
+	stop := context.AfterFunc(m.ctx, func() { m.expire(contextCause(m.ctx)) })
+	if m.ctx.Done() == nil && !m.deadline.IsZero() { // then it does not say when that has passed
+		stop = time.AfterFunc(time.Until(m.deadline), func() { m.expire(context.DeadlineExceeded) }).Stop
+	}
 	m.mu.Lock()
 	over := m.ended && !m.expectsReader()
 	m.stopWatch = stop
@@ -135,6 +139,12 @@ func (m *muxClient) watch() {
 	if over {
 		stop()
 	}
+}
+
+// expire ends a stream whose context has ended.
+func (m *muxClient) expire(cause error) {
+	m.cancel(cause)
+	m.giveUpReader()
 }
 
 // finish ends a stream that the handler's side has ended; the consumer still gets what is queued.
@@ -314,8 +324,7 @@ func (m *muxClient) lose() {
 // overdue reports whether what has come in came after the caller's deadline. Then the stream ends with its context,
 // which is a moment behind, and nothing else that comes counts.
 func (m *muxClient) overdue() bool {
-	deadline, ok := m.ctx.Deadline()
-	if !ok || m.s.arrived.Before(deadline) {
+	if m.deadline.IsZero() || m.s.arrived.Before(m.deadline) {
 		return false
 	}
 	m.late = true
@@ -492,8 +501,13 @@ func (m *muxClient) pong(msg *message) {
 }
 
 // checkAlive pings the handler's side and gives the stream up when that is
-// silent, unless the connection was busy. The janitor calls it.
+// silent, unless the connection was busy. So it does at the deadline of a context that never says that it has passed. The
+// janitor calls it.
 func (m *muxClient) checkAlive(now time.Time, busy bool) {
+	if !m.deadline.IsZero() && now.Sub(m.deadline) > deadlineGrace {
+		m.expire(context.DeadlineExceeded)
+		return
+	}
 	if !m.needsPing {
 		return
 	}

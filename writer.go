@@ -8,8 +8,11 @@ import (
 // WriterToChannel returns a writer that sends what is written to it to ch, for
 // a streaming handler with output that is written as text. Each Write sends a
 // copy in a buffer of its own from GetByteBufferCap, which belongs to the receiver, and blocks until it is taken.
-// When ctx ends Write returns context.Cause(ctx). The writer may be used by several goroutines at once.
+// When ctx, which may be nil, ends Write returns context.Cause(ctx). The writer may be used by several goroutines at once.
 func WriterToChannel(ctx context.Context, ch chan<- []byte) io.Writer {
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	return channelWriter{ctx: ctx, ch: ch}
 }
 
