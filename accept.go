@@ -173,6 +173,9 @@ func (m *Manager) response(req *connectReq, err error) *connectResp {
 	if req.Max != 0 {
 		resp.Max = uint32(m.limits.MaxMessageSize)
 	}
+	if req.Sum != 0 {
+		resp.Sum = agreementSum(resp.Grid, resp.Max)
+	}
 	if req.To != "" {
 		resp.Host = m.local
 	}
@@ -202,6 +205,9 @@ func (m *Manager) identify(r *http.Request, g *greeting, req *connectReq) (*Conn
 		return &secretError{err}
 	}
 	if err := readHandshake(g.frames, OpConnect, req); err != nil {
+		return nil, secret(fmt.Errorf("handshake: %w", err))
+	}
+	if err := checkAgreement(req.Grid, req.Max, req.Sum); err != nil {
 		return nil, secret(fmt.Errorf("handshake: %w", err))
 	}
 	c := m.Connection(req.Host)

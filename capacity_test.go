@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -225,5 +226,30 @@ func TestCapacitiesAreToldToThoseWhoLookForThem(t *testing.T) {
 				t.Errorf("got %v with DeadlineMS %d, want %d", m.Op, m.DeadlineMS, test.ack)
 			}
 		})
+	}
+}
+
+// A flipped bit in the handshake must not leave two nodes with different ideas of each other.
+func TestAFlippedBitInTheHandshakeIsNoticed(t *testing.T) {
+	req := connectReq{Host: "http://n1", Grid: nativeFeatures, To: "http://n2", Max: defaultMaxMessageSize}
+	req.Sum = agreementSum(req.Grid, req.Max)
+	resp := connectResp{Accepted: true, Grid: nativeFeatures, Host: "http://n2", Max: defaultMaxMessageSize}
+	resp.Sum = agreementSum(resp.Grid, resp.Max)
+	request, response := encoded(t, &req), encoded(t, &resp)
+	for bit := range 8 * len(request) {
+		b := bytes.Clone(request)
+		b[bit/8] ^= 1 << (bit % 8)
+		var got connectReq
+		if unmarshalWhole(&got, b) == nil && checkAgreement(got.Grid, got.Max, got.Sum) == nil && (got.Grid != req.Grid || got.Max != req.Max) {
+			t.Errorf("bit %d of the request: %+v", bit, got)
+		}
+	}
+	for bit := range 8 * len(response) {
+		b := bytes.Clone(response)
+		b[bit/8] ^= 1 << (bit % 8)
+		var got connectResp
+		if unmarshalWhole(&got, b) == nil && checkAgreement(got.Grid, got.Max, got.Sum) == nil && (got.Grid != resp.Grid || got.Max != resp.Max) {
+			t.Errorf("bit %d of the response: %+v", bit, got)
+		}
 	}
 }

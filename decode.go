@@ -28,6 +28,19 @@ func unmarshal(v msgp.Unmarshaler, b []byte) error {
 	return decode(v, b)
 }
 
+// unmarshalWhole is unmarshal for a value behind which nothing may follow, as it does where the number of a map's fields
+// is wrong.
+func unmarshalWhole(v msgp.Unmarshaler, b []byte) error {
+	rest, err := mpack.Skip(b, maxProtocolDepth)
+	switch {
+	case err != nil:
+		return err
+	case len(rest) > 0:
+		return fmt.Errorf("%d bytes behind the message's payload", len(rest))
+	}
+	return decode(v, b)
+}
+
 // unmarshalHostile is unmarshal for types whose code is not this package's.
 // Code that msgp generates makes slices and maps by the length that a header
 // claims, before it looks for the elements: five bytes could take all memory. So the bytes have to hold what they claim first.

@@ -114,6 +114,7 @@ func (m *Manager) introduce(g *greeting, c *Connection) (*connectResp, error) {
 	if m.addAuth != nil {
 		req.Token = m.addAuth("")
 	}
+	req.Sum = agreementSum(req.Grid, req.Max)
 	payload, err := req.MarshalMsg(nil)
 	if err != nil {
 		return nil, err
@@ -130,6 +131,9 @@ func (m *Manager) introduce(g *greeting, c *Connection) (*connectResp, error) {
 		return nil, &wrongNodeError{g.socket.RemoteAddr().String(), resp.Host, c.Remote}
 	case !resp.Accepted:
 		return nil, rejection(resp.RejectedReason)
+	}
+	if err := checkAgreement(resp.Grid, resp.Max, resp.Sum); err != nil {
+		return nil, err
 	}
 	g.frames.SetMaxMessage(m.limits.MaxMessageSize)
 	return &resp, g.socket.SetDeadline(time.Time{})

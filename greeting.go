@@ -122,7 +122,7 @@ func readHandshake(frames *wsframe.Reader, want Op, payload msgp.Unmarshaler) er
 	if m.Op != want {
 		return fmt.Errorf("expected %v, got %v", want, m.Op)
 	}
-	return unmarshal(payload, m.Payload)
+	return unmarshalWhole(payload, m.Payload)
 }
 
 // goodbyeError puts into words that the peer has closed the connection in good order.

@@ -12,8 +12,8 @@ import (
 func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(7)
-	var zb0001Mask uint8 /* 7 bits */
+	zb0001Len := uint32(8)
+	var zb0001Mask uint8 /* 8 bits */
 	_ = zb0001Mask
 	if z.Time == (time.Time{}) {
 		zb0001Len--
@@ -34,6 +34,10 @@ func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Max == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x40
+	}
+	if z.Sum == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x80
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -70,6 +74,11 @@ func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "Max"
 			o = append(o, 0xa3, 0x4d, 0x61, 0x78)
 			o = msgp.AppendUint32(o, z.Max)
+		}
+		if (zb0001Mask & 0x80) == 0 { // if not omitted
+			// string "Sum"
+			o = append(o, 0xa3, 0x53, 0x75, 0x6d)
+			o = msgp.AppendUint32(o, z.Sum)
 		}
 	}
 	return
@@ -135,6 +144,12 @@ func (z *connectReq) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Max")
 				return
 			}
+		case "Sum":
+			z.Sum, bts, err = msgp.ReadUint32Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Sum")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -149,7 +164,7 @@ func (z *connectReq) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *connectReq) Msgsize() (s int) {
-	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 5 + msgp.StringPrefixSize + len(z.Host) + 5 + msgp.TimeSize + 6 + msgp.StringPrefixSize + len(z.Token) + 5 + msgp.Uint32Size + 3 + msgp.StringPrefixSize + len(z.To) + 4 + msgp.Uint32Size
+	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 5 + msgp.StringPrefixSize + len(z.Host) + 5 + msgp.TimeSize + 6 + msgp.StringPrefixSize + len(z.Token) + 5 + msgp.Uint32Size + 3 + msgp.StringPrefixSize + len(z.To) + 4 + msgp.Uint32Size + 4 + msgp.Uint32Size
 	return
 }
 
@@ -157,8 +172,8 @@ func (z *connectReq) Msgsize() (s int) {
 func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(6)
-	var zb0001Mask uint8 /* 6 bits */
+	zb0001Len := uint32(7)
+	var zb0001Mask uint8 /* 7 bits */
 	_ = zb0001Mask
 	if z.Grid == 0 {
 		zb0001Len--
@@ -171,6 +186,10 @@ func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Max == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x20
+	}
+	if z.Sum == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x40
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -200,6 +219,11 @@ func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "Max"
 			o = append(o, 0xa3, 0x4d, 0x61, 0x78)
 			o = msgp.AppendUint32(o, z.Max)
+		}
+		if (zb0001Mask & 0x40) == 0 { // if not omitted
+			// string "Sum"
+			o = append(o, 0xa3, 0x53, 0x75, 0x6d)
+			o = msgp.AppendUint32(o, z.Sum)
 		}
 	}
 	return
@@ -259,6 +283,12 @@ func (z *connectResp) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Max")
 				return
 			}
+		case "Sum":
+			z.Sum, bts, err = msgp.ReadUint32Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Sum")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -273,7 +303,7 @@ func (z *connectResp) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *connectResp) Msgsize() (s int) {
-	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 9 + msgp.BoolSize + 15 + msgp.StringPrefixSize + len(z.RejectedReason) + 5 + msgp.Uint32Size + 5 + msgp.StringPrefixSize + len(z.Host) + 4 + msgp.Uint32Size
+	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 9 + msgp.BoolSize + 15 + msgp.StringPrefixSize + len(z.RejectedReason) + 5 + msgp.Uint32Size + 5 + msgp.StringPrefixSize + len(z.Host) + 4 + msgp.Uint32Size + 4 + msgp.Uint32Size
 	return
 }
 
