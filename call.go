@@ -2,7 +2,6 @@ package grid
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -28,6 +27,11 @@ type call struct {
 	err      error
 	sweepAt  uint32 // tick of the janitor at which the deadline has passed for certain
 
+	// While the request waits for room in the send queue.
+	batch.Waiter
+	s *session
+	m message
+
 	// For those who list what is open, while the call is in the table.
 	tick     uint32 // of the janitor, when the call began
 	handler  HandlerID
@@ -40,7 +44,7 @@ func (s *session) newCall() *call {
 	if c, ok := s.callPool.Get().(*call); ok {
 		return c
 	}
-	return &call{answered: make(chan struct{}, 1)}
+	return &call{answered: make(chan struct{}, 1), s: s}
 }
 
 // complete hands the outcome to the waiting caller. Only who took the call out of the table may do so.
@@ -93,7 +97,7 @@ func (s *session) request(ctx context.Context, h HandlerID, subroute string, rou
 		s.callPool.Put(c)
 		return nil, ErrDisconnected
 	}
-	err = s.send(done, c.answered, message{
+	m := message{
 		MuxID:      id,
 		DeadlineMS: deadline,
 		Handler:    h,
@@ -102,10 +106,8 @@ func (s *session) request(ctx context.Context, h HandlerID, subroute string, rou
 		Payload:    payload,
 		subroute:   route,
 		rest:       metadata,
-	}, nil)
-	if errors.Is(err, batch.ErrOver) {
-		return s.swept(ctx, c)
 	}
+	waits, err := c.send(m)
 	if err != nil {
 		if s.calls.take(id) == nil {
 			return s.outcome(c)
@@ -113,20 +115,26 @@ func (s *session) request(ctx context.Context, h HandlerID, subroute string, rou
 		s.release(c)
 		return nil, sendError(ctx, err)
 	}
-	if done == nil {
+	if done == nil && !waits {
 		return s.outcome(c)
 	}
 	select {
 	case <-c.answered:
+		if waits { // for room: what ended the call was not an answer, perhaps
+			c.withdraw()
+		}
 		return s.swept(ctx, c)
 	case <-done:
-		if s.calls.take(id) == nil {
-			return s.outcome(c) // the answer is on its way
-		}
-		s.release(c)
-		s.giveUp(id)
-		return nil, contextCause(ctx)
 	}
+	unsent := waits && c.withdraw()
+	if s.calls.take(id) == nil {
+		return s.outcome(c) // the answer is on its way
+	}
+	s.release(c)
+	if !unsent {
+		s.giveUp(id)
+	}
+	return nil, contextCause(ctx)
 }
 
 // swept is release, with the cause of a context that has ended though the sweep was faster to find its deadline passed.
@@ -146,10 +154,47 @@ func (s *session) requestInTime(ctx context.Context, h HandlerID, subroute strin
 	return s.request(ctx, h, subroute, route, payload)
 }
 
+// send queues the request, or lets it wait for room.
+func (c *call) send(m message) (waits bool, err error) {
+	if err := c.s.fits(&m); err != nil {
+		return false, err
+	}
+	if err = c.s.out.Begin(nil, nil); err == batch.ErrQueued {
+		c.m = m
+		err = c.s.out.Begin(&c.Waiter, c)
+	}
+	switch err {
+	case nil:
+		return false, c.s.append(m, nil)
+	case batch.ErrQueued:
+		return true, nil
+	}
+	return false, err
+}
+
+// withdraw makes sure that nothing of the request is looked at any more. It reports whether it was not sent.
+func (c *call) withdraw() bool {
+	unsent := c.s.out.Withdraw(&c.Waiter)
+	c.m = message{}
+	return unsent
+}
+
+// Admit is part of batch.Item.
+func (c *call) Admit() (size int, ok bool) {
+	c.s.number(&c.m, nil)
+	return c.m.size(), true
+}
+
+// AppendTo is part of batch.Item.
+func (c *call) AppendTo(b []byte) []byte { return c.m.appendTo(b) }
+
+// Done is part of batch.Item. The caller waits for its answer, not for this, and may have got it.
+func (c *call) Done(error) {}
+
 // giveUp tells the peer's handler that nobody waits for its answer any more. The original does not, nor would it listen.
 func (s *session) giveUp(id uint64) {
 	if s.native {
-		s.sendNow(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
+		s.advise(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
 	}
 }
 

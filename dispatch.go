@@ -15,7 +15,9 @@ func (s *session) receive(b []byte) error {
 	}
 	if m.Op != OpMerged {
 		s.conn.traffic.in.frame(1)
-		return s.dispatch(&m)
+		err := s.dispatch(&m)
+		s.out.WaitReserve()
+		return err
 	}
 	rest, merged := m.rest, m.Seq
 	s.conn.traffic.in.frame(min(int(m.Seq), len(rest)))
@@ -34,6 +36,7 @@ func (s *session) receive(b []byte) error {
 		if err := s.dispatch(&m); err != nil {
 			return err
 		}
+		s.out.WaitReserve()
 	}
 	if len(rest) > 0 {
 		return fmt.Errorf("malformed merged message: %d bytes behind the last of %d messages", len(rest), merged)
@@ -91,7 +94,7 @@ func (s *session) dispatchConnection(m *message) error {
 		if err != nil {
 			return err
 		}
-		s.sendNow(message{Op: OpPong, Payload: payload}, nil)
+		s.reply(message{Op: OpPong, Payload: payload}, nil)
 		return nil
 	case OpPong:
 		return s.pong(m)
@@ -124,10 +127,10 @@ func (s *session) dispatchServer(m *message) {
 	case m.Op == OpDisconnectServerMux:
 		s.running.cancel(m.MuxID)
 	case m.Op == OpMuxClientMsg:
-		s.sendNow(message{MuxID: m.MuxID, Op: OpDisconnectClientMux}, nil)
+		s.reply(message{MuxID: m.MuxID, Op: OpDisconnectClientMux}, nil)
 	case m.Op == OpPing:
 		payload, _ := (&pongMsg{NotFound: true}).MarshalMsg(nil)
-		s.sendNow(message{MuxID: m.MuxID, Seq: m.Seq, Op: OpPong, Payload: payload}, nil)
+		s.reply(message{MuxID: m.MuxID, Seq: m.Seq, Op: OpPong, Payload: payload}, nil)
 	}
 }
 
@@ -139,7 +142,7 @@ func (s *session) dispatchClient(m *message) {
 		mux.receive(m)
 	case m.Op == OpAckMux, m.Op == OpPong, m.Op == OpMuxServerMsg && m.Flags&FlagEOF == 0:
 		// Never DisconnectClientMux: it would concern a mux of the peer's own numbering.
-		s.sendNow(message{MuxID: m.MuxID, Op: OpDisconnectServerMux}, nil)
+		s.reply(message{MuxID: m.MuxID, Op: OpDisconnectServerMux}, nil)
 	}
 }
 
@@ -169,7 +172,7 @@ func (s *session) errorText(text string) []byte {
 // refuse answers a request or a stream that is not taken.
 func (s *session) refuse(m *message, text string) {
 	payload, _ := (&muxConnectError{Error: text}).MarshalMsg(nil)
-	s.sendNow(message{
+	s.reply(message{
 		MuxID:      m.MuxID,
 		DeadlineMS: m.DeadlineMS,
 		Handler:    m.Handler,

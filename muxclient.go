@@ -35,6 +35,7 @@ type muxClient struct {
 	guard    guardedContext  // what ctx is mostly
 	deadline time.Time       // of ctx; zero for none
 
+	out      outbox   // for the opener, then for the pump
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
 	late     bool     // its end came too late to be believed; the reader's alone
@@ -94,6 +95,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 	m.began, m.pinged = now.Sub(s.began), now
 	m.needsPing = deadline == 0 || time.Duration(deadline)*time.Millisecond > muxPingInterval
 	m.deadline, _ = ctx.Deadline()
+	m.out.s, m.out.q = s, &m.sent
 	m.heard.Store(int64(m.began))
 	open := message{
 		MuxID:      m.id,
@@ -115,7 +117,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 		s.conn.active.leave()
 		return nil, ErrDisconnected
 	}
-	if err := s.send(ctx.Done(), m.done, open, &m.sent); err != nil {
+	if err := m.out.send(ctx.Done(), m.done, open); err != nil {
 		m.abort(sendError(ctx, err))
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -156,7 +158,7 @@ func (m *muxClient) abort(err error) { m.end(err, false) }
 // cancel ends a stream at once and tells the peer.
 func (m *muxClient) cancel(err error) {
 	if m.end(err, false) {
-		m.s.sendNow(message{MuxID: m.id, Op: OpDisconnectServerMux}, &m.sent)
+		m.s.advise(message{MuxID: m.id, Op: OpDisconnectServerMux}, &m.sent)
 	}
 }
 
@@ -474,7 +476,7 @@ func (m *muxClient) endRequests() {
 
 // sendRequest sends one message to the handler and gives its buffer back.
 func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
-	err := m.s.send(m.done, nil, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b}, &m.sent)
+	err := m.out.send(m.done, nil, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b})
 	if err == nil && flags&FlagEOF == 0 {
 		m.observed.sent(len(b))
 	}
@@ -525,6 +527,6 @@ func (m *muxClient) checkAlive(now time.Time, busy bool) {
 	case silent:
 		m.cancel(ErrDisconnected)
 	case ping:
-		m.s.sendNow(message{MuxID: m.id, Op: OpPing}, &m.sent)
+		m.s.advise(message{MuxID: m.id, Op: OpPing}, &m.sent)
 	}
 }

@@ -26,6 +26,7 @@ type muxServer struct {
 	inputs  int // messages the caller may send ahead of the handler; 0: none at all
 	window  int // messages the handler may send ahead of the caller's consumer
 
+	out      outbox   // the pump's alone
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
 
@@ -90,6 +91,7 @@ func (s *session) acceptMux(msg *message) {
 		credits:   h.outCapacity,
 		pinged:    time.Now(),
 	}
+	m.out.s, m.out.q = s, &m.sent
 	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(s.arrived), h.subroute, msg)
 	if !s.servers.put(m.id, m) {
 		m.stop(nil)
@@ -98,7 +100,7 @@ func (s *session) acceptMux(msg *message) {
 		s.refuse(msg, fmt.Sprintf("mux %d is in use", m.id))
 		return
 	}
-	s.sendNow(message{MuxID: m.id, DeadlineMS: s.ackGrant(h), Op: OpAckMux}, &m.sent)
+	s.reply(message{MuxID: m.id, DeadlineMS: s.ackGrant(h), Op: OpAckMux}, &m.sent)
 	h.serve(m, msg.ownPayload())
 }
 
@@ -128,7 +130,7 @@ func (m *muxServer) receive(msg *message) {
 		m.pinged = m.s.arrived
 		m.mu.Unlock()
 		payload, _ := (&pongMsg{}).MarshalMsg(nil)
-		m.s.sendNow(message{MuxID: m.id, Seq: msg.Seq, Op: OpPong, Payload: payload}, nil)
+		m.s.reply(message{MuxID: m.id, Seq: msg.Seq, Op: OpPong, Payload: payload}, nil)
 	case OpDisconnectServerMux:
 		m.cancel(context.Canceled)
 	}
@@ -177,7 +179,7 @@ func (m *muxServer) enqueue(msg *message, size int) (text string, queued bool) {
 
 // fail ends the stream with an error for the caller.
 func (m *muxServer) fail(err *libraryError) {
-	m.s.sendNow(m.s.marked(message{
+	m.s.advise(m.s.marked(message{
 		MuxID:   m.id,
 		Op:      OpMuxServerMsg,
 		Flags:   FlagEOF | FlagPayloadIsErr,
@@ -220,7 +222,7 @@ func (m *muxServer) finished(result *RemoteErr) {
 func (m *muxServer) depart(cause error) {
 	m.leave()
 	if cause != context.DeadlineExceeded { // else the caller ends it by itself, with the better error
-		m.s.sendNow(message{MuxID: m.id, Op: OpDisconnectClientMux}, nil)
+		m.s.advise(message{MuxID: m.id, Op: OpDisconnectClientMux}, nil)
 	}
 	m.s.conn.active.leave()
 }
@@ -529,7 +531,7 @@ func (p *streamPump[In, Out]) tellReturned() {
 	p.told = true
 	msg := p.last()
 	msg.MuxID, msg.Op = p.m.id, OpUnblockClMux
-	p.m.s.send(p.m.ctx.Done(), nil, msg, &p.m.sent)
+	p.m.out.send(p.m.ctx.Done(), nil, msg)
 }
 
 // outcome is why the stream ended, for observers.
@@ -549,13 +551,10 @@ func (p *streamPump[In, Out]) transmit(msg message) error {
 	p.m.mu.Lock()
 	p.m.credits--
 	p.m.mu.Unlock()
-	err := p.m.s.begin(p.m.ctx.Done(), nil, &msg)
-	if err == nil {
-		if msg.Flags&FlagEOF != 0 {
-			p.m.leave() // before the end can be seen: a peer that keeps within the limit is never refused
-		}
-		err = p.m.s.append(msg, &p.m.sent)
+	if msg.Flags&FlagEOF != 0 {
+		p.m.leave() // before the end can be seen: a peer that keeps within the limit is never refused
 	}
+	err := p.m.out.send(p.m.ctx.Done(), nil, msg)
 	if errors.Is(err, ErrMessageTooLarge) {
 		p.m.fail(&libraryError{ErrMessageTooLarge, err.Error()})
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/gridmesh/grid/internal/batch"
 )
 
 // incoming is a request of the peer while its handler runs. Incomings are used again.
@@ -18,7 +20,12 @@ type incoming struct {
 	seq      uint32
 	deadline time.Time // the answer is of no use after it; zero for none
 	size     int       // bytes that count for it; 0 once it does not count any more
-	cut      error     // what had ended ctx when the handler returned; nil for nothing
+
+	// While the answer waits for room in the send queue.
+	batch.Waiter
+	answer message
+	out    []byte
+	cut    error // what had ended ctx when the handler returned; nil for nothing
 
 	// Where the handler has a context.
 	ctx    context.Context
@@ -33,7 +40,7 @@ func (s *session) handleRequest(m *message) {
 		return
 	}
 	if !s.conn.active.enter() {
-		s.sendNow(s.marked(s.errorResponse(m.MuxID, m.Seq, &errShutdown), ErrShutdown), nil)
+		s.reply(s.marked(s.errorResponse(m.MuxID, m.Seq, &errShutdown), ErrShutdown), nil)
 		return
 	}
 	size := m.footprint()
@@ -82,25 +89,53 @@ func (in *incoming) respond(out []byte, failure *RemoteErr) {
 		if failure != nil {
 			answer = s.errorResponse(in.id, in.seq, failure)
 		}
-		// Only the end of the session ends the wait for room: the number of
-		// requests that can wait here is bounded by what the caller has open.
-		if err := in.send(answer); err != nil && failure == nil {
-			in.leave()
-			s.sendNow(s.marked(s.errorResponse(in.id, in.seq, NewRemoteErr(err)), err), nil)
+		if err := s.fits(&answer); err != nil && failure == nil {
+			answer = s.marked(s.errorResponse(in.id, in.seq, NewRemoteErr(err)), err)
+		}
+		in.out = out
+		if in.send(answer) {
+			return // Done releases the request
 		}
 	}
 	PutByteBuffer(out)
 	in.release()
 }
 
-// send queues the answer. The request no longer counts when its answer can be
-// seen: a peer that keeps within the limit is never refused.
-func (in *incoming) send(answer message) error {
-	if err := in.s.begin(nil, nil, &answer); err != nil {
-		return err
+// send queues the answer, or lets it wait for room: that of the session's end ends the wait, as the
+// number of answers that can wait is bounded by what the caller has open. It reports whether it waits.
+func (in *incoming) send(answer message) (waits bool) {
+	err := in.s.out.Begin(nil, nil)
+	if err == batch.ErrQueued {
+		in.answer = answer
+		err = in.s.out.Begin(&in.Waiter, in)
 	}
+	switch err {
+	case nil:
+		in.leave()
+		in.s.append(answer, nil)
+	case batch.ErrQueued:
+		return true
+	}
+	return false
+}
+
+// Admit is part of batch.Item.
+func (in *incoming) Admit() (size int, ok bool) {
+	in.s.number(&in.answer, nil)
+	return in.answer.size(), true
+}
+
+// AppendTo is part of batch.Item. The request no longer counts when its answer can be seen: a peer that
+// keeps within the limit is never refused.
+func (in *incoming) AppendTo(b []byte) []byte {
 	in.leave()
-	return in.s.append(answer, nil)
+	return in.answer.appendTo(b)
+}
+
+// Done is part of batch.Item.
+func (in *incoming) Done(error) {
+	PutByteBuffer(in.out)
+	in.release()
 }
 
 // leave makes the request count no longer.
@@ -116,6 +151,7 @@ func (in *incoming) release() {
 	in.leave()
 	s := in.s
 	in.payload, in.ctx, in.cancel, in.cut = nil, nil, nil, nil
+	in.out, in.answer = nil, message{}
 	s.incoming.put(in)
 	s.conn.active.leave()
 }

@@ -118,6 +118,7 @@ func (s *session) newWriter() *batch.Writer {
 		MaxShared:    s.maxMessage,
 		Large:        min(largeMessage, s.maxMessage/16),
 		Timeout:      s.conn.limits.WriteTimeout,
+		OneShot:      rawSocket(s.socket) != s.socket,
 		MergedHeader: appendMergedHeader,
 		OnWrite:      s.conn.onWrite(),
 		OnFrame:      s.conn.traffic.out.frame,
@@ -193,7 +194,7 @@ func (s *session) ping() {
 		return
 	}
 	s.probes.sent(now)
-	s.sendNow(message{Op: OpPing, DeadlineMS: pingDeadlineMS, Payload: payload}, nil)
+	s.advise(message{Op: OpPing, DeadlineMS: pingDeadlineMS, Payload: payload}, nil)
 }
 
 // nextMuxID chooses the number of a new call or stream. Two nodes of this
@@ -209,112 +210,6 @@ func (s *session) nextMuxID() uint64 {
 	default:
 		return 2 * n
 	}
-}
-
-// sequence numbers the counted messages of one direction of a mux. It is guarded by the lock of the batch.
-type sequence struct {
-	next   uint32
-	closed bool // the final message is queued
-}
-
-// counted says whether messages of an operation take a number of their mux's sequence.
-func (o Op) counted() bool {
-	switch o {
-	case OpConnectMux, OpAckMux, OpMuxClientMsg, OpMuxServerMsg, OpUnblockSrvMux, OpUnblockClMux, OpPing:
-		return true
-	}
-	return false
-}
-
-// send queues a message, waiting for room. It fails with errors of the batch,
-// with errMuxDone after the final message of q, and with ErrMessageTooLarge. The payload is the caller's again on return.
-// q is nil where the message belongs to no stream.
-func (s *session) send(cancel, over <-chan struct{}, m message, q *sequence) error {
-	if err := s.begin(cancel, over, &m); err != nil {
-		return err
-	}
-	return s.append(m, q)
-}
-
-// tooLarge is the error of a payload of n bytes. It names the limits of both nodes, where the peer has told its own.
-func (s *session) tooLarge(n int) error {
-	if s.peerMaxMessage == 0 {
-		return fmt.Errorf("%w: payload of %d bytes", ErrMessageTooLarge, n)
-	}
-	return fmt.Errorf("%w: payload of %d bytes; MaxMessageSize is %d at %s and %d at %s", ErrMessageTooLarge, n,
-		s.conn.limits.MaxMessageSize, s.conn.Local, s.peerMaxMessage, s.conn.Remote)
-}
-
-// begin waits for room and locks the batch for m, to be appended next, where it returns nil.
-func (s *session) begin(cancel, over <-chan struct{}, m *message) error {
-	if len(m.Payload)+len(m.rest) > s.maxMessage-maxOverhead {
-		return s.tooLarge(len(m.Payload))
-	}
-	return s.out.Begin(cancel, over)
-}
-
-// sendNow queues a control message without waiting. A peer that makes this
-// node queue answers without end and does not read them loses its session.
-func (s *session) sendNow(m message, q *sequence) {
-	err := s.out.BeginNow()
-	if err == nil {
-		s.append(m, q)
-		return
-	}
-	if errors.Is(err, batch.ErrFull) {
-		s.fail(err)
-	}
-}
-
-// append encodes m into the batch that Begin has locked.
-func (s *session) append(m message, q *sequence) error {
-	if m.MuxID != 0 {
-		m.Flags |= s.checksum
-	}
-	if q != nil {
-		if q.closed {
-			s.out.Abort()
-			return errMuxDone
-		}
-		if m.Op.counted() {
-			if m.Op != OpConnectMux { // whose number is 0 in any case, and whose Seq may grant
-				m.Seq = q.next
-			}
-			q.next++
-		}
-		q.closed = m.final()
-	}
-	size := m.size()
-	if q == nil {
-		if buf, ok := s.out.Detach(size); ok {
-			s.out.Attach(m.appendTo(buf))
-			return nil
-		}
-	}
-	s.out.Commit(m.appendTo(s.out.Open(size)))
-	return nil
-}
-
-// final says whether nothing of the same direction may follow a message.
-func (m *message) final() bool {
-	switch m.Op {
-	case OpMuxServerMsg:
-		return m.Flags&FlagEOF != 0
-	case OpDisconnectServerMux:
-		return true
-	}
-	return false
-}
-
-// sendError is what a caller is told when its message could not be queued.
-func sendError(ctx context.Context, err error) error {
-	switch {
-	case errors.Is(err, batch.ErrCanceled):
-		return contextCause(ctx)
-	case errors.Is(err, batch.ErrClosed):
-		return ErrDisconnected
-	}
-	return err
 }
 
 // deadlineMS is what goes over the wire for the deadline of ctx: 0 for none. It is rounded up: a handler

@@ -10,9 +10,12 @@
 //
 //	w := batch.New(conn, batch.Config{Limit: 256 << 10, MergedHeader: …})
 //	go w.Run()
-//	if err := w.Begin(ctx.Done()); err != nil { … } // waits while the batch is full
-//	b := w.Open(len(msg))
-//	w.Commit(append(b, msg...))
+//	if err := w.Begin(&waiter, item); err == nil { // where there is room
+//		b := w.Open(len(msg))
+//		w.Commit(append(b, msg...))
+//	}
+//
+// Where there is none, the message waits in line, and Run encodes it when its turn comes: see Item.
 package batch
 
 import (
@@ -20,8 +23,10 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -43,16 +48,15 @@ const (
 	firstBuffer = 4 << 10
 	// maxYields bounds how often the flusher yields for one batch.
 	maxYields = 8
-	// writeChunk is what one write deadline covers.
-	writeChunk = 1 << 20
+	// writeChunk is what one write deadline covers, and oneShotChunk where a write cannot be continued.
+	writeChunk   = 1 << 20
+	oneShotChunk = 64 << 10
+	// patience is how long WaitReserve waits for a write that does not end.
+	patience = 250 * time.Millisecond
 )
 
 var (
-	// ErrCanceled is returned by Begin when its cancel channel closed while it waited.
-	ErrCanceled = errors.New("canceled while waiting for room in the send queue")
-	// ErrOver is returned by Begin when it has taken a signal from over while it waited.
-	ErrOver = errors.New("over while waiting for room in the send queue")
-	// ErrClosed is returned by Begin and BeginNow once the writer is closed.
+	// ErrClosed is returned by Begin, BeginNow and BeginAdvice once the writer is closed.
 	ErrClosed = errors.New("writer closed")
 	// ErrFull is returned by BeginNow when even the reserve for control messages is used up.
 	ErrFull = errors.New("send queue full: the peer does not read")
@@ -62,15 +66,18 @@ var (
 type Config struct {
 	// Masked is set where this end dialed: RFC 6455 has clients mask what they send.
 	Masked bool
-	// Limit is the number of queued bytes from which Begin waits.
+	// Limit is the number of queued bytes from which messages wait in line.
 	Limit int
 	// Reserve is the number of bytes that BeginNow may queue, whatever else is queued.
 	Reserve int
+	// OneShot says that a write which ran into its deadline cannot be continued, as under TLS. Writes are
+	// of 64 KiB at the most then, in place of 1 MiB.
+	OneShot bool
 	// MaxShared bounds a frame that holds several messages, in bytes: 64 KiB at most, and by default.
 	MaxShared int
 	// Large is the size in bytes from which Detach takes a message. Below, the lock is not held for long, and one buffer for all is faster.
 	Large int
-	// Timeout bounds each write of at most 1 MiB.
+	// Timeout is how long the connection may take no byte.
 	Timeout time.Duration
 	// MergedHeader appends what stands in front of n messages that share a frame, 18 bytes at most.
 	MergedHeader func(dst []byte, n int) []byte
@@ -80,7 +87,7 @@ type Config struct {
 	OnFrame func(messages int)
 }
 
-// Writer is the sending half of a connection. Begin, BeginNow, Control and Close
+// Writer is the sending half of a connection. Begin, BeginNow, BeginAdvice, Withdraw, Control and Close
 // may be called by any goroutine; Run belongs to one.
 type Writer struct {
 	conn net.Conn
@@ -96,11 +103,14 @@ type Writer struct {
 	flushes uint64        // how often the queue was taken
 	closed  bool          // nothing more is taken
 	drain   bool          // Run writes what is queued, then ends
-	room    chan struct{} // closed when the queue is taken; nil while nobody waits
+	waiting line          // items that wait for room
+	taken   chan struct{} // closed when the queue is taken; nil while nobody waits for that
 	apart   int           // bytes of messages that are between Detach and Attach
 	control []byte        // a finished frame to be written before the queue
 	last    []byte        // a finished frame to be written after all else
 	usual   int           // bytes that the queue may be expected to hold when it is taken next
+
+	answers atomic.Int64 // reserved, for who does not hold the lock
 
 	// Run's own.
 	deadline time.Time // the connection's write deadline
@@ -137,35 +147,27 @@ func New(conn net.Conn, cfg Config) *Writer {
 	}
 }
 
-// Begin waits until the queue has room and locks it for one message. It gives
-// up with ErrCanceled when cancel closes, with ErrOver when it takes a signal from over, and with ErrClosed. After a nil
-// error the caller has to call Open and Commit, or Abort, without blocking in between.
-func (w *Writer) Begin(cancel, over <-chan struct{}) error {
+// Begin locks the queue for one message where it has room and nobody waits. After a nil error the
+// caller has to call Open and Commit, or Abort, without blocking in between. Where there is no room it
+// puts item into line, unless x is nil, and returns ErrQueued; where the writer is closed, ErrClosed.
+func (w *Writer) Begin(x *Waiter, item Item) error {
 	w.mu.Lock()
-	for !w.closed && w.queued() >= w.cfg.Limit {
-		if w.room == nil {
-			w.room = make(chan struct{})
-		}
-		room := w.room
-		w.mu.Unlock()
-		select {
-		case <-room:
-		case <-w.done:
-		case <-cancel:
-			return ErrCanceled
-		case <-over:
-			return ErrOver
-		}
-		w.mu.Lock()
-	}
-	if w.closed {
+	switch {
+	case w.closed:
 		w.mu.Unlock()
 		return ErrClosed
+	case w.waiting.first != nil || w.queued() >= w.cfg.Limit:
+		if x != nil {
+			x.item = item
+			w.waiting.push(x)
+		}
+		w.signalAndUnlock()
+		return ErrQueued
 	}
 	return nil
 }
 
-// BeginNow is Begin for control messages: it never waits. Beyond the reserve it fails with ErrFull.
+// BeginNow is Begin for what answers the peer: it never waits. Beyond the reserve it fails with ErrFull.
 func (w *Writer) BeginNow() error {
 	w.mu.Lock()
 	switch {
@@ -180,38 +182,97 @@ func (w *Writer) BeginNow() error {
 	return nil
 }
 
+// BeginAdvice is Begin for what this end tells the peer of its own accord and what waits for nothing,
+// such as that a call is canceled. It has no limit: there is no more of it than what it is about, which
+// found room before.
+func (w *Writer) BeginAdvice() error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+// WaitReserve waits while more than half of the reserve is used, for as long as Run gets on with
+// writing. A reader that answers faster than the answers can be written calls it between messages: a peer
+// that reads then keeps its connection, however much it asks for. One that does not is found out when the
+// reserve is used up.
+func (w *Writer) WaitReserve() {
+	if w.answers.Load() <= int64(w.cfg.Reserve/2) {
+		return
+	}
+	w.mu.Lock()
+	for !w.closed && w.reserved > w.cfg.Reserve/2 {
+		if w.taken == nil {
+			w.taken = make(chan struct{})
+		}
+		taken := w.taken
+		w.mu.Unlock()
+		timer := time.NewTimer(patience)
+		select {
+		case <-taken:
+			timer.Stop()
+		case <-w.done:
+			timer.Stop()
+			return
+		case <-timer.C:
+			return
+		}
+		w.mu.Lock()
+	}
+	w.mu.Unlock()
+}
+
 // Open returns the buffer to append a message of exactly size bytes to. It
 // has room for them.
 func (w *Writer) Open(size int) []byte {
-	need := headroom + binHeaderSize(size) + size
-	w.grow(need)
-	if !w.fits(size) {
-		w.buf = w.buf[:len(w.buf)+headroom]
-		w.frames = append(w.frames, frame{start: len(w.buf), body: len(w.buf) + binHeaderSize(size), end: len(w.buf)})
+	w.grow(headroom+binHeaderSize(size)+size, min(w.usual, w.cfg.Limit))
+	return w.open(size, w.cfg.MaxShared)
+}
+
+// open starts a message of size bytes, in the last frame where that has room. q's buffer has it.
+func (q *queue) open(size, maxShared int) []byte {
+	q.grow(headroom+binHeaderSize(size)+size, 0)
+	if !q.fits(size, maxShared) {
+		q.buf = q.buf[:len(q.buf)+headroom]
+		q.frames = append(q.frames, frame{start: len(q.buf), body: len(q.buf) + binHeaderSize(size), end: len(q.buf)})
 	}
-	w.buf = appendBinHeader(w.buf, size)
-	return w.buf
+	q.buf = appendBinHeader(q.buf, size)
+	return q.buf
 }
 
 // fits reports whether the last frame has room for one more message of size bytes.
-func (w *Writer) fits(size int) bool {
-	if len(w.frames) == 0 {
+func (q *queue) fits(size, maxShared int) bool {
+	if len(q.frames) == 0 {
 		return false
 	}
-	f := &w.frames[len(w.frames)-1]
-	return f.own == nil && mergedRoom+f.end-f.start+binHeaderSize(size)+size <= w.cfg.MaxShared
+	f := &q.frames[len(q.frames)-1]
+	return f.own == nil && mergedRoom+f.end-f.start+binHeaderSize(size)+size <= maxShared
+}
+
+// commit ends the message that open started.
+func (q *queue) commit(buf []byte) {
+	q.buf = buf
+	f := &q.frames[len(q.frames)-1]
+	f.n++
+	f.end = len(buf)
+}
+
+// attach adds a message in a buffer of its own, behind its headroom.
+func (q *queue) attach(buf []byte) {
+	q.attached += len(buf)
+	q.frames = append(q.frames, frame{start: headroom, body: headroom, end: len(buf), n: 1, own: buf})
 }
 
 // Commit takes the buffer of Open with the message appended, and unlocks the queue.
 func (w *Writer) Commit(buf []byte) {
 	if w.urgent {
 		w.reserved += len(buf) - w.frames[len(w.frames)-1].end
+		w.answers.Store(int64(w.reserved))
 		w.urgent = false
 	}
-	w.buf = buf
-	f := &w.frames[len(w.frames)-1]
-	f.n++
-	f.end = len(buf)
+	w.commit(buf)
 	w.signalAndUnlock()
 }
 
@@ -237,8 +298,7 @@ func (w *Writer) Detach(size int) (buf []byte, ok bool) {
 func (w *Writer) Attach(buf []byte) {
 	w.mu.Lock()
 	w.apart -= len(buf) - headroom
-	w.attached += len(buf)
-	w.frames = append(w.frames, frame{start: headroom, body: headroom, end: len(buf), n: 1, own: buf})
+	w.attach(buf)
 	w.signalAndUnlock()
 }
 
@@ -298,7 +358,7 @@ func (w *Writer) close(drain bool, last []byte) {
 		close(w.done)
 	}
 	w.drain = drain
-	w.signalAndUnlock()
+	w.dismiss()
 }
 
 // Run writes what is appended until the writer is closed, or a write fails with the error it returns.
@@ -349,7 +409,7 @@ func (w *Writer) end() error {
 func (w *Writer) sleep() bool {
 	w.mu.Lock()
 	for {
-		pending := len(w.frames) > 0 || len(w.control) > 0
+		pending := len(w.frames) > 0 || len(w.control) > 0 || w.waiting.first != nil
 		if pending || w.closed && !(w.drain && w.apart > 0) {
 			flush := pending && (w.drain || !w.closed)
 			w.mu.Unlock()
@@ -362,19 +422,23 @@ func (w *Writer) sleep() bool {
 	}
 }
 
-// take empties the queue and lets those in who wait for room. frames is used for the next one.
+// take empties the queue, and fills up what it returns with the messages of those whose turn it is in
+// line. frames is used for the next one.
 func (w *Writer) take(frames []frame) (control []byte, q queue) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.flushes++
 	control, w.control = w.control, nil
 	q = w.queue
 	w.usual = max(len(q.buf), w.usual-w.usual/8)
 	w.queue = queue{frames: frames}
-	if w.room != nil {
-		close(w.room)
-		w.room = nil
+	w.answers.Store(0)
+	if w.taken != nil {
+		close(w.taken)
+		w.taken = nil
 	}
+	turn, bytes := w.admit()
+	w.mu.Unlock()
+	w.encode(&q, turn, bytes)
 	return control, q
 }
 
@@ -422,37 +486,65 @@ func (w *Writer) finish(buf []byte, f frame) []byte {
 	return buf[head:f.end]
 }
 
-// write sends b under the write timeout. The deadline is moved on only when a
-// quarter of it has passed: a system call less for nearly every write.
+// write sends b. It fails when the connection has taken no byte for the timeout. The deadline of a
+// write may be that of one before, so that most writes need not move it: one that runs into such a
+// deadline goes on.
 func (w *Writer) write(b []byte) error {
+	chunk := writeChunk
+	if w.cfg.OneShot {
+		chunk = oneShotChunk
+	}
+	began := time.Now()
 	for len(b) > 0 {
-		if time.Until(w.deadline) < w.cfg.Timeout*3/4 {
-			w.deadline = time.Now().Add(w.cfg.Timeout)
-			if err := w.conn.SetWriteDeadline(w.deadline); err != nil {
+		if w.cfg.OneShot || w.deadline.Sub(began) < w.cfg.Timeout*3/4 {
+			if err := w.allow(began.Add(w.cfg.Timeout)); err != nil {
 				return err
 			}
 		}
-		n, err := w.conn.Write(b[:min(len(b), writeChunk)])
+		n, err := w.conn.Write(b[:min(len(b), chunk)])
 		if w.cfg.OnWrite != nil && n > 0 {
 			w.cfg.OnWrite(n)
 		}
-		if err != nil {
+		b = b[n:]
+		if err != nil && !w.mayGoOn(began, n, err) {
 			return err
 		}
-		b = b[n:]
+		if n > 0 && len(b) > 0 {
+			began = time.Now()
+		}
 	}
 	return nil
 }
 
-// grow makes room for n more bytes.
-func (w *Writer) grow(n int) {
-	if cap(w.buf)-len(w.buf) >= n {
+// allow sets the connection's write deadline.
+func (w *Writer) allow(deadline time.Time) error {
+	w.deadline = deadline
+	return w.conn.SetWriteDeadline(deadline)
+}
+
+// mayGoOn reports whether a write that failed after n bytes may be continued: it ran into its deadline,
+// and the connection has taken some bytes, or has not had the whole time yet.
+func (w *Writer) mayGoOn(began time.Time, n int, err error) bool {
+	if w.cfg.OneShot || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	if n > 0 {
+		w.deadline = time.Time{} // to be moved on
+		return true
+	}
+	whole := began.Add(w.cfg.Timeout)
+	return w.deadline.Before(whole) && w.allow(whole) == nil
+}
+
+// grow makes room for n more bytes, and for least from the beginning.
+func (q *queue) grow(n, least int) {
+	if cap(q.buf)-len(q.buf) >= n {
 		return
 	}
-	bigger := bytepool.Get(max(firstBuffer, min(w.usual, w.cfg.Limit), 2*len(w.buf), len(w.buf)+n))
-	bigger = append(bigger, w.buf...)
-	bytepool.Put(w.buf)
-	w.buf = bigger
+	bigger := bytepool.Get(max(firstBuffer, least, 2*len(q.buf), len(q.buf)+n))
+	bigger = append(bigger, q.buf...)
+	bytepool.Put(q.buf)
+	q.buf = bigger
 }
 
 // appendBinHeader appends the head of a msgpack bin of n bytes in its shortest form.

@@ -29,12 +29,43 @@ var testConfig = Config{
 
 // appendMessage is what a sender does.
 func appendMessage(w *Writer, cancel <-chan struct{}, msg []byte) error {
-	if err := w.Begin(cancel, nil); err != nil {
+	err := w.Begin(nil, nil)
+	var x *item
+	if err == ErrQueued {
+		x = &item{msg: msg, done: make(chan error, 1)}
+		err = w.Begin(&x.Waiter, x)
+	}
+	switch err {
+	case nil:
+		w.Commit(append(w.Open(len(msg)), msg...))
+		return nil
+	case ErrQueued:
+	default:
 		return err
 	}
-	w.Commit(append(w.Open(len(msg)), msg...))
-	return nil
+	select {
+	case err := <-x.done:
+		return err
+	case <-cancel:
+		if w.Withdraw(&x.Waiter) {
+			return errCanceled
+		}
+		return <-x.done
+	}
 }
+
+var errCanceled = errors.New("canceled")
+
+// item is a message of a sender that waits.
+type item struct {
+	Waiter
+	msg  []byte
+	done chan error
+}
+
+func (x *item) Admit() (size int, ok bool) { return len(x.msg), true }
+func (x *item) AppendTo(b []byte) []byte   { return append(b, x.msg...) }
+func (x *item) Done(err error)             { x.done <- err }
 
 // messages reads frames until the connection ends and returns the messages in them.
 func messages(t *testing.T, conn net.Conn, client bool) (all [][]byte) {
@@ -191,7 +222,7 @@ func TestLargeMessagesArePutTogetherApart(t *testing.T) {
 			second, _ := w.Detach(len(large))
 			canceled := make(chan struct{})
 			close(canceled)
-			if err := w.Begin(canceled, nil); !errors.Is(err, ErrCanceled) {
+			if err := appendMessage(w, canceled, nil); !errors.Is(err, errCanceled) {
 				t.Errorf("Begin with all room taken: %v", err)
 			}
 			w.Attach(append(buf, large...))
@@ -232,7 +263,7 @@ func TestAFullQueueHoldsSendersBackButNotControl(t *testing.T) {
 		}
 		close(cancel)
 		synctest.Wait()
-		if !errors.Is(canceled, ErrCanceled) {
+		if !errors.Is(canceled, errCanceled) {
 			t.Errorf("a canceled sender got %v", canceled)
 		}
 

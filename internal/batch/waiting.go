@@ -1,0 +1,144 @@
+package batch
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/gridmesh/grid/internal/bytepool"
+)
+
+// ErrQueued is returned by Begin where there is no room, or others wait already: the item waits in line.
+var ErrQueued = errors.New("waiting for room in the send queue")
+
+// Item is a message that may have to wait for room.
+//
+// Its owner leaves the goroutine that has the message to send out of it: when the item's turn comes, Run
+// itself encodes it, straight into the buffer that is written next. So nobody is woken to find the room
+// taken, and who came first goes first.
+type Item interface {
+	// Admit is called when it is the item's turn, with the queue locked: it must not block. It returns
+	// the size of the message in bytes, or false to leave it out.
+	Admit() (size int, ok bool)
+	// AppendTo appends the message of that size. It is called by Run, without the lock, and only after Admit.
+	AppendTo(b []byte) []byte
+	// Done is told the end of the wait, last of all: nil once the message is encoded, or was left out,
+	// and ErrClosed where the writer was closed before.
+	Done(err error)
+}
+
+// Waiter is the place of an Item in line, to be kept with it. It is in one line at a time.
+type Waiter struct {
+	// Guarded by the lock of the queue.
+	item       Item
+	prev, next *Waiter
+	linked     bool
+	size       int // of the message; -1 for one that is left out
+
+	encoding sync.Mutex // held by Run from the time the item leaves the line until it is encoded
+}
+
+// line is a first-in-first-out list of items.
+type line struct{ first, last *Waiter }
+
+func (l *line) push(x *Waiter) {
+	x.prev, x.next, x.linked = l.last, nil, true
+	if l.last == nil {
+		l.first = x
+	} else {
+		l.last.next = x
+	}
+	l.last = x
+}
+
+func (l *line) remove(x *Waiter) {
+	if x.prev == nil {
+		l.first = x.next
+	} else {
+		x.prev.next = x.next
+	}
+	if x.next == nil {
+		l.last = x.prev
+	} else {
+		x.next.prev = x.prev
+	}
+	x.prev, x.next, x.linked = nil, nil, false
+}
+
+// Withdraw takes an item out of the line. It returns false where it was no longer there, because it
+// is encoded, or the writer is closed. The item may be used again when Withdraw returns, and its owner has
+// heard of Done where Withdraw returned false.
+func (w *Writer) Withdraw(x *Waiter) bool {
+	w.mu.Lock()
+	linked := x.linked
+	if linked {
+		w.waiting.remove(x)
+		x.item = nil
+	}
+	w.mu.Unlock()
+	if !linked {
+		x.encoding.Lock() // Run may be at it
+		x.encoding.Unlock()
+	}
+	return linked
+}
+
+// admit takes those out of the line whose turn it is, up to the limit, and returns them linked by next,
+// with the bytes of their messages. w.mu is held.
+func (w *Writer) admit() (turn *Waiter, bytes int) {
+	var last *Waiter
+	for w.waiting.first != nil && bytes < w.cfg.Limit {
+		x := w.waiting.first
+		w.waiting.remove(x)
+		x.encoding.Lock() // waits for nobody: who withdraws holds it for a moment only
+		size, ok := x.item.Admit()
+		if x.size = -1; ok {
+			x.size = size
+			bytes += size
+		}
+		if last == nil {
+			turn = x
+		} else {
+			last.next = x
+		}
+		last = x
+	}
+	return turn, bytes
+}
+
+// encode appends the messages of items whose turn it is to q, which is Run's own by now.
+func (w *Writer) encode(q *queue, turn *Waiter, bytes int) {
+	if turn == nil {
+		return
+	}
+	q.grow(bytes+bytes/64+headroom, 0)
+	for x := turn; x != nil; {
+		next, item, size := x.next, x.item, x.size
+		x.next, x.item = nil, nil
+		switch {
+		case size < 0:
+		case size >= w.cfg.Large:
+			q.attach(item.AppendTo(bytepool.Get(headroom + size)[:headroom]))
+		default:
+			q.commit(item.AppendTo(q.open(size, w.cfg.MaxShared)))
+		}
+		x.encoding.Unlock()
+		item.Done(nil)
+		x = next
+	}
+}
+
+// dismiss tells everybody in line that the writer is closed. w.mu is held, and let go.
+func (w *Writer) dismiss() {
+	gone := w.waiting.first
+	for x := gone; x != nil; x = x.next {
+		x.linked = false
+	}
+	w.waiting = line{}
+	w.signalAndUnlock()
+	for x := gone; x != nil; {
+		next, item := x.next, x.item
+		x.prev, x.next, x.item = nil, nil, nil
+		item.Done(ErrClosed)
+		x = next
+	}
+}

@@ -1,0 +1,197 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gridmesh/grid/internal/batch"
+)
+
+// sequence numbers the counted messages of one direction of a mux. It is guarded by the lock of the batch.
+type sequence struct {
+	next   uint32
+	closed bool // the final message is queued
+}
+
+// counted reports whether messages of an operation take a number of their mux's sequence.
+func (o Op) counted() bool {
+	switch o {
+	case OpConnectMux, OpAckMux, OpMuxClientMsg, OpMuxServerMsg, OpUnblockSrvMux, OpUnblockClMux, OpPing:
+		return true
+	}
+	return false
+}
+
+// final reports whether nothing of the same direction may follow a message.
+func (m *message) final() bool {
+	switch m.Op {
+	case OpMuxServerMsg:
+		return m.Flags&FlagEOF != 0
+	case OpDisconnectServerMux:
+		return true
+	}
+	return false
+}
+
+// errCanceled is the end of a wait for room that its owner has given up.
+var errCanceled = errors.New("canceled while waiting for room in the send queue")
+
+// outbox sends the messages of one direction of a stream, one at a time: the next when the one before is
+// encoded. Where there is no room a message waits in it. It belongs to one goroutine.
+type outbox struct {
+	batch.Waiter
+	s   *session
+	q   *sequence
+	m   message
+	err error      // of the message that waited; Run's, until out is told
+	out chan error // tells of the end of a wait; made for the first
+}
+
+// send sends m, waiting for room until cancel or over is closed. It fails with errCanceled or errMuxDone
+// then, with ErrClosed of the batch, with errMuxDone after the final message of the stream, and with
+// ErrMessageTooLarge. The payload is the caller's again on return.
+func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
+	if err := o.s.fits(&m); err != nil {
+		return err
+	}
+	err := o.s.out.Begin(nil, nil)
+	if err == batch.ErrQueued {
+		if o.out == nil {
+			o.out = make(chan error, 1)
+		}
+		o.m, o.err = m, nil
+		err = o.s.out.Begin(&o.Waiter, o)
+	}
+	switch err {
+	case nil:
+		return o.s.append(m, o.q)
+	case batch.ErrQueued:
+		return o.wait(cancel, over)
+	}
+	return err
+}
+
+// wait waits until the message is encoded.
+func (o *outbox) wait(cancel, over <-chan struct{}) error {
+	err := errCanceled
+	select {
+	case err := <-o.out:
+		return err
+	case <-cancel:
+	case <-over:
+		err = errMuxDone
+	}
+	if o.s.out.Withdraw(&o.Waiter) {
+		o.m = message{}
+		return err
+	}
+	return <-o.out
+}
+
+// Admit is part of batch.Item.
+func (o *outbox) Admit() (size int, ok bool) {
+	if o.err = o.s.number(&o.m, o.q); o.err != nil {
+		return 0, false
+	}
+	return o.m.size(), true
+}
+
+// AppendTo is part of batch.Item.
+func (o *outbox) AppendTo(b []byte) []byte { return o.m.appendTo(b) }
+
+// Done is part of batch.Item.
+func (o *outbox) Done(err error) {
+	if err == nil {
+		err = o.err
+	}
+	o.m = message{}
+	o.out <- err
+}
+
+// fits checks the size of a message.
+func (s *session) fits(m *message) error {
+	if len(m.Payload)+len(m.rest) > s.maxMessage-maxOverhead {
+		return s.tooLarge(len(m.Payload))
+	}
+	return nil
+}
+
+// tooLarge is the error of a payload of n bytes. It names the limits of both nodes, where the peer has told its own.
+func (s *session) tooLarge(n int) error {
+	if s.peerMaxMessage == 0 {
+		return fmt.Errorf("%w: payload of %d bytes", ErrMessageTooLarge, n)
+	}
+	return fmt.Errorf("%w: payload of %d bytes; MaxMessageSize is %d at %s and %d at %s", ErrMessageTooLarge, n,
+		s.conn.limits.MaxMessageSize, s.conn.Local, s.peerMaxMessage, s.conn.Remote)
+}
+
+// reply queues what answers the peer, without waiting. A peer that makes this node queue answers without
+// end and does not read them loses its session.
+func (s *session) reply(m message, q *sequence) {
+	err := s.out.BeginNow()
+	if err == nil {
+		s.append(m, q)
+		return
+	}
+	if errors.Is(err, batch.ErrFull) {
+		s.fail(err)
+	}
+}
+
+// advise queues what this node tells the peer of its own accord, without waiting: credits, pings, and
+// that something has ended. There is no more of it than what it is about.
+func (s *session) advise(m message, q *sequence) {
+	if s.out.BeginAdvice() == nil {
+		s.append(m, q)
+	}
+}
+
+// number makes m ready to be encoded as the next of its stream. The batch is locked.
+func (s *session) number(m *message, q *sequence) error {
+	if m.MuxID != 0 {
+		m.Flags |= s.checksum
+	}
+	if q == nil {
+		return nil
+	}
+	if q.closed {
+		return errMuxDone
+	}
+	if m.Op.counted() {
+		if m.Op != OpConnectMux { // whose number is 0 in any case, and whose Seq may grant
+			m.Seq = q.next
+		}
+		q.next++
+	}
+	q.closed = m.final()
+	return nil
+}
+
+// append encodes m into the batch that Begin has locked.
+func (s *session) append(m message, q *sequence) error {
+	if err := s.number(&m, q); err != nil {
+		s.out.Abort()
+		return err
+	}
+	size := m.size()
+	if q == nil {
+		if buf, ok := s.out.Detach(size); ok {
+			s.out.Attach(m.appendTo(buf))
+			return nil
+		}
+	}
+	s.out.Commit(m.appendTo(s.out.Open(size)))
+	return nil
+}
+
+// sendError is what a caller is told when its message could not be queued.
+func sendError(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, errCanceled):
+		return contextCause(ctx)
+	case errors.Is(err, batch.ErrClosed):
+		return ErrDisconnected
+	}
+	return err
+}
