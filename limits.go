@@ -54,19 +54,24 @@ type Limits struct {
 	// waiting, with ErrOverloaded: a slow consumer's own.
 	MaxStreamBytes int
 
-	// MaxQueuedBytes is the number of bytes queued for sending on a connection from which senders wait: 256 KiB. A
-	// message is queued whole. From 4 KiB to 1 GiB.
+	// MaxQueuedBytes is the number of bytes queued for sending on a connection from which messages wait in
+	// line: 256 KiB. Who came first goes first. What waits stays in its owner's buffer and is not counted;
+	// when the queue is written, as many bytes again of what waits are written with it. A message is queued
+	// whole. From 4 KiB to 1 GiB.
 	MaxQueuedBytes int
-	// MaxQueuedControlBytes is the number of bytes, beyond that, of answers and control messages that cannot wait: 4 MiB.
-	// A peer that causes more without reading them is dropped. From 64 KiB to 1 GiB.
+	// MaxQueuedControlBytes is the number of bytes, beyond that, of what answers the peer and cannot wait,
+	// such as refusals: 4 MiB. From half of it on this node reads no faster than the peer does. A peer that
+	// reads nothing and causes more is dropped. What this node says of its own accord, such as that calls are
+	// canceled, is not counted: there is no more of it than there were calls. From 64 KiB to 1 GiB.
 	MaxQueuedControlBytes int
 
 	// DialTimeout bounds opening a network connection and upgrading it to a WebSocket: 2 s. From 1 ms to 1 h, as all times.
 	DialTimeout time.Duration
 	// HandshakeTimeout bounds the handshake that follows, on both sides, however slowly its bytes come: 10 s.
 	HandshakeTimeout time.Duration
-	// WriteTimeout bounds each write to a network connection, of 1 MiB at the most: 3 s. A peer that does not take
-	// that much in this time is dropped.
+	// WriteTimeout is how long a network connection may take no byte that is to be sent: 3 s. A peer behind a
+	// connection that stands still for longer is dropped, after twice this time at the latest; one that
+	// takes bytes, however slowly, is not. With TLS it bounds the writing of 64 KiB.
 	WriteTimeout time.Duration
 	// PingInterval is the time between the pings that ask a peer for a sign of life: 10 s.
 	PingInterval time.Duration

@@ -60,6 +60,7 @@ type session struct {
 	workers  workers              // run the peer's requests
 	running  runningCalls         // requests of the peer whose handlers have a context
 	incoming incomingSet          // requests of the peer
+	heaviest heaviest             // streams with the most waiting; the reader's alone
 
 	forged  bool          // a pong came that nobody had asked for; the reader's alone
 	arrived time.Time     // when the frame that is being dispatched came in; the reader's alone
@@ -101,7 +102,7 @@ func newSession(c *Connection, socket net.Conn, frames *wsframe.Reader, dialed b
 	if !c.bothTLS() {
 		s.checksum = FlagCRCxxh3
 	}
-	limitRetransmitTimeout(rawSocket(socket), c.limits.PeerTimeout/10)
+	tuneTCP(rawSocket(socket), c.limits.PeerTimeout/10)
 	frames.SetOnPing(func(payload []byte) {
 		s.out.Control(wsframe.AppendControl(nil, ws.OpPong, payload, dialed, newMask()))
 	})

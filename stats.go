@@ -39,7 +39,8 @@ type ConnectionStats struct {
 	OutgoingRequests int
 	// IncomingRequests are the single requests of the peer that are being handled.
 	IncomingRequests int
-	// BytesQueued waits to be written to the socket.
+	// BytesQueued are the bytes that wait to be written to the socket, without the messages that wait for
+	// room in front of them (see Limits.MaxQueuedBytes).
 	BytesQueued int
 
 	// RoundTrip is how long the peer took to answer the last ping, by this node's monotonic clock; 0 before the first answer. Pings go out every 10

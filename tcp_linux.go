@@ -9,10 +9,21 @@ import (
 // tcpRTOMaxMS is TCP_RTO_MAX_MS, which came with Linux 6.15. The kernel takes 1 to 120 s.
 const tcpRTOMaxMS = 44
 
-// limitRetransmitTimeout bounds the time between the kernel's retransmissions, which doubles with each that is not
-// acknowledged. Where a network has been out for long, but for less than PeerTimeout, the kernel would not find out for as long again
-// that it is back. Kernels that do not know the option go on as they do.
-func limitRetransmitTimeout(socket net.Conn, limit time.Duration) {
+// tcpNotSentLowat is TCP_NOTSENT_LOWAT, of Linux 3.12.
+const tcpNotSentLowat = 25
+
+// maxUnsent is how many bytes the kernel keeps that it has not sent yet. With a send buffer of megabytes it
+// would wake a writer only when a third of that is free: over a slow link later than a write may take.
+const maxUnsent = 128 << 10
+
+// tuneTCP bounds two things that the kernel decides otherwise. Kernels that do not know an option go on
+// as they do.
+//
+//   - The time between retransmissions, which doubles with each that is not acknowledged. Where a network
+//     has been out for long, but for less than PeerTimeout, the kernel would not find out for as long
+//     again that it is back.
+//   - The bytes that wait in the kernel to be sent: see maxUnsent.
+func tuneTCP(socket net.Conn, limit time.Duration) {
 	c, ok := socket.(*net.TCPConn)
 	if !ok {
 		return
@@ -24,5 +35,6 @@ func limitRetransmitTimeout(socket net.Conn, limit time.Duration) {
 	limit = min(max(limit, time.Second), 2*time.Minute)
 	raw.Control(func(fd uintptr) {
 		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpRTOMaxMS, int(limit/time.Millisecond))
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, maxUnsent)
 	})
 }

@@ -34,6 +34,9 @@ func TestRetransmissionsDoNotBecomeRare(t *testing.T) {
 			}
 			var got int
 			raw.Control(func(fd uintptr) { got, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpRTOMaxMS) })
+			if n, e := notSentLowat(raw); e != nil || n != maxUnsent {
+				t.Errorf("the kernel keeps %d bytes to be sent: %v", n, e)
+			}
 			switch {
 			case err == syscall.ENOPROTOOPT:
 				t.Skip("the kernel has no TCP_RTO_MAX_MS")
@@ -44,4 +47,9 @@ func TestRetransmissionsDoNotBecomeRare(t *testing.T) {
 			}
 		}
 	}
+}
+
+func notSentLowat(raw syscall.RawConn) (n int, err error) {
+	raw.Control(func(fd uintptr) { n, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat) })
+	return n, err
 }

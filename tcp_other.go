@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// limitRetransmitTimeout does nothing where there is no way to.
-func limitRetransmitTimeout(net.Conn, time.Duration) {}
+// tuneTCP does nothing where there is no way to.
+func tuneTCP(net.Conn, time.Duration) {}

@@ -105,6 +105,7 @@ type Writer struct {
 	drain   bool          // Run writes what is queued, then ends
 	waiting line          // items that wait for room
 	taken   chan struct{} // closed when the queue is taken; nil while nobody waits for that
+	stuck   uint64        // flushes, when WaitReserve lost patience; nobody waits for the same again
 	apart   int           // bytes of messages that are between Detach and Attach
 	control []byte        // a finished frame to be written before the queue
 	last    []byte        // a finished frame to be written after all else
@@ -196,14 +197,14 @@ func (w *Writer) BeginAdvice() error {
 
 // WaitReserve waits while more than half of the reserve is used, for as long as Run gets on with
 // writing. A reader that answers faster than the answers can be written calls it between messages: a peer
-// that reads then keeps its connection, however much it asks for. One that does not is found out when the
-// reserve is used up.
+// that reads then keeps its connection, however much it asks for. While a write takes long, because the
+// peer does not read, or waits itself, nobody waits: it is found out when the reserve is used up.
 func (w *Writer) WaitReserve() {
 	if w.answers.Load() <= int64(w.cfg.Reserve/2) {
 		return
 	}
 	w.mu.Lock()
-	for !w.closed && w.reserved > w.cfg.Reserve/2 {
+	for !w.closed && w.reserved > w.cfg.Reserve/2 && w.flushes != w.stuck {
 		if w.taken == nil {
 			w.taken = make(chan struct{})
 		}
@@ -217,6 +218,9 @@ func (w *Writer) WaitReserve() {
 			timer.Stop()
 			return
 		case <-timer.C:
+			w.mu.Lock()
+			w.stuck = w.flushes
+			w.mu.Unlock()
 			return
 		}
 		w.mu.Lock()

@@ -346,6 +346,50 @@ func TestAWriteThatTakesTooLongFails(t *testing.T) {
 	})
 }
 
+// What counts is that bytes leave, not how long a message takes.
+func TestASlowReaderIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		msg := make([]byte, 64<<10)
+		appendMessage(w, nil, msg)
+		w.CloseAfterFlush(nil)
+		ended := make(chan error, 1)
+		go func() {
+			ended <- w.Run()
+			conn.Close()
+		}()
+		read := 0
+		for b := make([]byte, 4<<10); ; {
+			time.Sleep(testConfig.Timeout - time.Second)
+			n, err := peer.Read(b)
+			if read += n; err != nil {
+				break
+			}
+		}
+		if err := <-ended; err != nil || read < len(msg) {
+			t.Errorf("after %d bytes of %d: %v", read, len(msg), err)
+		}
+	})
+}
+
+// A write has the whole timeout, also where the deadline of the one before would end sooner.
+func TestEachWriteHasTheWholeTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, peer := pair(testConfig)
+		defer peer.Close()
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run() }()
+		appendMessage(w, nil, []byte("this is read"))
+		peer.Read(make([]byte, 100))
+		time.Sleep(testConfig.Timeout / 5)
+		appendMessage(w, nil, []byte("and this is not"))
+		start := time.Now()
+		if err := <-ended; err == nil || time.Since(start) != testConfig.Timeout {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
 func TestControlFramesGoFirstAndTheLastFrameLast(t *testing.T) {
 	w, conn, peer := pair(testConfig)
 	appendMessage(w, nil, []byte("message"))

@@ -1,0 +1,179 @@
+package batch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+)
+
+// queueUp puts a message into line, where there has to be one.
+func queueUp(t *testing.T, w *Writer, msg []byte) *item {
+	t.Helper()
+	x := &item{msg: msg, done: make(chan error, 1)}
+	if err := w.Begin(&x.Waiter, x); err != ErrQueued {
+		t.Fatalf("a message for which there is no room: %v", err)
+	}
+	return x
+}
+
+// fill takes all room.
+func fill(t *testing.T, w *Writer) {
+	t.Helper()
+	for w.Queued() < w.cfg.Limit {
+		if err := appendMessage(w, nil, make([]byte, w.cfg.Limit)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWhoCameFirstGoesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		fill(t, w)
+		var want []byte
+		var line []*item
+		for i := range byte(200) {
+			line = append(line, queueUp(t, w, bytes.Repeat([]byte{i}, 100)))
+			want = append(want, i)
+		}
+		var got []byte
+		read := make(chan struct{})
+		go func() {
+			for _, msg := range messages(t, peer, true) {
+				if len(msg) == 100 {
+					got = append(got, msg[0])
+				}
+			}
+			close(read)
+		}()
+		go w.Run()
+		if err := <-line[0].done; err != nil { // others still wait, and who comes now goes behind them
+			t.Fatal(err)
+		}
+		appendMessage(w, nil, bytes.Repeat([]byte{200}, 100))
+		want = append(want, 200)
+		synctest.Wait()
+		w.CloseAfterFlush(nil)
+		synctest.Wait()
+		conn.Close()
+		<-read
+		if !bytes.Equal(got, want) {
+			t.Errorf("%d messages came as %d", want, got)
+		}
+	})
+}
+
+func TestWhoIsWithdrawnIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		fill(t, w)
+		var line []*item
+		for i := range byte(9) {
+			line = append(line, queueUp(t, w, []byte{i}))
+		}
+		for _, i := range []int{0, 4, 8} { // the first, one between others, and the last
+			if !w.Withdraw(&line[i].Waiter) {
+				t.Errorf("%d was not in line", i)
+			}
+			if w.Withdraw(&line[i].Waiter) {
+				t.Errorf("%d was in line twice", i)
+			}
+		}
+		again := queueUp(t, w, []byte("again"))
+		go w.Run()
+		got := make(chan [][]byte)
+		go func() { got <- messages(t, peer, true) }()
+		synctest.Wait()
+		if w.Withdraw(&again.Waiter) {
+			t.Error("a message was withdrawn that was sent")
+		}
+		w.CloseAfterFlush(nil)
+		synctest.Wait()
+		conn.Close()
+		var came []byte
+		for _, msg := range (<-got)[1:] {
+			came = append(came, msg...)
+		}
+		if string(came) != "\x01\x02\x03\x05\x06\x07again" {
+			t.Errorf("came %q", came)
+		}
+	})
+}
+
+func TestClosingEndsTheWait(t *testing.T) {
+	for name, end := range map[string]func(w *Writer){
+		"at once":       func(w *Writer) { w.Close() },
+		"after a flush": func(w *Writer) { w.CloseAfterFlush(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _, _ := pair(testConfig)
+			fill(t, w)
+			first, second := queueUp(t, w, []byte("a")), queueUp(t, w, []byte("b"))
+			end(w)
+			for _, x := range []*item{first, second} {
+				if err := <-x.done; !errors.Is(err, ErrClosed) {
+					t.Errorf("who waited got %v", err)
+				}
+				if w.Withdraw(&x.Waiter) {
+					t.Error("somebody is in line after the end")
+				}
+			}
+		})
+	}
+}
+
+// Each message is sent once, or withdrawn and not sent, whoever is faster.
+func TestWithdrawingRacesWithSending(t *testing.T) {
+	cfg := testConfig
+	cfg.Limit, cfg.Large = 2000, 4000
+	w, conn, peer := pair(cfg)
+	ran := make(chan error, 1)
+	go func() { ran <- w.Run() }()
+	got := make(chan map[uint64]int)
+	go func() {
+		came := make(map[uint64]int)
+		for _, msg := range messages(t, peer, true) {
+			came[binary.BigEndian.Uint64(msg)]++
+		}
+		got <- came
+	}()
+	var wg sync.WaitGroup
+	var sent sync.Map
+	var next atomic.Uint64
+	for range 16 {
+		wg.Go(func() {
+			for range 300 {
+				id := next.Add(1)
+				msg := binary.BigEndian.AppendUint64(make([]byte, 0, 5000), id)
+				msg = msg[:8+rand.IntN(5000-8)]
+				cancel := make(chan struct{})
+				if rand.IntN(3) == 0 {
+					close(cancel)
+				}
+				if appendMessage(w, cancel, msg) == nil {
+					sent.Store(id, true)
+				}
+				clear(msg) // it is the sender's again
+			}
+		})
+	}
+	wg.Wait()
+	w.CloseAfterFlush(nil)
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	came := <-got
+	for id := range next.Load() {
+		id++
+		_, ok := sent.Load(id)
+		if n := came[id]; n > 1 || (n == 1) != ok {
+			t.Errorf("message %d, sent: %v, came %d times", id, ok, n)
+		}
+	}
+}

@@ -1,0 +1,242 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Callers who wait for room go in the order in which they came.
+func TestCallersGetTheSameShare(t *testing.T) {
+	const callers, each = 1000, 20 // on average
+	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxQueuedBytes = 4 << 10 })
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+	var left atomic.Int64
+	left.Store(callers * each)
+	calls := make([]int, callers)
+	payload := make([]byte, 512)
+	var wg sync.WaitGroup
+	for i := range calls {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				b, err := c.conn(0, 1).Request(t.Context(), testSingle, payload)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				PutByteBuffer(b)
+				calls[i]++
+			}
+		})
+	}
+	wg.Wait()
+	if least := slices.Min(calls); least < each/10 {
+		t.Errorf("one caller made %d calls, %d on average", least, each)
+	}
+	c.waitIdle(t)
+}
+
+// What a node tells its peer of its own accord does not use up what is kept for answers to one that does
+// not read.
+func TestGivingUpManyCallsKeepsTheConnection(t *testing.T) {
+	const calls = 20_000
+	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxQueuedControlBytes = 64 << 10 })
+	var running atomic.Int64
+	c.handle(t, func(ctx context.Context, b []byte) ([]byte, *RemoteErr) {
+		if len(b) > 0 {
+			return b, nil
+		}
+		running.Add(1)
+		<-ctx.Done()
+		return nil, nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range calls {
+		wg.Go(func() {
+			if _, err := c.conn(0, 1).Request(ctx, testSingle, nil); err != context.Canceled {
+				t.Errorf("a call that was given up ended with %v", err)
+			}
+		})
+	}
+	eventually(t, "the handlers", func() bool { return running.Load() == calls })
+	cancel()
+	wg.Wait()
+	checkStillThere(t, c)
+}
+
+func TestRefusingManyCallsKeepsTheConnection(t *testing.T) {
+	const calls = 20_000
+	c := startCluster(t, 2, func(_ int, o *ManagerOptions) {
+		o.Limits.MaxQueuedControlBytes, o.Limits.MaxRequests = 64<<10, 1
+	})
+	entered, finish := make(chan struct{}), make(chan struct{})
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
+		if len(b) == 0 {
+			close(entered)
+			<-finish
+		}
+		return b, nil
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() { c.conn(0, 1).Request(t.Context(), testSingle, nil) })
+	<-entered
+	for range calls {
+		wg.Go(func() {
+			if _, err := c.conn(0, 1).Request(t.Context(), testSingle, []byte("x")); !errors.Is(err, ErrOverloaded) {
+				t.Errorf("a call that was refused ended with %v", err)
+			}
+		})
+	}
+	eventually(t, "the refusals", func() bool { return c.conn(1, 0).Stats().Refused.MaxRequests == calls })
+	close(finish)
+	wg.Wait()
+	checkStillThere(t, c)
+}
+
+// checkStillThere checks that the connection between two nodes is the first one.
+func checkStillThere(t *testing.T, c *cluster) {
+	t.Helper()
+	c.waitIdle(t)
+	if _, err := c.conn(0, 1).Request(t.Context(), testSingle, []byte("x")); err != nil {
+		t.Error(err)
+	}
+	for _, conn := range []*Connection{c.conn(0, 1), c.conn(1, 0)} {
+		if s := conn.Stats(); s.Connects != 1 {
+			t.Errorf("%v has connected %d times; the last error is %q", conn, s.Connects, s.LastError)
+		}
+	}
+}
+
+// A stream with the most waiting is found without a look at all of them for each message.
+func TestTheHeaviestStreamIsFoundWithFewLooks(t *testing.T) {
+	const streams = 10_000
+	looks := 0
+	all := make([]holder, streams)
+	for i := range all {
+		all[i] = &weight{bytes: i + 1, looks: &looks}
+	}
+	get := func() []holder { return all }
+	var h heaviest
+	for i := range 1000 {
+		most, ok := h.get(get).(*weight)
+		if want := streams - i; !ok || most.bytes != want {
+			t.Fatalf("after %d: got %v, want one of %d", i, most, want)
+		}
+		most.overload()
+	}
+	if limit := 1000 * (2*heaviestKept + streams/heaviestKept + 1) * 2; looks > limit {
+		t.Errorf("%d looks for 1000 streams that were ended", looks)
+	}
+	looks = 0
+	for range 100_000 { // none of which ends one
+		h.get(get)
+	}
+	if limit := 100_000 * 2 * heaviestKept; looks > limit {
+		t.Errorf("%d looks for 100,000 messages", looks)
+	}
+	for _, one := range all {
+		one.(*weight).bytes = 0
+	}
+	if most := h.get(get); most != nil {
+		t.Errorf("got %v where nothing waits", most)
+	}
+}
+
+// weight is a stream with something waiting.
+type weight struct {
+	bytes int
+	looks *int
+}
+
+func (w *weight) waiting() int { *w.looks++; return w.bytes }
+func (w *weight) overload()    { w.bytes = 0 }
+
+// rateLimited is the receiving end of a network that carries so many bytes a second.
+type rateLimited struct {
+	net.Conn
+	rate int
+}
+
+func (c *rateLimited) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b[:min(len(b), 8<<10)])
+	time.Sleep(time.Duration(n) * time.Second / time.Duration(c.rate))
+	return n, err
+}
+
+// slowPath lets the bytes of the node that dials through at a rate, with little room in front of the slow place.
+func slowPath(t *testing.T, target string, rate int) string {
+	t.Helper()
+	config := net.ListenConfig{}
+	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			in.(*net.TCPConn).SetReadBuffer(16 << 10)
+			out, err := net.Dial("tcp", target)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			go func() {
+				io.Copy(out, &rateLimited{in, rate})
+				out.Close()
+			}()
+			go func() {
+				io.Copy(in, out)
+				in.Close()
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// A connection over which bytes leave is kept, however slowly they do, and however large the message is.
+func TestASlowLinkKeepsItsConnection(t *testing.T) {
+	if raceEnabled || testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	for _, test := range []struct {
+		name       string
+		rate, size int
+	}{
+		{"100 KiB/s", 100 << 10, 2 << 20},
+		{"400 KiB/s", 400 << 10, 6 << 20},
+		{"1000 KiB/s", 1000 << 10, 12 << 20},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := newTCPPair(t)
+			from := 0
+			if !shouldDial(c.nodes[0].host, c.nodes[1].host) {
+				from = 1
+			}
+			c.start(t, func(i int, o *ManagerOptions) {
+				o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, network, slowPath(t, address, test.rate))
+				}
+			})
+			c.waitConnected(t)
+			c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return nil, nil })
+			if _, err := c.conn(from, 1-from).Request(t.Context(), testSingle, make([]byte, test.size)); err != nil {
+				t.Error(err)
+			}
+			if s := c.conn(from, 1-from).Stats(); s.Connects != 1 {
+				t.Errorf("connected %d times; the last error is %q", s.Connects, s.LastError)
+			}
+		})
+	}
+}
