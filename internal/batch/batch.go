@@ -51,8 +51,10 @@ const (
 	// writeChunk is what one write deadline covers, and oneShotChunk where a write cannot be continued.
 	writeChunk   = 1 << 20
 	oneShotChunk = 64 << 10
-	// patience is how long WaitReserve waits for a write that does not end.
-	patience = 250 * time.Millisecond
+	// patience is how long WaitReserve waits for a write that does not end, and fullPatience where there is
+	// no reserve left.
+	patience     = 250 * time.Millisecond
+	fullPatience = 10 * time.Second
 )
 
 var (
@@ -197,35 +199,49 @@ func (w *Writer) BeginAdvice() error {
 
 // WaitReserve waits while more than half of the reserve is used, for as long as Run gets on with
 // writing. A reader that answers faster than the answers can be written calls it between messages: a peer
-// that reads then keeps its connection, however much it asks for. While a write takes long, because the
-// peer does not read, or waits itself, nobody waits: it is found out when the reserve is used up.
+// that reads then keeps its connection, however much it asks for.
+//
+// While a write takes long, because the peer does not read, or waits itself, nobody waits until the whole
+// reserve is used; then for the write to end within the timeout of a write. Where it does not, the next
+// answer finds the reserve full.
 func (w *Writer) WaitReserve() {
 	if w.answers.Load() <= int64(w.cfg.Reserve/2) {
 		return
 	}
 	w.mu.Lock()
-	for !w.closed && w.reserved > w.cfg.Reserve/2 && w.flushes != w.stuck {
+	for !w.closed && w.reserved > w.cfg.Reserve/2 {
+		wait := patience
+		if w.reserved >= w.cfg.Reserve {
+			wait = min(w.cfg.Timeout, fullPatience)
+		} else if w.flushes == w.stuck {
+			break
+		}
 		if w.taken == nil {
 			w.taken = make(chan struct{})
 		}
 		taken := w.taken
 		w.mu.Unlock()
-		timer := time.NewTimer(patience)
-		select {
-		case <-taken:
-			timer.Stop()
-		case <-w.done:
-			timer.Stop()
-			return
-		case <-timer.C:
-			w.mu.Lock()
-			w.stuck = w.flushes
-			w.mu.Unlock()
-			return
-		}
+		late := !w.waitFor(taken, wait)
 		w.mu.Lock()
+		if late {
+			w.stuck = w.flushes
+			break
+		}
 	}
 	w.mu.Unlock()
+}
+
+// waitFor waits for the queue to be taken, or the writer to be closed. It returns false where that takes too long.
+func (w *Writer) waitFor(taken <-chan struct{}, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-taken:
+	case <-w.done:
+	case <-timer.C:
+		return false
+	}
+	return true
 }
 
 // Open returns the buffer to append a message of exactly size bytes to. It
