@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -133,7 +134,7 @@ func TestUpgradesAreTakenOrExplained(t *testing.T) {
 			if err != nil || !strings.Contains(string(text), test.why) {
 				t.Errorf("the answer is %q, %v", text, err)
 			}
-			if n, err := io.Copy(io.Discard, behind); n > 0 || errors.Is(err, context.DeadlineExceeded) {
+			if n, err := io.Copy(io.Discard, behind); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%d bytes and %v behind the answer, want its end", n, err)
 			}
 		})
