@@ -223,7 +223,11 @@ func (w *world) start(i int, ready chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: simRouter(i, m), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	server := &http.Server{
+		Handler:     simRouter(i, m),
+		ErrorLog:    slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		ReadTimeout: simRequestTime, WriteTimeout: simRequestTime, IdleTimeout: simRequestTime, // end with the upgrade
+	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -240,6 +244,9 @@ func (w *world) start(i int, ready chan struct{}) error {
 	return nil
 }
 
+// simRequestTime is what a server grants a request. Connections between nodes live longer.
+const simRequestTime = 5 * time.Second
+
 func simAuth(r *http.Request) error {
 	if r.Header.Get("Authorization") != "Bearer simulation" {
 		return errors.New("not one of us")
@@ -250,8 +257,8 @@ func simAuth(r *http.Request) error {
 // simRouter serves a node's Manager, in one of the ways that there are.
 func simRouter(i int, m *Manager) http.Handler {
 	switch i % 3 {
-	case 0:
-		return m.Handler()
+	case 0: // behind a middleware
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.Handler()(unwrapping{w}, r) })
 	case 1:
 		router := mux.NewRouter()
 		m.AddToMux(router)
