@@ -2,8 +2,11 @@ package gridotel
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gridmesh/grid"
 	"go.opentelemetry.io/otel"
@@ -151,6 +154,7 @@ func (c *call) end(err error) {
 		set = metric.WithAttributes(append(c.attrs[:len(c.attrs):len(c.attrs)], kind)...)
 		c.span.SetAttributes(kind)
 		if c.kind == trace.SpanKindClient || class != grid.ErrorCanceled { // a caller may leave when it likes
+			err = validError(err)
 			c.span.RecordError(err, trace.WithTimestamp(now))
 			c.span.SetStatus(codes.Error, err.Error())
 		}
@@ -161,4 +165,13 @@ func (c *call) end(err error) {
 	c.active.Add(c.ctx, -1, c.set)
 	c.duration.Record(c.ctx, now.Sub(c.began).Seconds(), set)
 	c.span.End(trace.WithTimestamp(now))
+}
+
+// validError returns an error whose text is UTF-8. A handler of another node may have said what is not, and OTLP, which is protobuf,
+// would drop the spans of everybody that go with it.
+func validError(err error) error {
+	if text := err.Error(); !utf8.ValidString(text) {
+		return errors.New(strings.ToValidUTF8(text, "\uFFFD"))
+	}
+	return err
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gridmesh/grid"
 	"go.opentelemetry.io/otel"
@@ -408,6 +409,30 @@ func TestErrorsAreRecorded(t *testing.T) {
 	for _, data := range p.metrics(t)["grid.client.active_calls"].Data.(metricdata.Sum[int64]).DataPoints {
 		if data.Value != 0 {
 			t.Errorf("%d calls are active with %v", data.Value, data.Attributes)
+		}
+	}
+}
+
+// What is no UTF-8 would keep a batch of spans from being exported.
+func TestTextsOfSpansAreUTF8(t *testing.T) {
+	p := startPair(t, nil)
+	if _, err := p.conn(0).Request(t.Context(), handlerEcho, []byte("fail \xff\xfe")); err == nil || !strings.HasSuffix(err.Error(), "\xff\xfe") {
+		t.Fatalf("the caller gets %q, want what the handler said", err)
+	}
+	seen := 0
+	for deadline := time.Now().Add(20 * time.Second); seen < 2 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		seen = len(p.exporter.GetSpans())
+	}
+	for _, s := range p.exporter.GetSpans() {
+		if s.Status.Description == "" || !utf8.ValidString(s.Status.Description) {
+			t.Errorf("%s ends with %q", s.SpanKind, s.Status.Description)
+		}
+		for _, e := range s.Events {
+			for _, a := range e.Attributes {
+				if !utf8.ValidString(a.Value.String()) {
+					t.Errorf("%s has %s %q", s.SpanKind, a.Key, a.Value.String())
+				}
+			}
 		}
 	}
 }
