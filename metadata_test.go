@@ -501,6 +501,7 @@ func TestMalformedMetadataEndsTheSession(t *testing.T) {
 		{"other bytes in its place", 0, OpRequest, ok[:len(ok)-1], false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel() // a peer that does not answer a close frame is waited for
 			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 			n, host := startForFake(t, c, nil)
 			metadataCalls(t, c)
