@@ -232,7 +232,16 @@ func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute strin
 // open opens a stream, behind all interceptors. observers are told about it.
 func (c *Connection) open(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte, observers []StreamObserver) (st *Stream, err error) {
 	if trace := c.startTrace(ctx, id, subroute, len(payload)); trace != nil {
-		defer func() { trace.end(0, err) }()
+		defer func() {
+			told := false
+			defer func() {
+				if !told && st != nil { // a subscriber's filter has ended the goroutine
+					st.mux.cancel(errNotReturned)
+				}
+			}()
+			trace.end(0, err)
+			told = true
+		}()
 	}
 	m, err := c.openMux(ctx, id, route, payload, observers)
 	if err != nil {

@@ -435,29 +435,39 @@ func (m *muxClient) spend() bool {
 // pumpRequests carries what comes in over requests to the handler until that or
 // ended is closed, nothing can be sent any more, or adopt hands the pump another job.
 func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{}, adopt <-chan func(), encode func(T) ([]byte, error)) {
-	for {
+	done, coding := false, false
+	defer func() {
+		switch {
+		case done:
+		case coding: // and encode has ended the goroutine
+			m.cancel(fmt.Errorf("grid: stream request: %w", errExitedGoroutine))
+		default: // an observer has
+			go pumpRequests(m, requests, ended, adopt, encode)
+		}
+	}()
+	for !done {
 		select {
 		case <-m.done:
-			return
+			done = true
 		case <-ended:
+			done = true
 			m.endRequests()
-			return
 		case job := <-adopt:
+			done = true
 			job()
-			return
 		case v, ok := <-requests:
 			if !ok {
+				done = true
 				m.endRequests()
 				return
 			}
+			coding = true
 			b, err := safely(encode, v)
+			coding = false
 			if err != nil {
 				m.cancel(fmt.Errorf("grid: stream request: %w", err))
-				return
 			}
-			if !m.spend() || !m.sendRequest(b, 0) {
-				return
-			}
+			done = err != nil || !m.spend() || !m.sendRequest(b, 0)
 		}
 	}
 }
@@ -507,7 +517,8 @@ func (m *muxClient) pong(msg *message) {
 // janitor calls it.
 func (m *muxClient) checkAlive(now time.Time, busy bool) {
 	if !m.deadline.IsZero() && now.Sub(m.deadline) > deadlineGrace {
-		m.expire(context.DeadlineExceeded)
+		m.cancel(context.DeadlineExceeded)
+		go m.giveUpReader() // which may call observers
 		return
 	}
 	if !m.needsPing {

@@ -304,6 +304,9 @@ type streamPump[In, Out any] struct {
 	over     bool // the handler has returned
 	told     bool // the caller has been told that the handler has returned, before the end of the stream
 	finished bool // the end of the stream is sent
+
+	coding bool // the codec is being called
+	done   bool // run is through
 }
 
 // handle runs the handler. Its channels are passed in, as the pump changes its own.
@@ -315,6 +318,7 @@ func (p *streamPump[In, Out]) handle(in <-chan In, out chan<- Out) {
 
 // run pumps until the handler has returned and the stream has ended.
 func (p *streamPump[In, Out]) run() {
+	defer p.resume()
 	for p.step() {
 	}
 	cause := p.cause()
@@ -326,6 +330,19 @@ func (p *streamPump[In, Out]) run() {
 	p.m.observed.end(p.outcome(cause))
 	p.m.s.conn.streamServed(p.m, p.m.result, cause)
 	p.m.depart(cause)
+	p.done = true
+}
+
+// resume goes on where a codec or an observer has ended the pump's goroutine.
+func (p *streamPump[In, Out]) resume() {
+	if p.done {
+		return
+	}
+	if p.coding {
+		p.coding = false
+		p.m.fail(&libraryError{text: "stream message: " + errExitedGoroutine.Error()})
+	}
+	go p.run()
 }
 
 // cause is what cut the stream short; nil where all that the handler sent has gone out, and the end behind it.
@@ -453,7 +470,9 @@ func (p *streamPump[In, Out]) prepare() (credits int, ok bool) {
 		return credits, true
 	}
 	p.size = len(b)
+	p.coding = true
 	head, err := safely(p.h.decode, b)
+	p.coding = false
 	if err != nil {
 		m.fail(&libraryError{text: fmt.Sprintf("stream request: %v", err)})
 		return 0, false
@@ -495,7 +514,9 @@ func (p *streamPump[In, Out]) closeInput() {
 
 // send sends one answer of the handler, for one credit.
 func (p *streamPump[In, Out]) send(v Out) bool {
+	p.coding = true
 	b, err := safely(p.h.encode, v)
+	p.coding = false
 	if err != nil {
 		p.m.fail(&libraryError{text: fmt.Sprintf("stream response: %v", err)})
 		return false

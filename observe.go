@@ -87,11 +87,16 @@ func (o *observation) end(err error) {
 // claimEnd makes who gets true the one to call tellEnd. Nothing else is told any more.
 func (o *observation) claimEnd() bool { return o != nil && o.ended.CompareAndSwap(false, true) }
 
-func (o *observation) tellEnd(err error) {
-	for i := range o.observers {
-		if f := o.observers[i].OnEnd; f != nil {
-			o.tell(func() { f(err) })
-		}
+func (o *observation) tellEnd(err error) { o.tellEndFrom(0, err) }
+
+// tellEndFrom tells the observers from the i-th on, also where one of them ends the goroutine.
+func (o *observation) tellEndFrom(i int, err error) {
+	if i == len(o.observers) {
+		return
+	}
+	defer o.tellEndFrom(i+1, err)
+	if f := o.observers[i].OnEnd; f != nil {
+		o.tell(func() { f(err) })
 	}
 }
 

@@ -79,7 +79,7 @@ func (p *PubSub[T, M]) NumSubscribers(mask M) (n int) {
 	return n
 }
 
-// Dropped returns how many items subscribers have missed because their channels were full.
+// Dropped returns how many items subscribers have missed because their channels were full, or their filters panicked.
 func (p *PubSub[T, M]) Dropped() int64 {
 	if p == nil {
 		return 0
@@ -93,8 +93,17 @@ func (p *PubSub[T, M]) Publish(item T) {
 		return
 	}
 	for _, s := range p.list() {
-		if s.mask&item.Mask() == 0 || s.ended() || s.filter != nil && !s.filter(item) {
+		if s.mask&item.Mask() == 0 || s.ended() {
 			continue
+		}
+		if s.filter != nil {
+			wanted, ok := s.wants(item)
+			if !ok {
+				p.dropped.Add(1)
+			}
+			if !wanted {
+				continue
+			}
 		}
 		select {
 		case s.ch <- item:
@@ -104,9 +113,16 @@ func (p *PubSub[T, M]) Publish(item T) {
 	}
 }
 
+// wants asks the filter. ok is false where that panics.
+func (s *subscriber[T, M]) wants(item T) (wanted, ok bool) {
+	defer func() { recover() }()
+	return s.filter(item), true
+}
+
 // Subscribe sends items of the types in mask to ch, those for which filter
 // returns true where there is one, until done is closed. ch is never closed. An item that is
-// being published at that moment may still come. filter must be safe for concurrent use, and quick.
+// being published at that moment may still come. filter runs on the goroutine that publishes, and must be safe for concurrent
+// use, and quick. Where it panics the item is dropped.
 // It returns ErrTooManySubscribers beyond the limit.
 func (p *PubSub[T, M]) Subscribe(mask M, ch chan<- T, done <-chan struct{}, filter func(item T) bool) error {
 	switch {

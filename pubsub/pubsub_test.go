@@ -133,3 +133,21 @@ func TestNobodySubscribedCostsNoAllocation(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// A filter that panics costs its subscriber the item, and nobody else anything.
+func TestAFilterThatPanicsDropsTheItem(t *testing.T) {
+	p := New[event, kind](0)
+	done := make(chan struct{})
+	defer close(done)
+	bad, good := make(chan event, 1), make(chan event, 1)
+	if err := p.Subscribe(1, bad, done, func(event) bool { panic("filter") }); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Subscribe(1, good, done, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.Publish(event{kind: 1})
+	if len(bad) != 0 || len(good) != 1 || p.Dropped() != 1 {
+		t.Errorf("%d and %d items came, %d were dropped, want 0, 1 and 1", len(bad), len(good), p.Dropped())
+	}
+}

@@ -1,0 +1,253 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// misbehaves are what the application's code can do in place of returning. Each does it once.
+var misbehaves = map[string]func(){
+	"panics": func() { panic("misbehaved") },
+	"exits":  runtime.Goexit,
+}
+
+// onItsOwn calls f on a goroutine that may end, and waits for that.
+func onItsOwn(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { recover() }()
+		f()
+	}()
+	<-done
+}
+
+// checkLeftNothing looks whether two nodes are idle, still connected, and end in good order.
+func checkLeftNothing(t *testing.T, c *cluster) {
+	t.Helper()
+	c.waitIdle(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, n := range c.nodes {
+		if err := n.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	}
+}
+
+func TestObserversThatMisbehave(t *testing.T) {
+	for how, misbehave := range misbehaves {
+		for _, where := range []string{"OnSend", "OnReceive", "OnEnd"} {
+			for node := range 2 {
+				t.Run(fmt.Sprintf("%s of node %d %s", where, node, how), func(t *testing.T) {
+					var told, ends atomic.Int64
+					once := func() {
+						if told.Add(1) == 1 {
+							misbehave()
+						}
+					}
+					var o StreamObserver
+					switch where {
+					case "OnSend":
+						o.OnSend = func(int) { once() }
+					case "OnReceive":
+						o.OnReceive = func(int) { once() }
+					case "OnEnd":
+						o.OnEnd = func(error) { once() }
+					}
+					next := StreamObserver{OnEnd: func(error) { ends.Add(1) }}
+					watch := Interceptor{
+						ClientStream: func(ctx context.Context, info *StreamInfo, payload []byte, open NewStreamFunc) (*Stream, error) {
+							info.Observe(o)
+							info.Observe(next)
+							return open(ctx, payload)
+						},
+						ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, serve ServeStreamFunc) *RemoteErr {
+							info.Observe(o)
+							info.Observe(next)
+							return serve(ctx, payload)
+						},
+					}
+					if node == 0 {
+						watch.ServerStream = nil
+					} else {
+						watch.ClientStream = nil
+					}
+					c := startCluster(t, 2, func(_ int, opt *ManagerOptions) { opt.Interceptors = []Interceptor{watch} })
+					c.stream(t, 1, 1, echoBack)
+					got := 0
+					onItsOwn(func() {
+						st, err := c.conn(0, 1).NewStream(t.Context(), testStream, nil)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						sent := make(chan error, 1)
+						go func() {
+							defer st.CloseSend()
+							for range 3 {
+								if err := st.Send([]byte("x")); err != nil {
+									sent <- err
+									return
+								}
+							}
+							sent <- nil
+						}()
+						err = st.Results(func([]byte) error { got++; return nil })
+						if err := errors.Join(err, <-sent); err != nil {
+							t.Error(err)
+						}
+					})
+					// A consumer whose own observer ends its goroutine gets no more.
+					if mine := node == 0 && where == "OnReceive" && how == "exits"; !mine && got != 3 {
+						t.Errorf("%d messages came back, want 3", got)
+					}
+					if told.Load() == 0 {
+						t.Error("the observer was not told")
+					}
+					checkLeftNothing(t, c)
+					if ends.Load() != 1 {
+						t.Errorf("the next observer was told of %d ends, want 1", ends.Load())
+					}
+				})
+			}
+		}
+	}
+}
+
+// badValue is a payload whose methods can misbehave.
+type badValue struct {
+	marshal, unmarshal, size, recycle func()
+}
+
+func (v *badValue) MarshalMsg(b []byte) ([]byte, error) {
+	callIfSet(v.marshal)
+	return msgp.AppendInt(b, 1), nil
+}
+
+func (v *badValue) UnmarshalMsg(b []byte) ([]byte, error) {
+	callIfSet(v.unmarshal)
+	_, rest, err := msgp.ReadIntBytes(b)
+	return rest, err
+}
+
+func (v *badValue) Msgsize() int {
+	callIfSet(v.size)
+	return msgp.IntSize
+}
+
+func (v *badValue) Recycle() { callIfSet(v.recycle) }
+
+func callIfSet(f func()) {
+	if f != nil {
+		f()
+	}
+}
+
+// What a payload's methods do costs the call that it belongs to, at either end.
+func TestPayloadsThatMisbehave(t *testing.T) {
+	good := func() *badValue { return new(badValue) }
+	for how, misbehave := range misbehaves {
+		kinds := map[string]func() *badValue{
+			"MarshalMsg":   func() *badValue { return &badValue{marshal: misbehave} },
+			"UnmarshalMsg": func() *badValue { return &badValue{unmarshal: misbehave} },
+			"Msgsize":      func() *badValue { return &badValue{size: misbehave} },
+			"Recycle":      func() *badValue { return &badValue{recycle: misbehave} },
+			"the function that makes one": func() *badValue {
+				misbehave()
+				return nil
+			},
+		}
+		for kind, bad := range kinds {
+			for _, who := range []string{"request", "response"} {
+				t.Run(fmt.Sprintf("%s of a %s %s", kind, who, how), func(t *testing.T) {
+					req, resp, sent := good, good, good
+					if who == "response" {
+						resp = bad
+					} else if req = bad; kind != "the function that makes one" {
+						sent = bad
+					}
+					c := startCluster(t, 2, nil)
+					single := NewSingleHandler(testSingle, req, resp)
+					stream := NewStream[*badValue](testStream, good, req, resp)
+					stream.InCapacity = 1
+					stream.WithPayload = false
+					for _, n := range c.nodes {
+						if err := single.Register(n.Manager, func(*badValue) (*badValue, *RemoteErr) { return resp(), nil }); err != nil {
+							t.Fatal(err)
+						}
+						err := stream.Register(n.Manager, func(_ context.Context, _ *badValue, in <-chan *badValue, out chan<- *badValue) *RemoteErr {
+							for range in {
+								out <- resp()
+							}
+							return nil
+						})
+						if err != nil {
+							t.Fatal(err)
+						}
+					}
+					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+					defer cancel()
+					onItsOwn(func() { single.Call(ctx, c.conn(0, 1), sent()) })
+					onItsOwn(func() {
+						st, err := stream.Call(ctx, c.conn(0, 1), nil)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						defer close(st.Requests)
+						go onItsOwn(func() { st.Send(sent()) })
+						st.Results(func(*badValue) error { return errResultsLeft })
+					})
+					if ctx.Err() != nil {
+						t.Error("a call had to wait for its deadline")
+					}
+					checkLeftNothing(t, c)
+				})
+			}
+		}
+	}
+}
+
+// A subscriber's filter costs its own subscriber the item, or the goroutine that it ends its call.
+func TestTraceFiltersThatMisbehave(t *testing.T) {
+	for how, misbehave := range misbehaves {
+		t.Run(how, func(t *testing.T) {
+			c := startCluster(t, 2, nil)
+			c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+			c.stream(t, 0, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *RemoteErr {
+				<-ctx.Done()
+				return nil
+			})
+			done := make(chan struct{})
+			defer close(done)
+			err := c.nodes[0].Traces().Subscribe(TraceInternode, make(chan TraceInfo, 10), done, func(TraceInfo) bool {
+				misbehave()
+				return true
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			onItsOwn(func() { c.conn(0, 1).Request(ctx, testSingle, nil) })
+			onItsOwn(func() {
+				st, err := c.conn(0, 1).NewStream(ctx, testStream, nil)
+				if err != nil || how == "exits" {
+					t.Errorf("got a stream %v, %v", st != nil, err)
+					return
+				}
+				cancel()
+				st.Results(func([]byte) error { return nil })
+			})
+			checkLeftNothing(t, c)
+		})
+	}
+}
