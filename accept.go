@@ -74,15 +74,20 @@ func (m *Manager) welcome(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	owned := false // by the handshake's end
+	defer func() {
+		if !owned { // also where VerifyPeer has ended the goroutine
+			closeSocket(socket)
+		}
+	}()
 	if !place.use(socket) {
-		closeSocket(socket)
 		return errOusted
 	}
 	if err := m.switchProtocols(socket, r.Header.Get("Sec-WebSocket-Key")); err != nil {
-		closeSocket(socket)
 		return err
 	}
 	m.accept(r, place, early)
+	owned = true
 	return nil
 }
 

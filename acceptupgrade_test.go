@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -245,6 +246,43 @@ func TestACallbackThatPanicsLetsNobodyIn(t *testing.T) {
 			if n := strings.Count(log.String(), "goroutine ") / 2; n > burstLines || strings.Contains(log.String(), "http: panic") {
 				t.Errorf("%d stacks for %d knocks", n, knocks)
 			}
+		})
+	}
+}
+
+// A function of the application that ends the goroutine leaves no connection without an owner.
+func TestACallbackThatExitsEndsTheConnection(t *testing.T) {
+	for callback, set := range map[string]func(*ManagerOptions){
+		"AuthRequest": func(o *ManagerOptions) { o.AuthRequest = func(*http.Request) error { runtime.Goexit(); return nil } },
+		"AllowOrigin": func(o *ManagerOptions) { o.AllowOrigin = func(string) bool { runtime.Goexit(); return true } },
+		"VerifyPeer": func(o *ManagerOptions) {
+			o.VerifyPeer = func(*http.Request, string) error { runtime.Goexit(); return nil }
+		},
+	} {
+		t.Run(callback, func(t *testing.T) {
+			address, m, _ := loggedNode(t, nil, set)
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(playerPatience))
+			request := rawUpgrade(getRoute)
+			if callback == "AllowOrigin" {
+				request = rawUpgrade(getRoute, "Origin: http://page")
+			}
+			connect := frameOf(message{Op: OpConnect, Payload: encoded(t, &connectReq{Host: m.Targets()[0]})})
+			if _, err := conn.Write(append([]byte(request), connect...)); err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the connection stays open after %q", answer)
+			}
+			eventually(t, "the end of its place in the lobby", func() bool {
+				m.lobby.mu.Lock()
+				defer m.lobby.mu.Unlock()
+				return m.lobby.count == 0
+			})
 		})
 	}
 }

@@ -79,6 +79,9 @@ func TestTextsOfPeersAreMadeVisible(t *testing.T) {
 
 	p = dialPlayer(t, local, peer)
 	p.handshake(m, generations[0])
+	if err := m.Connection(peer).WaitForConnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	call := make(chan error, 1)
 	go func() {
 		_, err := m.Connection(peer).Request(t.Context(), testSingle, nil)
