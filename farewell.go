@@ -275,6 +275,12 @@ func (s *session) blame(reason error) {
 // closeSocket closes a connection without the farewell of TLS, which could wait for the peer.
 func closeSocket(c net.Conn) { rawSocket(c).Close() }
 
+// overTLS reports whether a connection is one of TLS.
+func overTLS(c net.Conn) bool {
+	_, ok := c.(interface{ NetConn() net.Conn })
+	return ok
+}
+
 // rawSocket is the network connection below TLS.
 func rawSocket(c net.Conn) net.Conn {
 	if t, ok := c.(interface{ NetConn() net.Conn }); ok {

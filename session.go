@@ -119,7 +119,7 @@ func (s *session) newWriter() *batch.Writer {
 		MaxShared:    s.maxMessage,
 		Large:        min(largeMessage, s.maxMessage/16),
 		Timeout:      s.conn.limits.WriteTimeout,
-		OneShot:      rawSocket(s.socket) != s.socket,
+		OneShot:      overTLS(s.socket),
 		MergedHeader: appendMergedHeader,
 		OnWrite:      s.conn.onWrite(),
 		OnFrame:      s.conn.traffic.out.frame,
