@@ -36,7 +36,8 @@ type Limits struct {
 	// the peer's HTTP answer to an upgrade. A peer that sends more is not accepted. From 1 KiB to 1 MiB.
 	MaxHandshakeSize int
 	// MaxHandshakes is the number of connections that AuthRequest has let in and whose handshake may be unfinished at once: 1,024.
-	// One more is answered with 503, or takes the place of one from another address that has more of them. At most 65,536.
+	// One more is answered with 503, or takes the place of one from another address that has more of them; behind a proxy all
+	// have the proxy's. At most 65,536.
 	MaxHandshakes int
 
 	// MaxRequests is the number of requests of one peer that may run here at once: 65,536. A request
