@@ -96,6 +96,11 @@ func Classify(ctx context.Context, err error) ErrorClass {
 	if ctx != nil && ctx.Err() != nil && errors.Is(err, contextCause(ctx)) {
 		err = ctx.Err() // whatever the cause is
 	}
+	return classOf(err)
+}
+
+// classOf is Classify for an error that is not the cause of the caller's own context.
+func classOf(err error) ErrorClass {
 	for _, known := range libraryErrors {
 		if errors.Is(err, known.err) {
 			return known.class

@@ -242,7 +242,7 @@ func (c *Connection) requestServed(h *singleHandler, d time.Duration, failure *R
 		calls.failed(ErrorDeadline)
 		c.manager.recent.add(c.Remote, RoleServer, h.id, errLate)
 	case cut != nil:
-		class := Classify(nil, cut)
+		class := classOf(cut)
 		calls.failed(class)
 		if class != ErrorCanceled {
 			c.manager.recent.add(c.Remote, RoleServer, h.id, cut.Error())
@@ -263,7 +263,7 @@ func (c *Connection) streamServed(m *muxServer, result *RemoteErr, cause error) 
 	class, text := ErrorNone, ""
 	switch {
 	case cause != nil:
-		class, text = Classify(nil, cause), cause.Error()
+		class, text = classOf(cause), cause.Error()
 	case result != nil:
 		class, text = ErrorHandler, string(*result)
 	}

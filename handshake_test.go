@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -187,7 +188,7 @@ func TestTheDialerChecksWhoAnswers(t *testing.T) {
 func (p *player) expectCloseFrame() (ws.StatusCode, string) {
 	p.t.Helper()
 	for {
-		frame, err := ws.ReadFrame(p.in)
+		frame, err := readFrame(p.in)
 		if err != nil {
 			p.t.Fatalf("no close frame: %v", err)
 		}
@@ -253,7 +254,7 @@ func TestRejectionsEndWithACloseFrame(t *testing.T) {
 // Pings and closes are obeyed before the handshake too.
 func TestControlFramesAreObeyedBeforeTheHandshake(t *testing.T) {
 	pong := func(t *testing.T, p *player) {
-		frame, err := ws.ReadFrame(p.in)
+		frame, err := readFrame(p.in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -330,7 +331,7 @@ type joined struct {
 }
 
 func (c *joined) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(append(b, c.more...))
+	n, err := c.Conn.Write(slices.Concat(b, c.more))
 	c.more = nil
 	return min(n, len(b)), err
 }

@@ -40,7 +40,7 @@ func TestErrorsNameTheCall(t *testing.T) {
 		if !errors.Is(err, is) || err.Error() != text {
 			t.Errorf("%s: got %v, want %s", what, err, text)
 		}
-		if c := Classify(t.Context(), err); c != Classify(nil, is) {
+		if c := Classify(t.Context(), err); c != classOf(is) {
 			t.Errorf("%s: class %v", what, c)
 		}
 	}
@@ -197,8 +197,8 @@ func TestErrorsOfPeersWithAndWithoutMarks(t *testing.T) {
 				if err := ask(failure(appendMark(nil, codeShutdown))); !errors.Is(err, ErrShutdown) {
 					t.Errorf("an error that is marked as ErrShutdown is %v", err)
 				}
-				if err := ask(failure(appendMark(nil, 99))); Classify(nil, err) != ErrorOverloaded && Classify(nil, err) != ErrorOther {
-					t.Errorf("a mark of a later version is %v, class %v", err, Classify(nil, err))
+				if err := ask(failure(appendMark(nil, 99))); classOf(err) != ErrorOverloaded && classOf(err) != ErrorOther {
+					t.Errorf("a mark of a later version is %v, class %v", err, classOf(err))
 				}
 			}
 			for _, text := range []string{"Invalid Handler", "Invalid Handler for type", "Invalid Handler for type: MakeBucket"} {
@@ -263,23 +263,23 @@ func TestClassify(t *testing.T) {
 		err  error
 		want ErrorClass
 	}{
-		{nil, nil, ErrorNone},
+		{t.Context(), nil, ErrorNone},
 		{t.Context(), context.Canceled, ErrorCanceled},
 		{t.Context(), fmt.Errorf("reading: %w", context.DeadlineExceeded), ErrorDeadline},
 		{canceled, mine, ErrorCanceled},
 		{canceled, fmt.Errorf("reading: %w", mine), ErrorCanceled},
 		{canceled, ErrDisconnected, ErrorDisconnected}, // before the context ended
 		{late, mine, ErrorDeadline},
-		{nil, mine, ErrorOther},
-		{nil, &over, ErrorHandler},
-		{nil, &handlerError{&errShutdown}, ErrorHandler},
-		{nil, errResultsLeft, ErrorLeft},
-		{nil, &libraryError{text: "handler blocked"}, ErrorOther},
-		{nil, &callError{err: ErrShutdown}, ErrorShutdown},
-		{nil, &callError{err: refusal("Invalid Handler")}, ErrorUnknownHandler},
-		{nil, fmt.Errorf("%w: 7 bytes", ErrMessageTooLarge), ErrorMessageTooLarge},
-		{nil, ErrMetadata, ErrorMetadata},
-		{nil, fmt.Errorf("%w: want 1, got 2", ErrIncorrectSequence), ErrorSequence},
+		{t.Context(), mine, ErrorOther},
+		{t.Context(), &over, ErrorHandler},
+		{t.Context(), &handlerError{&errShutdown}, ErrorHandler},
+		{t.Context(), errResultsLeft, ErrorLeft},
+		{t.Context(), &libraryError{text: "handler blocked"}, ErrorOther},
+		{t.Context(), &callError{err: ErrShutdown}, ErrorShutdown},
+		{t.Context(), &callError{err: refusal("Invalid Handler")}, ErrorUnknownHandler},
+		{t.Context(), fmt.Errorf("%w: 7 bytes", ErrMessageTooLarge), ErrorMessageTooLarge},
+		{t.Context(), ErrMetadata, ErrorMetadata},
+		{t.Context(), fmt.Errorf("%w: want 1, got 2", ErrIncorrectSequence), ErrorSequence},
 	} {
 		if got := Classify(test.ctx, test.err); got != test.want {
 			t.Errorf("%#v is %v, want %v", test.err, got, test.want)

@@ -244,9 +244,22 @@ func (p *player) next() (receivedMessage, error) {
 	return m, nil
 }
 
+// readFrame reads a frame of a node, which sends none that is larger than its messages may be.
+func readFrame(r io.Reader) (f ws.Frame, err error) {
+	if f.Header, err = ws.ReadHeader(r); err != nil {
+		return f, err
+	}
+	if f.Header.Length > defaultMaxMessageSize {
+		return f, fmt.Errorf("a frame of %d bytes", f.Header.Length)
+	}
+	f.Payload = make([]byte, f.Header.Length)
+	_, err = io.ReadFull(r, f.Payload)
+	return f, err
+}
+
 // readFrame reads what one frame holds.
 func (p *player) readFrame() error {
-	frame, err := ws.ReadFrame(p.in)
+	frame, err := readFrame(p.in)
 	if err != nil {
 		return err
 	}

@@ -334,7 +334,7 @@ func observeRFC(t *testing.T, p *player, awaited ...uint64) (got rfcOutcome) {
 	t.Helper()
 	missing := func(id uint64) bool { return !slices.Contains(got.answers, id) }
 	for missing(aliveID) || slices.ContainsFunc(awaited, missing) {
-		frame, err := ws.ReadFrame(p.in)
+		frame, err := readFrame(p.in)
 		switch {
 		case errors.Is(err, io.EOF) && got.code != 0:
 			return got
@@ -381,7 +381,7 @@ func TestManyPingsAreAnswered(t *testing.T) {
 	}
 	last := -1
 	for last != 999 {
-		frame, err := ws.ReadFrame(p.in)
+		frame, err := readFrame(p.in)
 		if err != nil {
 			t.Fatal(err)
 		}

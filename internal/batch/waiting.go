@@ -76,8 +76,8 @@ func (w *Writer) Withdraw(x *Waiter) bool {
 	}
 	w.mu.Unlock()
 	if !linked {
-		x.encoding.Lock() // Run may be at it
-		x.encoding.Unlock()
+		x.encoding.Lock()
+		x.encoding.Unlock() //lint:ignore SA2001 Run may be at it, and is waited for
 	}
 	return linked
 }
