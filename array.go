@@ -135,7 +135,7 @@ func (a *Array[T]) UnmarshalMsg(b []byte) ([]byte, error) {
 
 func (a *Array[T]) readElement(b []byte) ([]byte, error) {
 	var zero T
-	v := a.from.elems.get()
+	v := a.from.elems.getToRead()
 	if v == zero && nilable[T]() {
 		return b, errNoValue
 	}

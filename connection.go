@@ -404,13 +404,15 @@ func (c *Connection) onWrite() func(int) {
 
 func (c *Connection) onRead() func(int64) { return c.manager.incoming }
 
-// handlerContext is the context of a handler that the peer called with m: with its deadline unless that is zero.
-func (c *Connection) handlerContext(deadline time.Time, subroute string, m *message) (context.Context, context.CancelCauseFunc) {
+// handlerContext is the context of a handler that the peer called with m: with its deadline unless that is zero. r is
+// where what the handler decodes counts.
+func (c *Connection) handlerContext(deadline time.Time, subroute string, m *message, r room) (context.Context, context.CancelCauseFunc) {
 	parent := context.Context(callerContext{
 		Context:  context.Background(),
 		caller:   &c.caller,
 		subroute: subroute,
 		metadata: newIncomingMetadata(m),
+		room:     r,
 	})
 	ctx, cancel := context.WithCancelCause(parent)
 	if deadline.IsZero() {

@@ -35,7 +35,17 @@ func GetSubroute(ctx context.Context) string {
 type (
 	callerKey   struct{}
 	subrouteKey struct{}
+	roomKey     struct{}
 )
+
+// roomOf returns where counts what the handler decodes that was given ctx; nil where ctx is no handler's.
+func roomOf(ctx context.Context) room {
+	if ctx == nil { // of an interceptor
+		return nil
+	}
+	r, _ := ctx.Value(roomKey{}).(room)
+	return r
+}
 
 // callerContext carries what a handler may ask of its context.
 type callerContext struct {
@@ -43,6 +53,7 @@ type callerContext struct {
 	caller   *RemoteClient
 	subroute string
 	metadata *incomingMetadata // nil for none
+	room     room              // of what the handler decodes
 }
 
 func (c callerContext) Value(key any) any {
@@ -53,6 +64,8 @@ func (c callerContext) Value(key any) any {
 		return c.subroute
 	case incomingKey:
 		return c.metadata
+	case roomKey:
+		return c.room
 	}
 	return c.Context.Value(key)
 }

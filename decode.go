@@ -44,10 +44,14 @@ func unmarshalWhole(v msgp.Unmarshaler, b []byte) error {
 // unmarshalHostile is unmarshal for types whose code is not this package's.
 // Code that msgp generates makes slices and maps by the length that a header
 // claims, before it looks for the elements: five bytes could take all memory. So the bytes have to hold what they claim first.
-// And it skips by recursion what it does not know: a few kilobytes could take megabytes of stack.
-func unmarshalHostile(v msgp.Unmarshaler, b []byte, maxDepth int) error {
+// And it skips by recursion what it does not know: a few kilobytes could take megabytes of stack. What the value takes
+// counts in r, unless that is nil.
+func unmarshalHostile(v msgp.Unmarshaler, b []byte, maxDepth int, r room) error {
 	shape, err := mpack.Check(b, maxDepth)
 	if err != nil {
+		return err
+	}
+	if err := takeDecoded(r, v, b, shape); err != nil {
 		return err
 	}
 	if shape.Depth > maxSharedStack {

@@ -196,7 +196,7 @@ func TestNestedValuesTakeNoStackOfHandlers(t *testing.T) {
 		t.Skip("the race detector makes larger stacks")
 	}
 	const handlers = 1000
-	c := startCluster(t, 2, nil)
+	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxRequestBytes = 1 << 30 }) // objects within each other count for much
 	gate, waiting := make(chan struct{}), make(chan struct{}, 2*handlers)
 	stay := func() { waiting <- struct{}{}; <-gate }
 	msgpack := NewSingleHandler[*opaque, NoPayload](testSingle, func() *opaque { return new(opaque) }, NewNoPayload)
@@ -214,12 +214,17 @@ func TestNestedValuesTakeNoStackOfHandlers(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(gate)
+	call := func(r Requester, payload []byte) {
+		if _, err := r.Request(t.Context(), testSingle, payload); err != nil {
+			t.Errorf("a request failed: %v", err)
+			waiting <- struct{}{}
+		}
+	}
 	before := stackBytes()
 	for range handlers {
-		wg.Go(func() { c.conn(0, 1).Request(t.Context(), testSingle, nested(defaultMaxDepth)) })
+		wg.Go(func() { call(c.conn(0, 1), nested(defaultMaxDepth)) })
 		wg.Go(func() {
-			text := msgp.AppendBytes(nil, []byte(nestedJSON(defaultMaxDepth)))
-			c.conn(0, 1).Subroute("json").Request(t.Context(), testSingle, text)
+			call(c.conn(0, 1).Subroute("json"), msgp.AppendBytes(nil, []byte(nestedJSON(defaultMaxDepth))))
 		})
 	}
 	for range 2 * handlers {
@@ -293,7 +298,7 @@ func TestADecoderMayPanicOrExit(t *testing.T) {
 	} {
 		p := pool[*opaque]{newFn: func() *opaque { return &opaque{before: f} }}
 		for range 2 * cap(deepPayloads) { // no place is lost
-			if _, err := p.unmarshal(nested(maxSharedStack + 1)); err == nil {
+			if _, err := p.unmarshal(nested(maxSharedStack+1), nil); err == nil {
 				t.Errorf("%s: no error", name)
 			}
 		}

@@ -78,7 +78,7 @@ func (m *Manager) RegisterStreamingHandler(id HandlerID, h StreamHandler) error 
 		return nilHandler(id)
 	}
 	raw := codec[[]byte, []byte]{
-		decode: func(b []byte) ([]byte, error) { return b, nil },
+		decode: func(b []byte, _ room) ([]byte, error) { return b, nil },
 		encode: func(b []byte) ([]byte, error) { return b, nil },
 	}
 	of := &streamHandlerOf[[]byte, []byte]{codec: raw, id: id, handle: h.Handle}
@@ -91,8 +91,8 @@ func nilHandler(id HandlerID) error {
 
 // codec turns the messages of a stream into a handler's values and back.
 type codec[In, Out any] struct {
-	decode func(b []byte) (In, error)  // takes ownership of b
-	encode func(v Out) ([]byte, error) // takes ownership of v; the bytes go back to the pool once sent
+	decode func(b []byte, r room) (In, error) // takes ownership of b; what it makes of b counts in r
+	encode func(v Out) ([]byte, error)        // takes ownership of v; the bytes go back to the pool once sent
 }
 
 // safely calls f, which may be the application's code, and makes an error of its panic.
@@ -161,12 +161,13 @@ func (c *Connection) recovered(id HandlerID, err **RemoteErr) {
 	}
 }
 
-// singleHandler is a registered handler of requests. One of its functions is set.
+// singleHandler is a registered handler of requests. One of its functions is set: handleTyped is a typed handler without a context.
 type singleHandler struct {
 	id            HandlerID
 	number        int // of the registration
 	subroute      string
 	handle        SingleHandlerFn
+	handleTyped   func(r room, payload []byte) ([]byte, *RemoteErr)
 	handleContext SingleHandlerContextFn
 }
 

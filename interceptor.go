@@ -191,15 +191,18 @@ func (m *Manager) intercept(h *singleHandler) {
 	if len(m.interceptors.serverRequests) == 0 {
 		return
 	}
-	plain, informed := h.handle, h.handleContext
+	plain, typed, informed := h.handle, h.handleTyped, h.handleContext
 	handler := func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
-		if plain != nil {
+		switch {
+		case plain != nil:
 			return plain(payload)
+		case typed != nil:
+			return typed(roomOf(ctx), payload)
 		}
 		out, err := informed(ctx, payload)
 		return out, whole(ctx, err)
 	}
-	h.handle, h.handleContext = nil, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+	h.handle, h.handleTyped, h.handleContext = nil, nil, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
 		info := &CallInfo{Handler: h.id, Subroute: h.subroute, Local: m.local, Remote: GetCaller(ctx).Name}
 		next := handler
 		for _, intercept := range slices.Backward(m.interceptors.serverRequests) {

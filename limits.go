@@ -16,12 +16,27 @@ import (
 //
 //	2 × MaxMessageSize                                      for what is being received
 //	+ 4 × (MaxMessageSize + MaxQueuedBytes + MaxQueuedControlBytes)  for what is being sent
-//	+ MaxRequestBytes + MaxStreamBytes                      for payloads
+//	+ MaxRequestBytes + MaxStreamBytes                      for payloads, and what they are decoded to
 //	+ MaxRequests × 4 KiB + MaxStreams × 16 KiB             for goroutines and tables
 //
-// beside what handlers allocate and answer, and the answers that this node asked for. That is 1.5 GiB with the
+// beside what handlers allocate and answer, the answers that this node asked for, and 16 MiB in the whole process for decoding nested
+// values. That is 1.5 GiB with the
 // defaults, and a few kilobytes for a peer that sends nothing. Before its
 // handshake a connection can make a node hold 2 × MaxHandshakeSize, for as long as HandshakeTimeout, and MaxHandshakes of them do.
+//
+// # Decoded values
+//
+// A decoded value can take more than a hundred times the bytes of its message: a map with a single pair takes 350 bytes
+// of memory and 3 of a message. So typed handlers estimate what a request, or a message of a stream, takes before they decode
+// it, and count that in MaxRequestBytes or MaxStreamBytes where it is more than the message. The estimate is 72 bytes for each value, elements
+// and keys included, 336 for each array and map that is not empty, and 9/8 of the bytes; less for MSS, URLValues and
+// Bytes, and for the elements of an Array by their type. It is never too small for the payload types of this package, and for code that msgp
+// generates as long as no element of a slice or map, and nothing behind a pointer, is larger than 72 bytes. A type with larger ones may take as many times
+// more: so many bytes for each of its elements, of which a message has one for each byte at the most. In a JSON within such a type only the bytes count.
+// For an Array of T and a JSON of T the same holds of T.
+//
+// A value that would take more than the limit alone is an error that says so, and so is an answer that would take more than 16 × MaxMessageSize.
+// What is nested in more than 1,000 levels is not decoded at all (WithMaxDepth of typed handlers and of JSONPool).
 //
 // # Overload
 //
@@ -46,11 +61,11 @@ type Limits struct {
 	// MaxStreams is the number of streams of one peer that may run here at once: 16,384. A stream counts until
 	// its handler has returned. Streams opened by this node do not count. At most 4,194,304.
 	MaxStreams int
-	// MaxRequestBytes bounds the payloads and metadata of the requests that run, in bytes of memory (64 and the buffer,
-	// a power of two from 256 on up to 4 MiB): 256 MiB, or what one largest message takes. At least that.
+	// MaxRequestBytes bounds the payloads and metadata of the requests that run, and what they are decoded to, in bytes of memory (64 and the buffer,
+	// a power of two from 256 on up to 4 MiB; see above for what is decoded): 256 MiB, or what one largest message takes. At least that.
 	MaxRequestBytes int
 	// MaxStreamBytes bounds, in the same way, what streams with a peer hold here: the
-	// payloads that open them, messages that wait for their consumer, and the last one that a handler got. 256 MiB,
+	// payloads that open them, messages that wait for their consumer, and the last one that a handler got, and what handlers' payloads and messages are decoded to. 256 MiB,
 	// or what one largest message takes. At least that. A message over it ends the stream that has most of them
 	// waiting, with ErrOverloaded: a slow consumer's own.
 	MaxStreamBytes int

@@ -92,7 +92,7 @@ func (s *session) acceptMux(msg *message) {
 		pinged:    time.Now(),
 	}
 	m.out.s, m.out.q = s, &m.sent
-	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(s.arrived), h.subroute, msg)
+	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(s.arrived), h.subroute, msg, m)
 	if !s.servers.put(m.id, m) {
 		m.stop(nil)
 		m.leave()
@@ -116,7 +116,7 @@ func (m *muxServer) receive(msg *message) {
 	}
 	switch msg.Op {
 	case OpMuxClientMsg:
-		if text := m.take(msg); text != "" {
+		if text := m.accept(msg); text != "" {
 			m.fail(libraryText(text))
 		}
 	case OpUnblockSrvMux:
@@ -136,8 +136,8 @@ func (m *muxServer) receive(msg *message) {
 	}
 }
 
-// take queues a request for the handler. It returns what the peer did wrong.
-func (m *muxServer) take(msg *message) string {
+// accept queues a request for the handler. It returns what the peer did wrong.
+func (m *muxServer) accept(msg *message) string {
 	size := 0
 	if msg.Flags&FlagEOF == 0 || msg.Payload != nil {
 		size = msg.footprint()
@@ -247,6 +247,34 @@ func (m *muxServer) waiting() int {
 func (m *muxServer) overload() {
 	m.s.conn.refuses(RoleServer, m.handler.id, limitStreamBytes)
 	m.fail(libraryText(string(ErrOverloaded)))
+}
+
+// take makes the payload of the stream count for more bytes, once it is decoded.
+func (m *muxServer) take(bytes int) error { return m.takeMore(bytes, false) }
+
+// requestRoom is where a request counts that the pump decodes: until the handler is through with it.
+type requestRoom muxServer
+
+func (r *requestRoom) take(bytes int) error { return (*muxServer)(r).takeMore(bytes, true) }
+
+// takeMore makes the stream count for more bytes, for a request or else until it ends. Where streams hold too much, it is
+// this one that ends.
+func (m *muxServer) takeMore(bytes int, request bool) error {
+	c := m.s.conn
+	if most := c.limits.MaxStreamBytes; bytes > most {
+		return tooLarge(bytes, limitStreamBytes, most)
+	}
+	if !c.streams.reserve(bytes) {
+		m.overload()
+		return errOverQuota
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counted += bytes
+	if request {
+		m.pumped += bytes
+	}
+	return nil
 }
 
 // leave makes the stream count no longer. Its handler has returned.
@@ -471,15 +499,20 @@ func (p *streamPump[In, Out]) prepare() (credits int, ok bool) {
 	}
 	p.size = len(b)
 	p.coding = true
-	head, err := safely(p.h.decode, b)
+	head, err := safely(p.decode, b)
 	p.coding = false
 	if err != nil {
+		if errors.Is(err, errOverQuota) { // the stream has ended for that
+			return 0, false
+		}
 		m.fail(&libraryError{text: fmt.Sprintf("stream request: %v", err)})
 		return 0, false
 	}
 	p.head, p.ready = head, true
 	return credits, true
 }
+
+func (p *streamPump[In, Out]) decode(b []byte) (In, error) { return p.h.decode(b, (*requestRoom)(p.m)) }
 
 // taken takes note that the handler has got a request, for which the caller gets credit.
 func (p *streamPump[In, Out]) taken() {

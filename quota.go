@@ -53,6 +53,19 @@ func (q *quota) leave(bytes int) { q.used.Add(-(1<<quotaShift + int64(bytes))) }
 // hold counts more bytes. It returns false where they are too many; they count all the same.
 func (q *quota) hold(bytes int) bool { return q.used.Add(int64(bytes))&quotaBytes <= q.maxHeld }
 
+// reserve counts more bytes, unless they are too many.
+func (q *quota) reserve(bytes int) bool {
+	for {
+		used := q.used.Load()
+		if used&quotaBytes+int64(bytes) > q.maxHeld {
+			return false
+		}
+		if q.used.CompareAndSwap(used, used+int64(bytes)) {
+			return true
+		}
+	}
+}
+
 // free takes bytes away.
 func (q *quota) free(bytes int) { q.used.Add(-int64(bytes)) }
 

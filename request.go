@@ -20,6 +20,7 @@ type incoming struct {
 	seq      uint32
 	deadline time.Time // the answer is of no use after it; zero for none
 	size     int       // bytes that count for it; 0 once it does not count any more
+	over     limit     // what it is refused for, which shows when it is decoded
 
 	// While the answer waits for room in the send queue.
 	batch.Waiter
@@ -54,7 +55,7 @@ func (s *session) handleRequest(m *message) {
 	in.payload = m.ownPayload()
 	in.id, in.seq, in.deadline = m.MuxID, m.Seq, m.deadline(s.arrived)
 	if h.handleContext != nil {
-		in.ctx, in.cancel = s.conn.handlerContext(in.deadline, h.subroute, m)
+		in.ctx, in.cancel = s.conn.handlerContext(in.deadline, h.subroute, m, in)
 		if !s.running.add(in) {
 			in.cancel(nil)
 			in.release()
@@ -82,6 +83,13 @@ var errExited = RemoteErr("handler exited without a result")
 // context had ended when the handler returned, as the caller or the connection is gone.
 func (in *incoming) respond(out []byte, failure *RemoteErr) {
 	s, now := in.s, time.Since(in.s.began)
+	if in.over != limitNone {
+		in.leave()
+		s.overloaded(&message{MuxID: in.id, Handler: in.handler.Load().id, Flags: FlagEOF}, in.over)
+		PutByteBuffer(out)
+		in.release()
+		return
+	}
 	inTime := in.deadline.IsZero() || now < in.deadline.Sub(s.began)
 	s.conn.requestServed(in.handler.Load(), now-time.Duration(in.began.Load()), failure, inTime, in.cut)
 	if inTime && in.cut == nil {
@@ -138,6 +146,20 @@ func (in *incoming) Done(error) {
 	in.release()
 }
 
+// take makes the request count for more bytes, once its payload is decoded. Where requests hold too much it is refused.
+func (in *incoming) take(bytes int) error {
+	c := in.s.conn
+	if most := c.limits.MaxRequestBytes; bytes > most {
+		return tooLarge(bytes, limitRequestBytes, most)
+	}
+	if !c.requests.reserve(bytes) {
+		in.over = limitRequestBytes
+		return errOverQuota
+	}
+	in.size += bytes
+	return nil
+}
+
 // leave makes the request count no longer.
 func (in *incoming) leave() {
 	if in.size > 0 {
@@ -150,7 +172,7 @@ func (in *incoming) leave() {
 func (in *incoming) release() {
 	in.leave()
 	s := in.s
-	in.payload, in.ctx, in.cancel, in.cut = nil, nil, nil, nil
+	in.payload, in.ctx, in.cancel, in.cut, in.over = nil, nil, nil, nil, limitNone
 	in.out, in.answer = nil, message{}
 	s.incoming.put(in)
 	s.conn.active.leave()
@@ -160,8 +182,11 @@ func (in *incoming) release() {
 func (in *incoming) call() (out []byte, err *RemoteErr) {
 	h := in.handler.Load()
 	defer in.s.conn.recovered(h.id, &err)
-	if h.handle != nil {
+	switch {
+	case h.handle != nil:
 		return h.handle(in.payload)
+	case h.handleTyped != nil:
+		return h.handleTyped(in, in.payload)
 	}
 	defer in.s.running.done(in)
 	out, err = h.handleContext(in.ctx, in.payload)

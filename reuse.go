@@ -59,6 +59,22 @@ func (p *pool[T]) get() T {
 	return v
 }
 
+// getToRead returns a value to read into: one without a buffer that may be much larger than what will be in it.
+func (p *pool[T]) getToRead() T {
+	v, ok := p.free.Get().(T)
+	if !ok {
+		v = p.fresh()
+	} else if r, own := any(v).(reusable); own {
+		if _, bytes := any(v).(*Bytes); !bytes && !r.refill() {
+			v = p.fresh()
+		}
+	}
+	if b, ok := any(v).(*Bytes); ok {
+		b.Recycle()
+	}
+	return v
+}
+
 func (p *pool[T]) fresh() (v T) {
 	if p.newFn != nil {
 		v = p.newFn()
@@ -118,14 +134,14 @@ func (p *pool[T]) marshal(v T) ([]byte, error) {
 	return b, nil
 }
 
-// unmarshal returns the value in b, and gives b back.
-func (p *pool[T]) unmarshal(b []byte) (v T, err error) {
+// unmarshal returns the value in b, and gives b back. What the value takes counts in r, unless that is nil.
+func (p *pool[T]) unmarshal(b []byte, r room) (v T, err error) {
 	var zero T
-	v = p.get()
+	v = p.getToRead()
 	if v == zero && nilable[T]() {
 		err = errNoValue
 	} else {
-		err = unmarshalHostile(v, b, orDefault(p.maxDepth))
+		err = unmarshalHostile(v, b, orDefault(p.maxDepth), r)
 	}
 	PutByteBuffer(b)
 	if err != nil {

@@ -119,7 +119,7 @@ func (h *SingleHandler[Req, Resp]) Call(ctx context.Context, c Requester, req Re
 	if err != nil {
 		return resp, err
 	}
-	if resp, err = h.resps.unmarshal(answer); err != nil {
+	if resp, err = h.resps.unmarshal(answer, answerRoom(c)); err != nil {
 		return resp, fmt.Errorf("grid: %s: decode response: %w", h.id, err)
 	}
 	return resp, nil
@@ -135,14 +135,14 @@ func (h *SingleHandler[Req, Resp]) Register(m *Manager, handle func(req Req) (re
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
 	}
-	return m.RegisterSingleHandler(h.id, func(payload []byte) ([]byte, *RemoteErr) {
-		req, rerr := h.request(payload)
+	return m.registerSingle(&singleHandler{id: h.id, handleTyped: func(r room, payload []byte) ([]byte, *RemoteErr) {
+		req, rerr := h.request(payload, r)
 		if rerr != nil {
 			return nil, rerr
 		}
 		resp, rerr := handle(req)
 		return h.answer(req, resp, rerr)
-	}, subroute...)
+	}}, subroute)
 }
 
 // RegisterContext is Register for a function that takes a context, which carries the
@@ -152,7 +152,7 @@ func (h *SingleHandler[Req, Resp]) RegisterContext(m *Manager, handle func(ctx c
 		return err
 	}
 	return m.RegisterSingleHandlerContext(h.id, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
-		req, rerr := h.request(payload)
+		req, rerr := h.request(payload, roomOf(ctx))
 		if rerr != nil {
 			return nil, rerr
 		}
@@ -199,9 +199,9 @@ func (h *SingleHandler[Req, Resp]) mayRegister(m *Manager, nilHandle bool) error
 	return nil
 }
 
-// request decodes the payload of a request and gives it back.
-func (h *SingleHandler[Req, Resp]) request(payload []byte) (Req, *RemoteErr) {
-	req, err := h.reqs.unmarshal(payload)
+// request decodes the payload of a request, which counts in r, and gives it back.
+func (h *SingleHandler[Req, Resp]) request(payload []byte, r room) (Req, *RemoteErr) {
+	req, err := h.reqs.unmarshal(payload, r)
 	if err != nil {
 		return req, NewRemoteErrf("grid: %s: decode request: %v", h.id, err)
 	}

@@ -488,9 +488,16 @@ func TestTypedResponsesMayShareTheRequest(t *testing.T) {
 
 // inProcess returns a Requester that calls the handler registered on m, without a connection.
 func inProcess(m *Manager) Requester {
-	handle := m.registry.Load().single(typedHandler, nil).handle
+	h := m.registry.Load().single(typedHandler, nil)
 	return requesterFunc(func(req []byte) ([]byte, error) {
-		b, err := handle(append(GetByteBufferCap(len(req)), req...))
+		payload := append(GetByteBufferCap(len(req)), req...)
+		var b []byte
+		var err *RemoteErr
+		if h.handleTyped != nil {
+			b, err = h.handleTyped(nil, payload)
+		} else {
+			b, err = h.handle(payload)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -252,7 +252,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func
 				PutByteBuffer(payload)
 				return handle(ctx, p, in, out)
 			}
-			p, err := h.payloads.unmarshal(payload)
+			p, err := h.payloads.unmarshal(payload, roomOf(ctx))
 			if err != nil {
 				return NewRemoteErrf("grid: %s: decode payload: %v", h.id, err)
 			}
@@ -283,8 +283,8 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) encodeRequest(r Req) ([]byte, er
 	return b, nil
 }
 
-func (h *StreamTypeHandler[Payload, Req, Resp]) decodeRequest(b []byte) (Req, error) {
-	r, err := h.reqs.unmarshal(b)
+func (h *StreamTypeHandler[Payload, Req, Resp]) decodeRequest(b []byte, in room) (Req, error) {
+	r, err := h.reqs.unmarshal(b, in)
 	if err != nil {
 		return r, fmt.Errorf("grid: %s: decode request: %w", h.id, err)
 	}
@@ -300,8 +300,8 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) encodeResponse(r Resp) ([]byte, 
 	return b, nil
 }
 
-func (h *StreamTypeHandler[Payload, Req, Resp]) decodeResponse(b []byte) (Resp, error) {
-	r, err := h.resps.unmarshal(b)
+func (h *StreamTypeHandler[Payload, Req, Resp]) decodeResponse(b []byte, in room) (Resp, error) {
+	r, err := h.resps.unmarshal(b, in)
 	if err != nil {
 		return r, fmt.Errorf("grid: %s: decode response: %w", h.id, err)
 	}
@@ -319,7 +319,7 @@ type TypedStream[Req, Resp RoundTripper] struct {
 	Requests chan<- Req
 
 	raw    *Stream
-	decode func(b []byte) (Resp, error)
+	decode func(b []byte, r room) (Resp, error)
 	put    func(Resp)
 }
 
@@ -381,7 +381,7 @@ func (s *TypedStream[Req, Resp]) Results(next func(resp Resp) error) (err error)
 		}
 	}
 	return s.raw.Results(func(b []byte) error {
-		resp, err := s.decode(b)
+		resp, err := s.decode(b, s.raw.room())
 		if err != nil {
 			return err
 		}

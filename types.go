@@ -32,7 +32,7 @@ type Recycler interface {
 // How far payloads trust what they read and keep what they used.
 const (
 	maxSizeHint   = 1024    // elements made room for by a claimed length alone
-	maxKeptLen    = 1024    // elements of a map or slice worth keeping for reuse
+	maxKeptLen    = 32      // elements of a map or slice kept for reuse: whose memory does not matter where fewer are read into it
 	maxKeptBuffer = 1 << 20 // bytes of a buffer worth keeping for reuse
 )
 

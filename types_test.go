@@ -489,9 +489,9 @@ func TestClaimsTakeNoMemoryInGeneratedCode(t *testing.T) {
 	elements := pool[*Array[*generated]]{newFn: NewArrayOf(func() *generated { return new(generated) }).New}
 	const claim = "\xdd\x01\x00\x00\x00" // 16 Mi strings
 	for name, read := range map[string]func() error{
-		"a value":           func() error { _, err := values.unmarshal([]byte(claim)); return err },
-		"an element":        func() error { _, err := elements.unmarshal([]byte("\x91" + claim)); return err },
-		"a value behind it": func() error { _, err := values.unmarshal([]byte("\x90" + claim)); return err },
+		"a value":           func() error { _, err := values.unmarshal([]byte(claim), nil); return err },
+		"an element":        func() error { _, err := elements.unmarshal([]byte("\x91"+claim), nil); return err },
+		"a value behind it": func() error { _, err := values.unmarshal([]byte("\x90"+claim), nil); return err },
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -501,7 +501,7 @@ func TestClaimsTakeNoMemoryInGeneratedCode(t *testing.T) {
 			t.Errorf("%s: got %v and %d bytes", name, err, after.TotalAlloc-before.TotalAlloc)
 		}
 	}
-	if v, err := values.unmarshal([]byte("\x92\xa1a\xa1b")); err != nil || len(v.Names) != 2 {
+	if v, err := values.unmarshal([]byte("\x92\xa1a\xa1b"), nil); err != nil || len(v.Names) != 2 {
 		t.Errorf("got %+v, %v", v, err)
 	}
 }

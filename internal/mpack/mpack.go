@@ -40,6 +40,12 @@ func Check(b []byte, maxDepth int) (s Shape, err error) {
 	return s, err
 }
 
+// First looks at the first msgpack value of b, and returns what follows it. It fails as Check does.
+func First(b []byte, maxDepth int) (s Shape, rest []byte, err error) {
+	rest, err = skip(b, maxDepth, &s)
+	return s, rest, err
+}
+
 // Skip returns what follows the first msgpack value of b. It fails as Check does.
 func Skip(b []byte, maxDepth int) (rest []byte, err error) {
 	var s Shape
