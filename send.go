@@ -174,6 +174,10 @@ func (s *session) append(m message, q *sequence) error {
 		s.out.Abort()
 		return err
 	}
+	switch m.Op {
+	case OpPing, OpPong, OpDisconnect:
+		s.out.Hurry() // where it waits the peer takes a busy node for a dead one
+	}
 	size := m.size()
 	if q == nil {
 		if buf, ok := s.out.Detach(size); ok {

@@ -24,7 +24,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,8 +45,6 @@ const (
 	mergedRoom = 18
 	// firstBuffer is what an idle writer starts with.
 	firstBuffer = 4 << 10
-	// maxYields bounds how often the flusher yields for one batch.
-	maxYields = 8
 	// writeChunk is what one write deadline covers, and oneShotChunk where a write cannot be continued.
 	writeChunk   = 1 << 20
 	oneShotChunk = 64 << 10
@@ -116,16 +113,18 @@ type Writer struct {
 	answers atomic.Int64 // reserved, for who does not hold the lock
 
 	// Run's own.
-	deadline time.Time // the connection's write deadline
-	merged   [mergedRoom]byte
+	restraint restraint
+	deadline  time.Time // the connection's write deadline
+	merged    [mergedRoom]byte
 }
 
 // queue is what has been appended since the last flush.
 type queue struct {
 	buf      []byte
 	frames   []frame
-	reserved int // bytes of messages from BeginNow
-	attached int // bytes of messages from Attach
+	reserved int  // bytes of messages from BeginNow
+	attached int  // bytes of messages from Attach
+	hurry    bool // a message cannot wait for others
 }
 
 // frame is a run of messages in a queue's buffer, each with its length in front.
@@ -397,19 +396,6 @@ func (w *Writer) Run() error {
 		}
 	}
 	return w.end()
-}
-
-// gather lets everybody who is ready to send get into the batch: it yields until the queue no longer grows.
-func (w *Writer) gather() {
-	queued := w.Queued()
-	for range maxYields {
-		runtime.Gosched()
-		n := w.Queued()
-		if n == queued || n >= maxShared {
-			return
-		}
-		queued = n
-	}
 }
 
 // end writes the last frame where the queue was to be flushed, and drops the queue where not.

@@ -1,0 +1,68 @@
+package batch
+
+import (
+	"runtime"
+	"time"
+)
+
+const (
+	// maxYields bounds how often the flusher yields for one batch.
+	maxYields = 8
+	// slowYield is how long a yield takes where more goroutines want to run than there are cores for. A thousand
+	// callers that only call take some milliseconds.
+	slowYield = 20 * time.Millisecond
+	// slowRest is how many times as long as a slow yield took the flusher goes without, up to maxRest.
+	slowRest = 20
+	maxRest  = 10 * time.Second
+)
+
+// restraint decides whether the flusher may yield. A yield is a turn of all that is ready to run: next to
+// nothing among callers that only call, and seconds where handlers compute. Then what is queued would come so
+// late that the peer takes this node for dead.
+type restraint struct {
+	until time.Time // no yield before
+}
+
+// spent takes note of a yield that has ended now. It reports whether another one may follow.
+func (r *restraint) spent(took time.Duration, now time.Time) bool {
+	if took <= slowYield {
+		return true
+	}
+	r.until = now.Add(min(slowRest*took, maxRest))
+	return false
+}
+
+// gather lets everybody who is ready to send get into the batch: it yields until the queue no longer grows.
+// What cannot wait, such as a pong, does not wait for others.
+func (w *Writer) gather() {
+	queued, hurry := w.gathered()
+	start := time.Now()
+	if start.Before(w.restraint.until) {
+		return
+	}
+	for range maxYields {
+		if hurry {
+			return
+		}
+		runtime.Gosched()
+		now := time.Now()
+		if !w.restraint.spent(now.Sub(start), now) {
+			return
+		}
+		n, urgent := w.gathered()
+		if n == queued || n >= maxShared {
+			return
+		}
+		queued, hurry, start = n, urgent, now
+	}
+}
+
+// Hurry has the message that the queue is locked for not wait for others to join it.
+func (w *Writer) Hurry() { w.hurry = true }
+
+// gathered returns the bytes that wait to be written, and whether some of them cannot wait for others.
+func (w *Writer) gathered() (queued int, hurry bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.queued(), len(w.control) > 0 || w.hurry
+}
