@@ -35,6 +35,8 @@ type Connection struct {
 	streams  quota // streams of the peer that run here, and the bytes of all streams
 	refused  refusalCounters
 
+	stuckDials atomic.Int32 // calls of the application's code by dials that have not returned
+
 	current atomic.Pointer[session] // the connected session; nil while there is none
 
 	traffic *traffic

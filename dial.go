@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,25 +27,75 @@ func (m *Manager) dialWhenAllowed(c *Connection, block chan struct{}) {
 	})
 }
 
-// dial opens a connection and goes through the handshake.
+// dial opens a connection and goes through the handshake. The dialer does not wait for the application's code beyond
+// the time of each step.
 func (m *Manager) dial(ctx context.Context, c *Connection) (*session, error) {
-	socket, early, err := m.upgrade(ctx, c.Remote)
+	token, err := m.token(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { closeSocket(socket) })
-	defer stop()
-	g := newGreeting(socket, early, true, m.limits.MaxHandshakeSize)
-	resp, err := m.introduce(g, c)
+	up, err := m.upgradeInTime(ctx, c, token)
 	if err != nil {
-		m.endGreeting(g, err)
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { closeSocket(up.socket) })
+	defer stop()
+	g := newGreeting(up.socket, up.early, true, m.limits.MaxHandshakeSize)
+	resp, err := m.introduceInTime(ctx, g, c, token)
+	if err != nil {
 		return nil, fmt.Errorf("handshake with %s: %w", c.Remote, err)
 	}
-	s := newSession(c, socket, g.frames, true)
-	s.peer = process{resp.ID, socket.RemoteAddr().String()}
+	s := newSession(c, up.socket, g.frames, true)
+	s.peer = process{resp.ID, up.socket.RemoteAddr().String()}
 	s.agree(resp.Grid)
 	s.takesUpTo(resp.Max)
 	return s, nil
+}
+
+// webSocket is a WebSocket with the bytes that came in behind the answer.
+type webSocket struct {
+	socket net.Conn
+	early  []byte
+}
+
+// upgradeInTime opens the WebSocket within DialTimeout.
+func (m *Manager) upgradeInTime(ctx context.Context, c *Connection, token string) (webSocket, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.limits.DialTimeout)
+	defer cancel()
+	var at atomic.Value // what is being called
+	at.Store("Dialer")
+	up, err := inTime(ctx, &c.stuckDials, func() (webSocket, error) {
+		socket, early, err := m.upgrade(ctx, c.Remote, token, &at)
+		return webSocket{socket, early}, err
+	}, func(late webSocket) { closeSocket(late.socket) })
+	if named := callbackError(at.Load(), err); named != err {
+		err = fmt.Errorf("dial %s: %w", c.Remote, named)
+	}
+	return up, err
+}
+
+// introduceInTime goes through the grid's own handshake within HandshakeTimeout, which is a deadline of the socket,
+// too. Where it fails it has ended the greeting.
+func (m *Manager) introduceInTime(ctx context.Context, g *greeting, c *Connection, token string) (*connectResp, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.limits.HandshakeTimeout)
+	defer cancel()
+	ended := false
+	resp, err := inTime(ctx, &c.stuckDials, func() (*connectResp, error) {
+		resp, err := m.introduce(g, c, token)
+		if ended = err != nil; ended {
+			m.endGreeting(g, err)
+		}
+		return resp, err
+	}, func(*connectResp) { g.frames.Release() })
+	switch {
+	case err == errNoReturn:
+		closeSocket(g.socket)
+		err = fmt.Errorf("the Dialer's connection %w", err)
+	case err != nil && !ended:
+		closeSocket(g.socket)
+		g.frames.Release()
+	}
+	return resp, err
 }
 
 // endGreeting ends a handshake that has failed, beside the dialer, which does not wait for the peer's part of that.
@@ -60,19 +111,17 @@ func (m *Manager) endGreeting(g *greeting, err error) {
 	}
 }
 
-// upgrade opens the WebSocket. It returns the socket and the bytes that came in behind the answer.
-func (m *Manager) upgrade(ctx context.Context, remote string) (net.Conn, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.limits.DialTimeout)
-	defer cancel()
+// upgrade opens the WebSocket. It returns the socket and the bytes that came in behind the answer, and notes at what it is.
+func (m *Manager) upgrade(ctx context.Context, remote, token string, at *atomic.Value) (net.Conn, []byte, error) {
 	u, err := url.Parse("ws" + strings.TrimPrefix(remote, "http") + m.routePath)
 	if err != nil {
 		return nil, nil, err
 	}
-	socket, err := m.connect(ctx, u)
+	socket, err := m.connect(ctx, u, at)
 	if err != nil {
 		return nil, nil, fmt.Errorf("dial %s: %w", remote, dialError(u, err))
 	}
-	early, err := m.requestUpgrade(ctx, socket, u)
+	early, err := m.requestUpgrade(ctx, socket, u, token)
 	if err != nil {
 		closeSocket(socket)
 		return nil, nil, fmt.Errorf("dial %s: %w", remote, dialError(u, err))
@@ -81,39 +130,53 @@ func (m *Manager) upgrade(ctx context.Context, remote string) (net.Conn, []byte,
 }
 
 // connect opens the network connection, with TLS where the URL says so.
-func (m *Manager) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
+func (m *Manager) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ net.Conn, err error) {
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
 	}
 	conn, err := m.dialer(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
-	if err != nil || u.Scheme == "ws" {
-		return conn, err
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w", err) // calls its Error here
+	case conn == nil:
+		return nil, errors.New("Dialer returned neither a connection nor an error")
+	}
+	at.Store("the Dialer's connection")
+	conn = guardConn(conn)
+	whole := false
+	defer func() { // also where a callback does not return
+		if !whole {
+			conn.Close()
+		}
+	}()
+	if u.Scheme == "ws" {
+		whole = true
+		return conn, nil
 	}
 	config := m.tls
 	if m.getTLS != nil {
+		at.Store("GetTLSConfig")
 		if config, err = m.getTLS(); err != nil {
-			conn.Close()
 			return nil, fmt.Errorf("GetTLSConfig: %w", err)
 		}
 	}
+	at.Store("the TLS handshake, or a callback in its configuration,")
 	secure := tls.Client(conn, clientTLS(config, u.Hostname()))
 	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
+	whole = true
 	return secure, nil
 }
 
 // introduce sends who this node is and whom it means, and reads whether it is accepted, and by whom.
-func (m *Manager) introduce(g *greeting, c *Connection) (*connectResp, error) {
+func (m *Manager) introduce(g *greeting, c *Connection, token string) (*connectResp, error) {
 	if err := g.socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
 	req := connectReq{ID: m.ID, Host: m.local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote, Max: uint32(m.limits.MaxMessageSize)}
-	if m.addAuth != nil {
-		req.Token = m.addAuth("")
-	}
+	req.Token = token
 	req.Sum = agreementSum(req.Grid, req.Max)
 	payload, err := req.MarshalMsg(nil)
 	if err != nil {

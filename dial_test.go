@@ -174,12 +174,26 @@ func TestARefusedCertificateIsNamedWhereThePeerIsGoneAlready(t *testing.T) {
 	o := playerOptions(p.local, p.remote)
 	o.Logger = slog.New(slog.NewTextHandler(p.dialerLog, nil))
 	o.TLSConfig = withClientCertificate(ours, other.local)
-	o.AddAuth = func(string) string {
-		<-gone // after the handshake, before the request
-		return "token"
+	o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
+		return &lateWriter{Conn: c, first: 3, wait: gone}, err // after the two flights of the handshake, before the request
 	}
 	newNode(t, o)
 	p.dialerLog.wait(t, "cannot connect", "does not accept this node's certificate: remote error: tls: unknown certificate authority")
+}
+
+// lateWriter is a connection whose writes wait from the first on that is to.
+type lateWriter struct {
+	net.Conn
+	first int
+	wait  chan struct{}
+}
+
+func (w *lateWriter) Write(b []byte) (int, error) {
+	if w.first--; w.first <= 0 {
+		<-w.wait
+	}
+	return w.Conn.Write(b)
 }
 
 func TestAStatusIsExplained(t *testing.T) {

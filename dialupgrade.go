@@ -21,7 +21,7 @@ import (
 
 // requestUpgrade makes a WebSocket of a network connection, within the time of ctx.
 // It returns the bytes that came in behind the answer.
-func (m *Manager) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL) (early []byte, err error) {
+func (m *Manager) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL, token string) (early []byte, err error) {
 	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() {
@@ -29,8 +29,8 @@ func (m *Manager) requestUpgrade(ctx context.Context, socket net.Conn, u *url.UR
 		}
 	}()
 	header := http.Header{"X-Minio-Time": {time.Now().UTC().Format(time.RFC3339)}}
-	if m.addAuth != nil {
-		header.Set("Authorization", "Bearer "+m.addAuth(""))
+	if m.hasToken() {
+		header.Set("Authorization", "Bearer "+token)
 	}
 	key := newWebSocketKey()
 	conn := &upgradeConn{Conn: socket, left: m.limits.MaxHandshakeSize}

@@ -45,9 +45,14 @@ type ManagerOptions struct {
 	// request, before anything else is looked at. It may run for several requests at the same
 	// time. An error is logged, so it must not hold the token, and answered with 403 without its text.
 	AuthRequest func(r *http.Request) error
-	// AddAuth returns the bearer token to show when this node connects. nil sends none.
+	// AddAuth returns the bearer token to show when this node connects, and is asked once for each dial, before it. nil sends none.
+	// Where it takes longer than Limits.DialTimeout the dial is given up.
 	AddAuth AuthFn
-	// Dialer opens network connections. nil uses a net.Dialer.
+	// AddAuthContext is AddAuth for a function that can fail, and whose ctx ends when the dial is given up. An error is
+	// logged, and the dial repeated later. Only one of the two may be set.
+	AddAuthContext func(ctx context.Context) (string, error)
+	// Dialer opens network connections. nil uses a net.Dialer. A dial in which it does not return in time is given up,
+	// and what it returns later is closed. What it returns has to end its reads and writes when it is closed.
 	Dialer ContextDialer
 	// TLSConfig is used towards nodes with https names, with TLS 1.2 or later. nil
 	// uses the system's roots. It must not be changed; GetClientCertificate in it is
@@ -94,27 +99,28 @@ type Manager struct {
 	// ID is new in each process.
 	ID uuid.UUID
 
-	local       string
-	hosts       []string
-	connections map[string]*Connection
-	routePath   string
-	addAuth     AuthFn
-	authRequest func(r *http.Request) error
-	dialer      ContextDialer
-	tls         *tls.Config
-	getTLS      func() (*tls.Config, error)
-	verifyPeer  func(r *http.Request, host string) error
-	allowOrigin func(origin string) bool
-	incoming    func(n int64)
-	outgoing    func(n int64)
-	traceTo     *pubsub.PubSub[TraceInfo, TraceType]
-	log         *slog.Logger // leaves lines in lines
-	lines       logQueue
-	limits      Limits
-	started     time.Time
-	recent      errorRing // of peers
-	strangers   errorRing // of who was not let in
-	lobby       lobby     // of who is let in, before the end of the handshake
+	local          string
+	hosts          []string
+	connections    map[string]*Connection
+	routePath      string
+	addAuth        AuthFn
+	addAuthContext func(ctx context.Context) (string, error)
+	authRequest    func(r *http.Request) error
+	dialer         ContextDialer
+	tls            *tls.Config
+	getTLS         func() (*tls.Config, error)
+	verifyPeer     func(r *http.Request, host string) error
+	allowOrigin    func(origin string) bool
+	incoming       func(n int64)
+	outgoing       func(n int64)
+	traceTo        *pubsub.PubSub[TraceInfo, TraceType]
+	log            *slog.Logger // leaves lines in lines
+	lines          logQueue
+	limits         Limits
+	started        time.Time
+	recent         errorRing // of peers
+	strangers      errorRing // of who was not let in
+	lobby          lobby     // of who is let in, before the end of the handshake
 
 	interceptors interceptors
 
@@ -148,28 +154,29 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		return nil, errNilContext
 	}
 	m := &Manager{
-		ID:          uuid.New(),
-		local:       o.Local,
-		hosts:       slices.Clone(o.Hosts),
-		connections: make(map[string]*Connection),
-		routePath:   o.RoutePath,
-		addAuth:     o.AddAuth,
-		authRequest: o.AuthRequest,
-		dialer:      o.Dialer,
-		tls:         o.TLSConfig,
-		getTLS:      o.GetTLSConfig,
-		verifyPeer:  o.VerifyPeer,
-		allowOrigin: o.AllowOrigin,
-		incoming:    o.Incoming,
-		outgoing:    o.Outgoing,
-		traceTo:     o.TraceTo,
-		log:         o.Logger,
-		limits:      o.Limits.withDefaults(),
-		started:     time.Now(),
-		refusals:    newBurst(),
-		rejections:  newBurst(),
-		upgrades:    newBurst(),
-		panics:      newBurst(),
+		ID:             uuid.New(),
+		local:          o.Local,
+		hosts:          slices.Clone(o.Hosts),
+		connections:    make(map[string]*Connection),
+		routePath:      o.RoutePath,
+		addAuth:        o.AddAuth,
+		addAuthContext: o.AddAuthContext,
+		authRequest:    o.AuthRequest,
+		dialer:         o.Dialer,
+		tls:            o.TLSConfig,
+		getTLS:         o.GetTLSConfig,
+		verifyPeer:     o.VerifyPeer,
+		allowOrigin:    o.AllowOrigin,
+		incoming:       o.Incoming,
+		outgoing:       o.Outgoing,
+		traceTo:        o.TraceTo,
+		log:            o.Logger,
+		limits:         o.Limits.withDefaults(),
+		started:        time.Now(),
+		refusals:       newBurst(),
+		rejections:     newBurst(),
+		upgrades:       newBurst(),
+		panics:         newBurst(),
 
 		callbackPanics: newBurst(),
 
@@ -215,6 +222,9 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 func (o *ManagerOptions) check() error {
 	if o.AuthRequest == nil {
 		return errors.New("grid: ManagerOptions.AuthRequest is required")
+	}
+	if o.AddAuth != nil && o.AddAuthContext != nil {
+		return errors.New("grid: ManagerOptions.AddAuth and AddAuthContext are both set")
 	}
 	seen := make(map[string]bool)
 	for i, host := range o.Hosts {

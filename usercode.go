@@ -17,6 +17,11 @@ const (
 // errExitedGoroutine is the error of application's code that ended its goroutine in place of returning.
 var errExitedGoroutine = errors.New("ended its goroutine without a result")
 
+// misbehavior is the error of application's code that did not return.
+type misbehavior struct{ text string }
+
+func (m *misbehavior) Error() string { return m.text }
+
 // guarded calls f, which is the application's code, and end whatever f does: it is told how f ended, and with which
 // panic. After runtime.Goexit the goroutine ends as soon as end has returned, which sees to what was this goroutine's to do.
 func guarded(f func(), end func(how endedBy, panicValue any)) {
@@ -42,9 +47,9 @@ func attempt[T any](f func() (T, error), done func(T, error)) {
 		guarded(func() { v, err = f() }, func(how endedBy, value any) {
 			switch how {
 			case panicked:
-				err = fmt.Errorf("panic: %v", value)
+				err = &misbehavior{fmt.Sprintf("panic: %v", value)}
 			case exited:
-				err = errExitedGoroutine
+				err = &misbehavior{errExitedGoroutine.Error()}
 			}
 			done(v, err)
 		})

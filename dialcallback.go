@@ -1,0 +1,99 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// callbackGrace is how long the application's code of a dial may take to see that its context has ended.
+	callbackGrace = time.Second
+	// maxStuckDials is how many dials to one peer may be stuck in the application's code before there is no other.
+	maxStuckDials = 4
+)
+
+var errStuckDials = errors.New("AddAuth, Dialer, GetTLSConfig or a TLS callback has not returned from earlier dials")
+
+// inTime runs f, in which a dial calls the application's code, on a goroutine of its own, and waits until ctx ends, and for a
+// moment longer, as f may be about to return. What it returns too late is given to late. stuck counts those that run.
+func inTime[T any](ctx context.Context, stuck *atomic.Int32, f func() (T, error), late func(T)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	var none T
+	if stuck.Load() >= maxStuckDials {
+		return none, errStuckDials
+	}
+	stuck.Add(1)
+	results := make(chan result, 1)
+	var claimed atomic.Bool // by who is first: f with its result, or the caller who gives up
+	attempt(f, func(v T, err error) {
+		stuck.Add(-1)
+		switch {
+		case claimed.CompareAndSwap(false, true):
+			results <- result{v, err}
+		case err == nil:
+			late(v)
+		}
+	})
+	select {
+	case r := <-results:
+		return r.v, r.err
+	case <-ctx.Done():
+	}
+	patience := time.NewTimer(callbackGrace)
+	defer patience.Stop()
+	select {
+	case r := <-results:
+		return r.v, r.err
+	case <-patience.C:
+	}
+	if claimed.CompareAndSwap(false, true) {
+		return none, errNoReturn
+	}
+	r := <-results
+	return r.v, r.err
+}
+
+// errNoReturn is the end of a dial that is stuck in the application's code.
+var errNoReturn = errors.New("has not returned in time")
+
+// callbackError names what was being called where that did not return by itself.
+func callbackError(name any, err error) error {
+	var misbehaved *misbehavior
+	if err == errNoReturn || errors.As(err, &misbehaved) {
+		return fmt.Errorf("%v %w", name, err)
+	}
+	return err
+}
+
+// token asks the application for the token to show, before anything else: the time it takes is not the peer's.
+func (m *Manager) token(ctx context.Context, c *Connection) (string, error) {
+	name, ask := "AddAuthContext", m.addAuthContext
+	if m.addAuth != nil {
+		name, ask = "AddAuth", func(context.Context) (string, error) { return m.addAuth(""), nil }
+	}
+	if ask == nil {
+		return "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.limits.DialTimeout)
+	defer cancel()
+	token, err := inTime(ctx, &c.stuckDials, func() (string, error) {
+		token, err := ask(ctx)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", name, err) // also calls its Error here
+		}
+		return token, nil
+	}, func(string) {})
+	if err != nil {
+		return "", fmt.Errorf("dial %s: %w", c.Remote, callbackError(name, err))
+	}
+	return token, nil
+}
+
+// hasToken reports whether there is a token to show, which may be empty.
+func (m *Manager) hasToken() bool { return m.addAuth != nil || m.addAuthContext != nil }
