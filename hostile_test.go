@@ -3,6 +3,7 @@ package grid
 import (
 	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,6 +83,125 @@ func sendAnything(t *testing.T, random *rand.Rand) {
 	c.waitIdle(t)
 	n.Close()
 	waitGoroutines(t, 0)
+}
+
+// A peer that opens calls and gives them up at once makes no more handlers run than it may, also where they take
+// their time to end, and leaves nothing behind (the rapid reset of HTTP/2).
+func TestCallsThatAreResetAtOnceAreLimited(t *testing.T) {
+	const most, rounds = 20, 3000
+	for _, test := range []struct {
+		name  string
+		open  message
+		stuck bool
+	}{
+		{"streams whose handlers end", message{Op: OpConnectMux, Handler: testStream}, false},
+		{"streams whose handlers do not", message{Op: OpConnectMux, Handler: testStream}, true},
+		{"requests whose handlers end", message{Op: OpRequest, Handler: testSingle}, false},
+		{"requests whose handlers do not", message{Op: OpRequest, Handler: testSingle}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+			n, host := startForFake(t, c, func(o *ManagerOptions) { o.Limits.MaxStreams, o.Limits.MaxRequests = most, most })
+			var running, peak, served atomic.Int64
+			gate := make(chan struct{})
+			serve := func(ctx context.Context) {
+				now := running.Add(1)
+				for was := peak.Load(); now > was && !peak.CompareAndSwap(was, now); was = peak.Load() {
+				}
+				if test.stuck {
+					<-gate
+				} else {
+					<-ctx.Done()
+				}
+				running.Add(-1)
+				served.Add(1)
+			}
+			c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) { serve(ctx); return nil, nil })
+			c.stream(t, 1, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *RemoteErr {
+				serve(ctx)
+				return nil
+			})
+			p := c.knock(t, n)
+			p.introduce(t, host)
+			go readToEnd(p)
+			for id := uint64(1); id <= rounds; id++ {
+				m := test.open
+				m.MuxID = id
+				p.send(t, m)
+				p.send(t, message{MuxID: id, Op: OpDisconnectServerMux})
+			}
+			within(t, "the peer being heard", func() {
+				conn := n.Connection(host)
+				eventually(t, "the last call", func() bool {
+					refused := conn.Stats().Refused
+					return served.Load()+running.Load()+refused.MaxStreams+refused.MaxRequests == rounds
+				})
+				if test.stuck && running.Load() != most {
+					t.Errorf("%d handlers run, want %d", running.Load(), most)
+				}
+			})
+			close(gate)
+			eventually(t, "the end of all handlers", func() bool { return running.Load() == 0 })
+			if peak.Load() > most {
+				t.Errorf("%d handlers ran at once, at most %d may", peak.Load(), most)
+			}
+			if got := n.Connection(host).State(); got != StateConnected {
+				t.Errorf("the connection is %v", got)
+			}
+			c.waitIdle(t)
+		})
+	}
+}
+
+// What a peer asks for and does not read is bounded: pings of WebSocket, of the grid, and of streams.
+func TestPingsThatAreNotReadAreBounded(t *testing.T) {
+	const most, rounds = 64 << 10, 200_000 // more than the kernel has room for
+	for name, m := range map[string]message{
+		"pings of the grid":            {Op: OpPing},
+		"pings of unknown streams":     {Op: OpPing, MuxID: 1 << 20},
+		"messages of unknown streams":  {Op: OpMuxClientMsg, MuxID: 1 << 20},
+		"requests to unknown handlers": {Op: OpRequest, MuxID: 1, Handler: 125},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+			n, host := startForFake(t, c, func(o *ManagerOptions) {
+				o.Limits.MaxQueuedControlBytes, o.Limits.MaxQueuedBytes, o.Limits.WriteTimeout = most, most, 300*time.Millisecond
+			})
+			p := c.knock(t, n)
+			p.introduce(t, host)
+			eventually(t, "the connection", func() bool { return n.Connection(host).State() == StateConnected })
+			s := n.Connection(host).current.Load()
+			one := m
+			if one.MuxID != 0 {
+				one.Flags |= FlagCRCxxh3
+			}
+			b := one.appendTo(nil)
+			key := newMask()
+			var flood []byte
+			for range 1000 {
+				head := make([]byte, wsframe.HeaderSize(len(b), true))
+				wsframe.PutHeader(head, ws.OpBinary, len(b), true, key)
+				flood = append(flood, head...)
+				flood = append(flood, b...)
+				wsframe.Mask(flood[len(flood)-len(b):], key)
+				flood = wsframe.AppendControl(flood, ws.OpPing, []byte("ping"), true, key)
+			}
+			bounded := func() {
+				if queued := s.out.Queued(); queued > 4*most {
+					t.Fatalf("%d bytes wait for a peer that does not read", queued)
+				}
+			}
+			for range rounds / 1000 {
+				if _, err := p.socket.Write(flood); err != nil {
+					break // dropped, which is fine
+				}
+				bounded()
+			}
+			bounded()
+			p.socket.Close()
+			eventually(t, "the end of the session", func() bool { return s.conn.current.Load() != s })
+		})
+	}
 }
 
 // sendRandom sends one message that is well formed and makes no sense, or sometimes garbage.

@@ -233,9 +233,10 @@ func TestDecodedValuesCountInTheQuotas(t *testing.T) {
 			if err := call(crowd(2000)); !errors.Is(err, ErrOverloaded) {
 				t.Errorf("a call over the limit: %v", err)
 			}
-			if refused := c.conn(0, 1).Stats().Refused; refused.MaxRequestBytes+refused.MaxStreamBytes != 1 {
-				t.Errorf("refused: %+v", refused)
-			}
+			eventually(t, "the refusal to be counted", func() bool {
+				refused := c.conn(0, 1).Stats().Refused
+				return refused.MaxRequestBytes+refused.MaxStreamBytes == 1
+			}, func() string { return fmt.Sprintf("%+v", c.conn(0, 1).Stats().Refused) })
 			// A small one has room.
 			wg.Go(func() {
 				if err := call(crowd(100)); err != nil {
