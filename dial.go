@@ -140,7 +140,7 @@ func (m *Manager) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ 
 	case err != nil:
 		return nil, fmt.Errorf("%w", err) // calls its Error here
 	case conn == nil:
-		return nil, errors.New("Dialer returned neither a connection nor an error")
+		return nil, errors.New("the Dialer returned neither a connection nor an error")
 	}
 	at.Store("the Dialer's connection")
 	conn = guardConn(conn)
