@@ -99,12 +99,17 @@ func (m *Manager) accept(r *http.Request, place *guest, early []byte) {
 	g := newGreeting(socket, early, false, m.limits.MaxHandshakeSize)
 	var req connectReq
 	s, resp, err := m.greet(r, g, &req)
-	if kept := place.leave(); !kept && err != nil {
-		err = errOusted
-	}
 	if err != nil {
+		if place.lost() {
+			err = errOusted
+		}
 		m.noteRejection(r, &req, err)
-		g.end(err, reasonFor(err))
+		g.end(err, reasonFor(err)) // within the place: a client may make it last
+		return
+	}
+	if !place.leave() { // the socket is closed: no reason to end the session that there is
+		m.noteRejection(r, &req, errOusted)
+		s.discard(errOusted)
 		return
 	}
 	confirm := func() error {

@@ -35,19 +35,23 @@ type admission struct {
 	last    time.Time     // when the last one was admitted
 	next    time.Time     // when the next one may be
 	waiting chan struct{} // closed when a newer handshake comes; nil where none waits
+
+	handshakes uint64 // that have come
+	foremost   uint64 // the number of the newest one that waits or is admitted
 }
 
 // admit returns nil when a session with a process of the peer may start: at once, or after a pause where
 // too many came in a row. A process that is connected keeps its place while it lives.
 func (c *Connection) admit(ctx context.Context, id [16]byte, address string) error {
+	number := c.nextHandshake()
 	if s := c.current.Load(); s != nil && s.peer.id != id && s.alive(ctx) {
 		c.foundTwins(s.peer.address, address)
 		return &twinError{c.Remote, s.peer.address}
 	}
 	for {
-		overtaken, wait := c.queueUp()
+		overtaken, wait, err := c.queueUp(number)
 		if overtaken == nil {
-			return nil
+			return err
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -62,12 +66,25 @@ func (c *Connection) admit(ctx context.Context, id [16]byte, address string) err
 	}
 }
 
+// nextHandshake numbers the handshakes of the peer in the order in which they come.
+func (c *Connection) nextHandshake() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.admission.handshakes++
+	return c.admission.handshakes
+}
+
 // queueUp admits a session, or returns how long to wait before the next try, and a channel that is closed
-// when a newer handshake has taken the place in which to wait: there is one.
-func (c *Connection) queueUp() (overtaken chan struct{}, wait time.Duration) {
+// when a newer handshake has taken the place in which to wait: there is one. A handshake never takes the place of a
+// newer one, however late it comes here: its peer has given it up, or is gone.
+func (c *Connection) queueUp(number uint64) (overtaken chan struct{}, wait time.Duration, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := &c.admission
+	if number < a.foremost {
+		return nil, 0, errOvertaken
+	}
+	a.foremost = number
 	if a.waiting != nil {
 		close(a.waiting)
 		a.waiting = nil
@@ -75,7 +92,7 @@ func (c *Connection) queueUp() (overtaken chan struct{}, wait time.Duration) {
 	now := time.Now()
 	if wait := a.next.Sub(now); wait > 0 {
 		a.waiting = make(chan struct{})
-		return a.waiting, wait
+		return a.waiting, wait, nil
 	}
 	if now.Sub(a.last) > maxBackoff {
 		a.streak = 0
@@ -84,7 +101,7 @@ func (c *Connection) queueUp() (overtaken chan struct{}, wait time.Duration) {
 	if a.streak++; a.streak > shortSessions {
 		a.next = now.Add(min(backoff(a.streak-shortSessions), c.limits.HandshakeTimeout/2))
 	}
-	return nil, 0
+	return nil, 0, nil
 }
 
 // alive reports whether the peer of a session answers a ping, or is in the middle of sending something.

@@ -338,3 +338,43 @@ func TestANodeThatRunsTwice(t *testing.T) {
 		}
 	})
 }
+
+// An older handshake takes nothing from a newer one, wherever it was held up.
+func TestAnOlderHandshakeIsOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, host := startForFake(t, newPipes(1), nil)
+		c := n.Connection(host)
+		held, older, newer := c.nextHandshake(), c.nextHandshake(), c.nextHandshake()
+		for range shortSessions + 1 {
+			c.admission.streak++
+		}
+		c.admission.last = time.Now()
+		c.admission.next = time.Now().Add(time.Second)
+		overtaken, wait, err := c.queueUp(older)
+		if overtaken == nil || wait != time.Second || err != nil {
+			t.Fatalf("not held back: %v, %v", wait, err)
+		}
+		waiting, _, err := c.queueUp(newer)
+		if waiting == nil || err != nil {
+			t.Fatalf("the newer one is not held back: %v", err)
+		}
+		<-overtaken
+		for name, number := range map[string]uint64{"that has waited": older, "that comes late": held} {
+			if ch, _, err := c.queueUp(number); ch != nil || err != errOvertaken {
+				t.Errorf("an older one %s: got %v, want %v", name, err, errOvertaken)
+			}
+		}
+		select {
+		case <-waiting:
+			t.Error("the newer one has lost its place")
+		default:
+		}
+		time.Sleep(time.Second)
+		if ch, _, err := c.queueUp(newer); ch != nil || err != nil {
+			t.Errorf("the newer one is not admitted: %v", err)
+		}
+		if _, _, err := c.queueUp(older); err != errOvertaken {
+			t.Errorf("after the newer one is admitted, the older gets %v", err)
+		}
+	})
+}

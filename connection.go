@@ -384,7 +384,7 @@ func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
 // handlers returns the handlers registered at this moment.
 func (c *Connection) handlers() *registry { return c.manager.registry.Load() }
 
-// bothTLS says whether TLS protects both names' traffic, so that messages need no checksum.
+// bothTLS reports whether TLS protects both names' traffic, so that messages need no checksum.
 func (c *Connection) bothTLS() bool {
 	return isTLS(c.Local) && isTLS(c.Remote)
 }
@@ -443,10 +443,10 @@ const (
 	shortSessions = 5
 )
 
-// keepDialing keeps the connection up until ctx ends.
+// keepDialing keeps the connection up until ctx ends, or the connection is shut down.
 func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context) (*session, func() error, error)) {
 	attempt, short := 0, 0
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && c.State() != StateShutdown { // by no error: a Dialer's may be ErrShutdown, of another Manager
 		c.connecting()
 		began := time.Now()
 		s, confirm, err := dial(ctx)
@@ -463,9 +463,6 @@ func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context)
 			}
 		} else if ctx.Err() == nil {
 			c.dialFailed(err)
-		}
-		if errors.Is(err, ErrShutdown) {
-			return
 		}
 		pause(ctx, max(backoff(attempt)-time.Since(began), rand.N(firstBackoff)))
 		attempt++

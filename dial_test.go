@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -214,4 +215,38 @@ func TestAStatusIsExplained(t *testing.T) {
 		newNode(t, o)
 		log.wait(t, "cannot connect", "dial "+remote+": answered with "+want)
 	}
+}
+
+// What a Dialer says of another Manager, through which it reaches its peers, does not end this one's attempts.
+func TestADialersErrShutdownIsNoEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, host := startForFake(t, newPipes(1), nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		dials := 0
+		n.Connection(host).keepDialing(ctx, func(context.Context) (*session, func() error, error) {
+			if dials++; dials == 3 {
+				cancel()
+			}
+			return nil, nil, fmt.Errorf("tunnel: %w", ErrShutdown)
+		})
+		if dials != 3 {
+			t.Errorf("dialed %d times, want until the end of the context, 3", dials)
+		}
+	})
+}
+
+// A connection that is shut down is not dialed again while others are still being shut down.
+func TestNothingIsDialedAfterShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, host := startForFake(t, newPipes(1), nil)
+		c := n.Connection(host)
+		c.shutdown(t.Context(), 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		c.keepDialing(ctx, func(context.Context) (*session, func() error, error) {
+			t.Error("dialed")
+			cancel()
+			return nil, nil, ErrShutdown
+		})
+	})
 }

@@ -91,6 +91,13 @@ func (g *guest) use(socket net.Conn) bool {
 	return !g.ousted
 }
 
+// lost reports whether the guest had to give its place to another.
+func (g *guest) lost() bool {
+	g.lobby.mu.Lock()
+	defer g.lobby.mu.Unlock()
+	return g.ousted
+}
+
 // leave gives the place back. It reports whether the guest still had it.
 func (g *guest) leave() bool {
 	g.lobby.mu.Lock()

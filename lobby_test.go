@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // Connections before the end of their handshake are so many and no more, and one that ends its handshake or goes makes room.
@@ -163,4 +167,66 @@ func TestNetworkOf(t *testing.T) {
 			t.Errorf("%q is of %q, want %q", address, got, want)
 		}
 	}
+}
+
+// Who loses its place at the very end of the handshake does not take that of the session that there is.
+func TestAnOustedHandshakeEndsNoSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newPipes(1)
+		var ousting atomic.Bool
+		var m *Manager
+		n, host := startForFake(t, c, func(o *ManagerOptions) {
+			o.Limits.MaxHandshakes = 2
+			o.VerifyPeer = func(r *http.Request, _ string) error {
+				if ousting.Load() {
+					m.lobby.enter(r.RemoteAddr)
+					m.lobby.enter("192.0.2.1:1")
+				}
+				return nil
+			}
+		})
+		m = n.Manager
+		first := c.knock(t, n)
+		first.introduceProcess(t, host, 1)
+		first.live(t)
+		synctest.Wait()
+		session := n.Connection(host).current.Load()
+		ousting.Store(true)
+		second := c.knock(t, n)
+		payload, _ := (&connectReq{ID: [16]byte{1}, Host: host}).MarshalMsg(nil)
+		second.send(t, message{Op: OpConnect, Payload: payload})
+		readToEnd(second)
+		synctest.Wait()
+		if session == nil || n.Connection(host).current.Load() != session {
+			t.Error("the session has ended for a handshake that cannot be finished")
+		}
+		if n.log.count("grid: peer rejected") != 1 || n.log.count(errOusted.Error()) != 1 {
+			t.Errorf("logged:\n%s", n.log)
+		}
+	})
+}
+
+// A connection whose handshake has failed keeps its place until it is closed.
+func TestARejectedGuestIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newPipes(1)
+		n, _ := startForFake(t, c, nil)
+		l := &n.Manager.lobby
+		count := func() int {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.count
+		}
+		if resp := c.knock(t, n).introduce(t, "http://nobody"); resp.Accepted {
+			t.Fatal("accepted")
+		}
+		synctest.Wait()
+		if count() != 1 {
+			t.Errorf("%d in the lobby while a connection is being ended, want 1", count())
+		}
+		time.Sleep(2 * greetingGrace)
+		if count() != 0 {
+			t.Errorf("%d left in the lobby", count())
+		}
+	})
 }
