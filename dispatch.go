@@ -20,7 +20,7 @@ func (s *session) receive(b []byte) error {
 		return err
 	}
 	rest, merged := m.rest, m.Seq
-	s.conn.traffic.in.frame(min(int(m.Seq), len(rest)))
+	s.conn.traffic.in.frame(int(min(uint64(m.Seq), uint64(len(rest))))) // on 32 bits a Seq is more than an int holds
 	for range merged {
 		one, tail, err := nextMerged(rest)
 		if err != nil {

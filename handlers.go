@@ -186,8 +186,8 @@ type streamHandler struct {
 type registry struct {
 	singles      [256]*singleHandler
 	streams      [256]*streamHandler
-	routeSingles map[routeID]*singleHandler
-	routeStreams map[routeID]*streamHandler
+	routeSingles routes[*singleHandler]
+	routeStreams routes[*streamHandler]
 	names        []handlerName // by number of the registration
 }
 
@@ -200,7 +200,7 @@ type handlerName struct {
 // single finds the handler of a request; nil for none.
 func (r *registry) single(id HandlerID, route *routeID) *singleHandler {
 	if route != nil {
-		return r.routeSingles[*route]
+		return r.routeSingles.get(*route)
 	}
 	return r.singles[id]
 }
@@ -208,21 +208,43 @@ func (r *registry) single(id HandlerID, route *routeID) *singleHandler {
 // stream finds the handler of a stream; nil for none.
 func (r *registry) stream(id HandlerID, route *routeID) *streamHandler {
 	if route != nil {
-		return r.routeStreams[*route]
+		return r.routeStreams.get(*route)
 	}
 	return r.streams[id]
 }
 
-// clone copies the registry, to be changed before it is published.
+// clone copies the registry, to be changed before it is published. The tables of routes are shared: they
+// are never changed.
 func (r *registry) clone() *registry {
 	c := *r
-	c.routeSingles = maps.Clone(r.routeSingles)
-	c.routeStreams = maps.Clone(r.routeStreams)
-	if c.routeSingles == nil {
-		c.routeSingles = make(map[routeID]*singleHandler)
-		c.routeStreams = make(map[routeID]*streamHandler)
-	}
 	return &c
+}
+
+// routes are the handlers on subroutes. A table is never changed: adding makes a new one. It is in two
+// parts, of which only the small one is copied for that, so that registering many is not quadratic. Its
+// zero value is ready.
+type routes[H any] struct{ most, latest map[routeID]H }
+
+func (t routes[H]) get(id routeID) H {
+	if h, ok := t.most[id]; ok {
+		return h
+	}
+	return t.latest[id]
+}
+
+// with returns the table with one more handler.
+func (t routes[H]) with(id routeID, h H) routes[H] {
+	if n := len(t.latest); n*n > len(t.most)+1 { // the larger part is copied once for about its root
+		all := make(map[routeID]H, len(t.most)+n)
+		maps.Copy(all, t.most)
+		maps.Copy(all, t.latest)
+		t = routes[H]{most: all}
+	}
+	latest := make(map[routeID]H, len(t.latest)+1)
+	maps.Copy(latest, t.latest)
+	latest[id] = h
+	t.latest = latest
+	return t
 }
 
 func (m *Manager) registerSingle(h *singleHandler, subroute []string) error {
@@ -235,7 +257,7 @@ func (m *Manager) registerSingle(h *singleHandler, subroute []string) error {
 	return m.register(h.id, h.subroute, func(r *registry, route *routeID) {
 		h.number = len(r.names)
 		if route != nil {
-			r.routeSingles[*route] = h
+			r.routeSingles = r.routeSingles.with(*route, h)
 		} else {
 			r.singles[h.id] = h
 		}
@@ -247,7 +269,7 @@ func (m *Manager) registerStream(h *streamHandler, subroute string) error {
 	return m.register(h.id, subroute, func(r *registry, route *routeID) {
 		h.route, h.number = route, len(r.names)
 		if route != nil {
-			r.routeStreams[*route] = h
+			r.routeStreams = r.routeStreams.with(*route, h)
 		} else {
 			r.streams[h.id] = h
 		}

@@ -192,6 +192,9 @@ func (l Limits) check() error {
 		{"PeerTimeout", all.PeerTimeout, 2 * all.PingInterval, 2 * maxTime},
 	} {
 		switch {
+		case f.value < f.least && f.name == "PeerTimeout":
+			return fmt.Errorf("grid: Limits.%s: %v is less than %v, which is twice PingInterval: a peer has to have the time to answer a ping",
+				f.name, f.value, f.least)
 		case f.value < f.least:
 			return fmt.Errorf("grid: Limits.%s: %v is less than %v", f.name, f.value, f.least)
 		case f.value > f.most:

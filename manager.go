@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -240,7 +242,7 @@ func (o *ManagerOptions) check() error {
 		return fmt.Errorf("grid: ManagerOptions.Local: %w", err)
 	}
 	if !seen[o.Local] {
-		return fmt.Errorf("grid: ManagerOptions.Local: %q is not one of Hosts", o.Local)
+		return fmt.Errorf("grid: ManagerOptions.Local: %q is not one of Hosts, which are %s", o.Local, someOf(o.Hosts))
 	}
 	if o.RoutePath != "" && o.RoutePath[0] != '/' {
 		return fmt.Errorf("grid: ManagerOptions.RoutePath: %q does not start with a slash", o.RoutePath)
@@ -256,19 +258,32 @@ func checkHost(name string) error {
 	if name == "" {
 		return errors.New("empty host name")
 	}
+	if !strings.HasPrefix(name, "http://") && !strings.HasPrefix(name, "https://") {
+		return fmt.Errorf("%q does not start with http:// or https://", name)
+	}
 	u, err := url.Parse(name)
 	if err != nil {
 		return fmt.Errorf("%q is not a URL: %w", name, err)
 	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
 	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("%q does not start with http:// or https://", name)
+	case u.Port() != "" && (err != nil || port == 0):
+		return fmt.Errorf("%q has no port from 1 to 65535", name)
 	case u.Hostname() == "":
 		return fmt.Errorf("%q has no host", name)
 	case u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || u.ForceQuery:
 		return fmt.Errorf("%q is more than scheme, host and port", name)
 	}
 	return nil
+}
+
+// someOf lists names, the first of them where there are many.
+func someOf(names []string) string {
+	const most = 10
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%q and %d more", names[:most], more)
+	}
+	return fmt.Sprintf("%q", names)
 }
 
 // HostName returns the name of this node, ManagerOptions.Local.
@@ -314,6 +329,9 @@ func (m *Manager) AddToMux(router *mux.Router) {
 // the end of ctx; a peer that does not answer within Limits.PeerTimeout is not waited for. It returns
 // the cause of ctx where its end cut something short. Use after Shutdown gives ErrShutdown.
 // A nil ctx never ends.
+//
+// It waits for what runs, so a handler that calls it waits for itself until ctx ends: call it on another
+// goroutine there.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	if m == nil {
 		return nil

@@ -56,7 +56,17 @@ func commands() []command {
 // run runs the command that args name and returns the exit code. The end of
 // ctx is the wish of the user that it ends.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	stdout, stderr = plainWriter{stdout}, plainWriter{stderr}
+	out := &firstError{w: stdout}
+	code := runPlain(ctx, args, plainWriter{out}, plainWriter{stderr})
+	if out.err != nil && code == exitOK {
+		fmt.Fprintf(stderr, "gridctl: cannot write the output: %v\n", out.err)
+		return exitFailed
+	}
+	return code
+}
+
+// runPlain is run for writers that take anything.
+func runPlain(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
 		return exitUsage

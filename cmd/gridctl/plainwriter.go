@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/gridmesh/grid/internal/visible"
 )
@@ -31,4 +33,23 @@ func (p plainWriter) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// firstError remembers the first error of a writer: what is printed and gets lost is not worth exit code 0.
+type firstError struct {
+	w io.Writer
+
+	mu  sync.Mutex // Protects following.
+	err error
+}
+
+// Write writes b.
+func (f *firstError) Write(b []byte) (int, error) {
+	n, err := f.w.Write(b)
+	if err != nil {
+		f.mu.Lock()
+		f.err = cmp.Or(f.err, err)
+		f.mu.Unlock()
+	}
+	return n, err
 }

@@ -65,13 +65,17 @@ func writeSecrets(dir string, names []string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	authority := filepath.Join(dir, authorityFile)
+	if _, err := os.Stat(authority); err == nil {
+		return fmt.Errorf("%s is there already: nodes that use it would not know new ones; remove %s to begin anew", authority, dir)
+	}
 	ca, caKey, err := certificate(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "example authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}, nil, nil)
 	if err != nil {
 		return err
 	}
-	if err := writePEM(filepath.Join(dir, authorityFile), "CERTIFICATE", ca.Raw); err != nil {
+	if err := writePEM(authority, "CERTIFICATE", ca.Raw); err != nil {
 		return err
 	}
 	for _, name := range names {

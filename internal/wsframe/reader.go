@@ -2,6 +2,7 @@ package wsframe
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"sync/atomic"
 
@@ -229,7 +230,7 @@ func (r *Reader) header() (h header, err error) {
 		}
 	}
 	if h.op.IsData() && length > uint64(r.config.MaxMessage-r.size) {
-		return h, &ProtocolError{Code: ws.StatusMessageTooBig, Text: "message too large"}
+		return h, &ProtocolError{Code: ws.StatusMessageTooBig, Text: fmt.Sprintf("message too large: more than %d bytes", r.config.MaxMessage)}
 	}
 	h.length = int(length)
 
