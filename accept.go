@@ -143,13 +143,13 @@ func (m *Manager) noteRejection(r *http.Request, req *connectReq, err error) {
 
 // greet reads who the peer is. It returns the session that may start once the response is sent.
 func (m *Manager) greet(r *http.Request, g *greeting, req *connectReq) (*session, []byte, error) {
-	if err := g.socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
+	if err := g.socket.SetDeadline(time.Now().Add(unhurried(m.limits.HandshakeTimeout))); err != nil {
 		return nil, nil, err
 	}
 	c, err := m.identify(r, g, req)
 	if err == nil {
 		err = c.admit(m.ctx, req.ID, r.RemoteAddr)
-		g.socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)) // that may have taken a while
+		g.socket.SetDeadline(time.Now().Add(unhurried(m.limits.HandshakeTimeout))) // that may have taken a while
 	}
 	payload, marshalErr := m.response(req, err).MarshalMsg(nil)
 	if err != nil {

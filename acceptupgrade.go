@@ -151,7 +151,7 @@ func noHijack(w http.ResponseWriter, err error) string {
 // switchProtocols sends the answer that makes a connection a WebSocket.
 func (m *Manager) switchProtocols(socket net.Conn, key string) error {
 	// The server's deadlines are for requests.
-	if err := errors.Join(socket.SetDeadline(time.Time{}), socket.SetWriteDeadline(time.Now().Add(m.limits.HandshakeTimeout))); err != nil {
+	if err := errors.Join(socket.SetDeadline(time.Time{}), socket.SetWriteDeadline(time.Now().Add(unhurried(m.limits.HandshakeTimeout)))); err != nil {
 		return err
 	}
 	_, err := socket.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +

@@ -60,7 +60,7 @@ type webSocket struct {
 
 // upgradeInTime opens the WebSocket within DialTimeout.
 func (m *Manager) upgradeInTime(ctx context.Context, c *Connection, token string) (webSocket, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.limits.DialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, unhurried(m.limits.DialTimeout))
 	defer cancel()
 	var at atomic.Value // what is being called
 	at.Store("Dialer")
@@ -77,7 +77,7 @@ func (m *Manager) upgradeInTime(ctx context.Context, c *Connection, token string
 // introduceInTime goes through the grid's own handshake within HandshakeTimeout, which is a deadline of the socket,
 // too. Where it fails it has ended the greeting.
 func (m *Manager) introduceInTime(ctx context.Context, g *greeting, c *Connection, token string) (*connectResp, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.limits.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, unhurried(m.limits.HandshakeTimeout))
 	defer cancel()
 	ended := false
 	resp, err := inTime(ctx, &c.stuckDials, func() (*connectResp, error) {
@@ -172,7 +172,7 @@ func (m *Manager) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ 
 
 // introduce sends who this node is and whom it means, and reads whether it is accepted, and by whom.
 func (m *Manager) introduce(g *greeting, c *Connection, token string) (*connectResp, error) {
-	if err := g.socket.SetDeadline(time.Now().Add(m.limits.HandshakeTimeout)); err != nil {
+	if err := g.socket.SetDeadline(time.Now().Add(unhurried(m.limits.HandshakeTimeout))); err != nil {
 		return nil, err
 	}
 	req := connectReq{ID: m.ID, Host: m.local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote, Max: uint32(m.limits.MaxMessageSize)}

@@ -80,7 +80,7 @@ func (m *Manager) token(ctx context.Context, c *Connection) (string, error) {
 	if ask == nil {
 		return "", nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.limits.DialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, unhurried(m.limits.DialTimeout))
 	defer cancel()
 	token, err := inTime(ctx, &c.stuckDials, func() (string, error) {
 		token, err := ask(ctx)

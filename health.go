@@ -3,6 +3,7 @@ package grid
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"path"
 	"slices"
@@ -137,8 +138,23 @@ func (s *session) probe(ctx context.Context) (time.Duration, error) {
 	case <-s.failed:
 		return 0, ErrDisconnected
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return s.probeLate(ctx, p)
 	}
+}
+
+// probeLate looks again when ctx has ended: an answer that has come, and that this node has not got round to, counts.
+func (s *session) probeLate(ctx context.Context, p *probe) (time.Duration, error) {
+	late := turn()
+	select {
+	case <-p.answered:
+		return p.rtt, nil
+	default:
+	}
+	err := contextCause(ctx)
+	if late > lateTurn {
+		err = fmt.Errorf("%w; this node is busy itself: it is late by %v", err, late.Round(time.Millisecond))
+	}
+	return 0, err
 }
 
 // sent takes note of a ping.

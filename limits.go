@@ -96,6 +96,9 @@ type Limits struct {
 	// a large message may take its time, and one that trickles in cannot be held forever. A tenth of this time, at least a
 	// second, is the longest between two retransmissions of TCP, where the kernel lets itself be told (Linux from 6.15):
 	// so long may it take to notice that a network is back which was out for less than PeerTimeout.
+	//
+	// What keeps this node itself from running, such as handlers that compute or a process that stands still, does not count as
+	// silence of the peer's: a dead peer is then noticed later.
 	PeerTimeout time.Duration
 }
 

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/batch"
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
@@ -283,5 +285,78 @@ func TestAnyMessageOfAStreamIsASignOfLifeOfItsCaller(t *testing.T) {
 		p.socket.Close()
 		n.Close()
 		synctest.Wait()
+	})
+}
+
+// What this node has not got round to is no silence of the peer's, and yet a dead peer is noticed in a bounded number of looks.
+func TestTheNodesOwnLatenessIsNoSilence(t *testing.T) {
+	const tick = time.Second
+	for _, test := range []struct {
+		name        string
+		pause, late time.Duration
+		want        time.Duration // the silence after ten looks
+	}{
+		{"on time", tick, 0, 10 * tick},
+		{"a little late", 2 * tick, 0, 20 * tick},
+		{"standing still", time.Minute, 0, 20 * tick},
+		{"waiting for turns", tick, 2 * time.Second, 6 * tick},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				in := wsframe.NewReader(strings.NewReader(""), nil, wsframe.Config{MaxMessage: 1})
+				out := batch.New(nil, batch.Config{})
+				var p pulse
+				p.start(time.Now(), in)
+				var l look
+				for range 10 {
+					time.Sleep(test.pause)
+					l = p.feel(test.late, tick, in, out)
+				}
+				if l.silent != test.want {
+					t.Errorf("silent for %v, want %v", l.silent, test.want)
+				}
+			})
+		})
+	}
+}
+
+// The same for the streams of a session.
+func TestStreamsOutliveTheNodesOwnLateness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conn, p := startSlow(t)
+		go readToEnd(p)
+		defer p.pingEvery(100 * time.Millisecond)()
+		st, err := conn.NewStream(t.Context(), testStream, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.send(t, message{MuxID: 2, Handler: testStream, Op: OpConnectMux})
+		synctest.Wait()
+		s := conn.current.Load()
+		served, _ := s.servers.get(2)
+		ended := func() bool {
+			select {
+			case <-st.mux.done:
+				return true
+			default:
+				return served.ctx.Err() != nil
+			}
+		}
+		const pause = 2 * muxCallerTimeout
+		now := time.Now().Add(pause)
+		for _, l := range []look{{now: now, missed: pause}, {now: now, late: pause}} {
+			st.mux.checkAlive(&l)
+			served.checkAlive(&l)
+			if ended() {
+				t.Errorf("a stream ended by %+v", l)
+			}
+		}
+		now = now.Add(pause)
+		st.mux.checkAlive(&look{now: now})
+		served.checkAlive(&look{now: now})
+		synctest.Wait()
+		if !ended() || served.ctx.Err() == nil {
+			t.Error("streams of a silent peer go on")
+		}
 	})
 }

@@ -515,7 +515,8 @@ func (m *muxClient) pong(msg *message) {
 // checkAlive pings the handler's side and gives the stream up when that is
 // silent, unless the connection was busy. So it does at the deadline of a context that never says that it has passed. The
 // janitor calls it.
-func (m *muxClient) checkAlive(now time.Time, busy bool) {
+func (m *muxClient) checkAlive(l *look) {
+	now := l.now
 	if !m.deadline.IsZero() && now.Sub(m.deadline) > deadlineGrace {
 		m.cancel(context.DeadlineExceeded)
 		go m.giveUpReader() // which may call observers
@@ -524,11 +525,13 @@ func (m *muxClient) checkAlive(now time.Time, busy bool) {
 	if !m.needsPing {
 		return
 	}
-	if busy {
+	if l.busy {
 		m.heard.Store(int64(now.Sub(m.s.began)))
+	} else {
+		m.heard.Add(int64(l.missed))
 	}
 	m.mu.Lock()
-	silent := now.Sub(m.s.began)-time.Duration(m.heard.Load()) > muxPeerTimeout
+	silent := l.silence(now.Sub(m.s.began)-time.Duration(m.heard.Load())) > muxPeerTimeout
 	ping := now.Sub(m.pinged) >= muxPingInterval-m.s.tick/2
 	if ping {
 		m.pinged = now

@@ -289,12 +289,13 @@ func (m *muxServer) leave() {
 }
 
 // checkAlive cancels the handler of a caller that has gone silent, unless the connection was busy. The janitor calls it.
-func (m *muxServer) checkAlive(now time.Time, busy bool) {
+func (m *muxServer) checkAlive(l *look) {
 	m.mu.Lock()
-	if busy {
-		m.pinged = now
+	m.pinged = m.pinged.Add(l.missed)
+	if l.busy {
+		m.pinged = l.now
 	}
-	silent := m.needsPing && now.Sub(m.pinged) > muxCallerTimeout
+	silent := m.needsPing && l.silence(l.now.Sub(m.pinged)) > muxCallerTimeout
 	m.mu.Unlock()
 	if silent {
 		m.cancel(ErrDisconnected)

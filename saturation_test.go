@@ -15,18 +15,21 @@ import (
 	"time"
 )
 
-// saturatedEnv has the peer of a node in a process of its own.
+// saturatedEnv has the peer of a node in a process of its own, and its PeerTimeout where the test decides it.
 const saturatedEnv = "GRID_TEST_SATURATED_NODE"
 
 // TestSaturatedNode is a node with two cores whose handler computes. It ends with its standard input.
 func TestSaturatedNode(t *testing.T) {
-	peer := os.Getenv(saturatedEnv)
+	peer, limit, _ := strings.Cut(os.Getenv(saturatedEnv), " ")
 	if peer == "" {
 		t.Skip("runs as a process of TestHandlersThatComputeLoseNoConnection")
 	}
 	runtime.GOMAXPROCS(2)
 	work := computing(20 * time.Millisecond)
-	patience := 5 * turnOf(saturatedCallers, work)
+	patience, err := time.ParseDuration(limit)
+	if err != nil {
+		patience = 5 * turnOf(saturatedCallers, work)
+	}
 	fmt.Println(patience)
 	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {host: peer}}}
 	c.startNode(t, c.nodes[0], func(o *ManagerOptions) { o.Limits = saturatedLimits(patience) })
@@ -100,35 +103,8 @@ func compute(rounds int) byte {
 // Handlers that compute keep a node busy. That is no reason for its peer to take it for dead, nor for it to do so.
 func TestHandlersThatComputeLoseNoConnection(t *testing.T) {
 	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {}}}
-	child := exec.Command(os.Args[0], "-test.run=^TestSaturatedNode$", "-test.v")
-	child.Env = append(os.Environ(), saturatedEnv+"="+c.nodes[0].host)
-	stdin, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child.Stderr = os.Stderr
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	out := bufio.NewReader(stdout)
-	var patience time.Duration
-	for c.nodes[1].host == "" {
-		line, err := out.ReadString('\n')
-		if err != nil {
-			t.Fatalf("the process of the node has ended: %v", err)
-		}
-		if d, err := time.ParseDuration(strings.TrimSpace(line)); err == nil {
-			patience = d
-		}
-		if host, ok := strings.CutPrefix(line, "ready "); ok {
-			c.nodes[1].host = strings.TrimSpace(host)
-		}
-	}
-	c.startNode(t, c.nodes[0], func(o *ManagerOptions) { o.Limits = saturatedLimits(patience) })
+	child := startSaturated(t, c, "")
+	c.startNode(t, c.nodes[0], func(o *ManagerOptions) { o.Limits = saturatedLimits(child.patience) })
 	conn := c.conn(0, 1)
 	if err := conn.WaitForConnect(t.Context()); err != nil {
 		t.Fatal(err)
@@ -147,14 +123,61 @@ func TestHandlersThatComputeLoseNoConnection(t *testing.T) {
 	}
 	wg.Wait()
 	if n := failed.Load(); n > 0 {
-		t.Errorf("with a PeerTimeout of %v %d callers got an error: %s", patience, n, c.nodes[0].log)
+		t.Errorf("with a PeerTimeout of %v %d callers got an error: %s", child.patience, n, c.nodes[0].log)
 	}
 	if n := conn.Stats().Connects; n != 1 {
 		t.Errorf("%d sessions came up, want one: %s", n, c.nodes[0].log)
 	}
-	stdin.Close()
-	said, _ := io.ReadAll(out)
-	if err := child.Wait(); err != nil || strings.Contains(string(said), " sessions") {
-		t.Errorf("the busy node: %v: %s", err, said)
+	child.end(t)
+}
+
+// saturatedNode is a node in a process of its own.
+type saturatedNode struct {
+	*exec.Cmd
+	stdin    io.Closer
+	stdout   *bufio.Reader
+	patience time.Duration // its PeerTimeout
+}
+
+// startSaturated starts a process with the second node of c, with a PeerTimeout of patience, or of some of its own turns.
+func startSaturated(t *testing.T, c *cluster, patience string) *saturatedNode {
+	t.Helper()
+	child := &saturatedNode{Cmd: exec.Command(os.Args[0], "-test.run=^TestSaturatedNode$", "-test.v")}
+	child.Env = append(os.Environ(), saturatedEnv+"="+c.nodes[0].host+" "+patience)
+	stdin, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.stdin, child.stdout = stdin, bufio.NewReader(stdout)
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for c.nodes[1].host == "" {
+		line, err := child.stdout.ReadString('\n')
+		if err != nil {
+			t.Fatalf("the process of the node has ended: %v", err)
+		}
+		if d, err := time.ParseDuration(strings.TrimSpace(line)); err == nil {
+			child.patience = d
+		}
+		if host, ok := strings.CutPrefix(line, "ready "); ok {
+			c.nodes[1].host = strings.TrimSpace(host)
+		}
+	}
+	return child
+}
+
+// end ends the process, which must have had one session.
+func (n *saturatedNode) end(t *testing.T) {
+	t.Helper()
+	n.stdin.Close()
+	said, _ := io.ReadAll(n.stdout)
+	if err := n.Wait(); err != nil || strings.Contains(string(said), " sessions") {
+		t.Errorf("the node in a process of its own: %v: %s", err, said)
 	}
 }

@@ -159,29 +159,29 @@ func (s *session) janitor() {
 		select {
 		case <-s.failed:
 			return
-		case now := <-tick.C:
-			silent, busy := s.life.feel(now, s.frames, s.out)
+		case <-tick.C:
+			if now := time.Now(); now.Sub(pinged) >= s.conn.limits.PingInterval-s.tick/2 {
+				pinged = now
+				s.ping()
+			}
+			l := s.life.feel(turn(), s.tick, s.frames, s.out)
 			// The sign of life may be older than the look that saw it by a tick, and the next look is a tick away.
-			if silent > s.conn.limits.PeerTimeout-2*s.tick-s.tick/2 {
-				silent = silent.Round(time.Millisecond)
+			if l.silent > s.conn.limits.PeerTimeout-2*s.tick-s.tick/2 {
+				silent := l.silent.Round(time.Millisecond)
 				err := fmt.Errorf("%w for %v", errPeerSilent, silent)
 				s.part(err, fmt.Sprintf("nothing received for %v", silent))
 				s.flushed()
 				s.fail(err)
 				return
 			}
-			if now.Sub(pinged) >= s.conn.limits.PingInterval-s.tick/2 {
-				pinged = now
-				s.ping()
-			}
-			for _, id := range s.calls.sweep(s.ticks.Add(1)) {
+			for _, id := range s.calls.sweep(s.ticks.Add(l.rounds())) {
 				s.giveUp(id)
 			}
 			for _, m := range s.clients.all() {
-				m.checkAlive(now, busy)
+				m.checkAlive(&l)
 			}
 			for _, m := range s.servers.all() {
-				m.checkAlive(now, busy)
+				m.checkAlive(&l)
 			}
 		}
 	}

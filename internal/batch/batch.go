@@ -529,7 +529,7 @@ func (w *Writer) allow(deadline time.Time) error {
 }
 
 // mayGoOn reports whether a write that failed after n bytes may be continued: it ran into its deadline,
-// and the connection has taken some bytes, or has not had the whole time yet.
+// and the connection has taken some bytes, or has not had the whole time yet, or this process stood still.
 func (w *Writer) mayGoOn(began time.Time, n int, err error) bool {
 	if w.cfg.OneShot || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
@@ -539,6 +539,9 @@ func (w *Writer) mayGoOn(began time.Time, n int, err error) bool {
 		return true
 	}
 	whole := began.Add(w.cfg.Timeout)
+	if now := time.Now(); now.Sub(w.deadline) > w.cfg.Timeout/4 {
+		whole = now.Add(w.cfg.Timeout) // this process is late itself, and has given the connection no chance
+	}
 	return w.deadline.Before(whole) && w.allow(whole) == nil
 }
 
