@@ -32,7 +32,7 @@ func (m *Manager) ask(callback string, r *http.Request, decide func() error) (er
 		err = fmt.Errorf("%s panicked: %v", callback, p)
 		if more, ok := m.callbackPanics.take(""); ok {
 			m.log.Error("grid: callback panicked", "callback", callback, "remote", r.RemoteAddr, "local", m.local,
-				"panic", p, "stack", string(debug.Stack()), "more", more)
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()), "more", more)
 		}
 	}()
 	return decide()

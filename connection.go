@@ -395,16 +395,11 @@ func isTLS(name string) bool {
 
 func (c *Connection) onWrite() func(int) {
 	outgoing, sent := c.manager.outgoing, &c.traffic.out.bytes
-	if outgoing == nil {
-		return func(n int) { sent.Add(int64(n)) }
-	}
 	return func(n int) {
 		sent.Add(int64(n))
-		outgoing(int64(n))
+		outgoing.add(int64(n))
 	}
 }
-
-func (c *Connection) onRead() func(int64) { return c.manager.incoming }
 
 // handlerContext is the context of a handler that the peer called with m: with its deadline unless that is zero. r is
 // where what the handler decodes counts.

@@ -63,7 +63,7 @@ type ManagerOptions struct {
 	// BlockConnect delays dialing until it is closed. nil does not.
 	BlockConnect chan struct{}
 	// Incoming and Outgoing are told the bytes of frames that are received and sent, as FlowStats.Bytes
-	// counts them. They run on the connections' own goroutines and must return at once.
+	// counts them: sums of what there has been since the last call, one call at a time for each of the two.
 	Incoming func(n int64)
 	Outgoing func(n int64)
 	// TraceTo is told about requests while somebody subscribes to it. nil makes one that Manager.Traces returns.
@@ -113,8 +113,8 @@ type Manager struct {
 	getTLS         func() (*tls.Config, error)
 	verifyPeer     func(r *http.Request, host string) error
 	allowOrigin    func(origin string) bool
-	incoming       func(n int64)
-	outgoing       func(n int64)
+	incoming       *byteTeller
+	outgoing       *byteTeller
 	traceTo        *pubsub.PubSub[TraceInfo, TraceType]
 	log            *slog.Logger // leaves lines in lines
 	lines          logQueue
@@ -169,8 +169,6 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		getTLS:         o.GetTLSConfig,
 		verifyPeer:     o.VerifyPeer,
 		allowOrigin:    o.AllowOrigin,
-		incoming:       o.Incoming,
-		outgoing:       o.Outgoing,
 		traceTo:        o.TraceTo,
 		log:            o.Logger,
 		limits:         o.Limits.withDefaults(),
@@ -185,6 +183,8 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		interceptors: newInterceptors(o.Interceptors),
 	}
 	m.lobby.most = m.limits.MaxHandshakes
+	m.incoming = m.newByteTeller("Incoming", o.Incoming)
+	m.outgoing = m.newByteTeller("Outgoing", o.Outgoing)
 	if m.routePath == "" {
 		m.routePath = RoutePath
 	}
@@ -388,6 +388,8 @@ func (m *Manager) close(ctx context.Context, grace time.Duration) bool {
 	unwatch()
 	m.cancel()
 	m.workers.Wait()
+	m.incoming.flush(callbackGrace)
+	m.outgoing.flush(callbackGrace)
 	m.lines.flush(logGrace)
 	return !cut.Load()
 }

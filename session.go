@@ -260,15 +260,13 @@ const deadlineGrace = time.Second
 
 // readLoop dispatches what comes in until reading fails.
 func (s *session) readLoop() error {
-	incoming, received := s.conn.onRead(), &s.conn.traffic.in.bytes
+	incoming, received := s.conn.manager.incoming, &s.conn.traffic.in.bytes
 	taken := s.frames.Taken()
 	for {
 		b, err := s.frames.Next()
 		if n := s.frames.Taken(); n != taken {
 			received.Add(n - taken)
-			if incoming != nil {
-				incoming(n - taken)
-			}
+			incoming.add(n - taken)
 			taken = n
 		}
 		if err != nil {

@@ -251,3 +251,70 @@ func TestTraceFiltersThatMisbehave(t *testing.T) {
 		})
 	}
 }
+
+// What is told of bytes may be stuck, misbehave, and call the peer or end the Manager: the connection goes on.
+func TestByteCallbacksThatMisbehave(t *testing.T) {
+	for name, set := range map[string]func(*ManagerOptions, func(int64)){
+		"Incoming": func(o *ManagerOptions, f func(int64)) { o.Incoming = f },
+		"Outgoing": func(o *ManagerOptions, f func(int64)) { o.Outgoing = f },
+	} {
+		kinds := map[string]func(c *cluster){
+			"panics":   func(*cluster) { panic("misbehaved") },
+			"exits":    func(*cluster) { runtime.Goexit() },
+			"is stuck": func(*cluster) { select {} },
+			"calls the peer": func(c *cluster) {
+				c.conn(0, 1).Request(context.Background(), testSingle, nil)
+			},
+			"closes": func(c *cluster) { c.nodes[0].Close() },
+		}
+		for how, misbehave := range kinds {
+			t.Run(name+" "+how, func(t *testing.T) {
+				c := newTCPPair(t)
+				var told, sum atomic.Int64
+				started, release := make(chan struct{}), make(chan struct{})
+				defer close(release)
+				c.start(t, func(i int, o *ManagerOptions) {
+					if i == 0 {
+						set(o, func(n int64) {
+							<-started
+							sum.Add(n)
+							if told.Add(1) != 1 {
+								return
+							}
+							if how == "is stuck" {
+								<-release
+								return
+							}
+							misbehave(c)
+						})
+					}
+				})
+				c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+				close(started)
+				if how == "closes" {
+					eventually(t, "the end", func() bool { return c.nodes[0].ended() })
+					c.nodes[0].Close()
+					return
+				}
+				c.waitConnected(t)
+				for range 3 {
+					if _, err := c.conn(0, 1).Request(t.Context(), testSingle, nil); err != nil {
+						t.Error(err)
+					}
+				}
+				checkLeftNothing(t, c)
+				stats := c.conn(0, 1).Stats()
+				want := stats.In.Bytes
+				if name == "Outgoing" {
+					want = stats.Out.Bytes
+				}
+				if got := sum.Load(); how != "is stuck" && got != want {
+					t.Errorf("told of %d bytes, want %d", got, want)
+				}
+				if n := c.nodes[0].log.count("callback panicked"); (n == 1) != (how == "panics") {
+					t.Errorf("logged %d times", n)
+				}
+			})
+		}
+	}
+}
