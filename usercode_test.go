@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -315,6 +318,180 @@ func TestByteCallbacksThatMisbehave(t *testing.T) {
 					t.Errorf("logged %d times", n)
 				}
 			})
+		}
+	}
+}
+
+// Whatever the application does in its code, it may call back into the library there.
+func TestTheApplicationsCodeMayCallBack(t *testing.T) {
+	for name, set := range map[string]func(o *ManagerOptions, f func()){
+		"AuthRequest": func(o *ManagerOptions, f func()) { o.AuthRequest = func(*http.Request) error { f(); return nil } },
+		"VerifyPeer": func(o *ManagerOptions, f func()) {
+			o.VerifyPeer = func(*http.Request, string) error { f(); return nil }
+		},
+		"AddAuth": func(o *ManagerOptions, f func()) { o.AddAuth = func(string) string { f(); return "" } },
+		"Logger":  func(o *ManagerOptions, f func()) { o.Logger = slog.New(hookHandler{handle: func(slog.Record) { f() }}) },
+		"Dialer": func(o *ManagerOptions, f func()) {
+			o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+				f()
+				return new(net.Dialer).DialContext(ctx, network, address)
+			}
+		},
+		"ClientRequest": func(o *ManagerOptions, f func()) {
+			o.Interceptors = []Interceptor{{ClientRequest: func(ctx context.Context, _ *CallInfo, req []byte, next RequestFunc) ([]byte, error) {
+				f()
+				return next(ctx, req)
+			}}}
+		},
+		"ServerRequest": func(o *ManagerOptions, f func()) {
+			o.Interceptors = []Interceptor{{ServerRequest: func(ctx context.Context, _ *CallInfo, b []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+				f()
+				return next(ctx, b)
+			}}}
+		},
+		"ClientStream": func(o *ManagerOptions, f func()) {
+			o.Interceptors = []Interceptor{{ClientStream: func(ctx context.Context, info *StreamInfo, b []byte, next NewStreamFunc) (*Stream, error) {
+				info.Observe(StreamObserver{OnSend: func(int) { f() }, OnReceive: func(int) { f() }, OnEnd: func(error) { f() }})
+				f()
+				return next(ctx, b)
+			}}}
+		},
+		"ServerStream": func(o *ManagerOptions, f func()) {
+			o.Interceptors = []Interceptor{{ServerStream: func(ctx context.Context, info *StreamInfo, b []byte, next ServeStreamFunc) *RemoteErr {
+				info.Observe(StreamObserver{OnSend: func(int) { f() }, OnReceive: func(int) { f() }, OnEnd: func(error) { f() }})
+				f()
+				return next(ctx, b)
+			}}}
+		},
+		"handlers": func(*ManagerOptions, func()) {}, // always do
+	} {
+		for _, last := range []string{"goes on", "closes"} {
+			t.Run(name+" "+last, func(t *testing.T) {
+				c := newTCPPair(t)
+				started := make(chan struct{})
+				var called atomic.Int64
+				inside := make([]atomic.Bool, 2) // f calls the library, which may call f
+				f := func(i int) {
+					<-started
+					if !inside[i].CompareAndSwap(false, true) {
+						return
+					}
+					defer inside[i].Store(false)
+					called.Add(1)
+					n, conn := c.nodes[i], c.conn(i, 1-i)
+					n.Stats()
+					n.RecentErrors()
+					conn.State()
+					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+					defer cancel()
+					n.Health(ctx)
+					n.RegisterSingleHandler(testSingle+1, func(b []byte) ([]byte, *RemoteErr) { return b, nil })
+					conn.Request(ctx, testSingle+1, nil)
+					if ctx.Err() != nil {
+						t.Error("what it called hangs")
+					}
+					if last == "closes" {
+						n.Close()
+					}
+				}
+				c.start(t, func(i int, o *ManagerOptions) { set(o, func() { f(i) }) })
+				c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { f(1); return b, nil })
+				c.stream(t, 1, 1, func(ctx context.Context, b []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
+					f(1)
+					return echoBack(ctx, b, in, out)
+				})
+				close(started)
+				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+				defer cancel()
+				if last == "goes on" {
+					c.waitConnected(t)
+				} else {
+					eventually(t, "a connection, or an end", func() bool {
+						return c.conn(0, 1).State() == StateConnected || c.nodes[0].ended() || c.nodes[1].ended()
+					})
+				}
+				_, err := c.conn(0, 1).Request(ctx, testSingle, nil)
+				err = errors.Join(err, sendAndDrain(t, c.conn(0, 1), nil, 2))
+				if last == "goes on" {
+					if err != nil {
+						t.Error(err)
+					}
+					checkLeftNothing(t, c)
+				}
+				if ctx.Err() != nil {
+					t.Error("a call hangs")
+				}
+				if called.Load() == 0 {
+					t.Error("it was not called")
+				}
+			})
+		}
+	}
+}
+
+// Handlers, interceptors around them and consumers cost their own call.
+func TestHandlersAndInterceptorsThatMisbehave(t *testing.T) {
+	for how, misbehave := range misbehaves {
+		for _, where := range []string{"ClientRequest", "ClientStream", "ServerRequest", "ServerStream", "handler", "next"} {
+			for _, when := range []string{"before", "after"} {
+				t.Run(fmt.Sprintf("%s %s %s", where, how, when), func(t *testing.T) {
+					at := func(here, moment string) {
+						if here == where && moment == when {
+							misbehave()
+						}
+					}
+					i := Interceptor{
+						ClientRequest: func(ctx context.Context, _ *CallInfo, b []byte, next RequestFunc) ([]byte, error) {
+							at("ClientRequest", "before")
+							defer at("ClientRequest", "after")
+							return next(ctx, b)
+						},
+						ClientStream: func(ctx context.Context, _ *StreamInfo, b []byte, next NewStreamFunc) (*Stream, error) {
+							at("ClientStream", "before")
+							defer at("ClientStream", "after")
+							return next(ctx, b)
+						},
+						ServerRequest: func(ctx context.Context, _ *CallInfo, b []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+							at("ServerRequest", "before")
+							defer at("ServerRequest", "after")
+							return next(ctx, b)
+						},
+						ServerStream: func(ctx context.Context, _ *StreamInfo, b []byte, next ServeStreamFunc) *RemoteErr {
+							at("ServerStream", "before")
+							defer at("ServerStream", "after")
+							return next(ctx, b)
+						},
+					}
+					c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Interceptors = []Interceptor{i} })
+					c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
+						at("handler", "before")
+						return b, nil
+					})
+					c.stream(t, 1, 1, func(ctx context.Context, b []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
+						at("handler", "before")
+						defer at("handler", "after")
+						return echoBack(ctx, b, in, out)
+					})
+					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+					defer cancel()
+					onItsOwn(func() { c.conn(0, 1).Request(ctx, testSingle, nil) })
+					onItsOwn(func() {
+						st, err := c.conn(0, 1).NewStream(ctx, testStream, nil)
+						if err != nil {
+							return
+						}
+						go func() {
+							st.Send([]byte("x"))
+							st.CloseSend()
+						}()
+						st.Results(func([]byte) error { at("next", when); return nil })
+					})
+					if ctx.Err() != nil {
+						t.Error("a call had to wait for its deadline")
+					}
+					checkLeftNothing(t, c)
+				})
+			}
 		}
 	}
 }
