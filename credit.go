@@ -14,7 +14,7 @@ func (s *session) grant(op Op, id uint64, n int, q *sequence) {
 		m.DeadlineMS, n = uint32(n), 1
 	}
 	for range n {
-		s.advise(m, q)
+		s.reply(m, q)
 	}
 }
 

@@ -61,7 +61,7 @@ type muxClient struct {
 	result  error
 	read    bool // somebody reads the results; kept where somebody watches
 	err     error
-	pinged  time.Time
+	pinged  time.Time // zero until the stream's opening is sent
 }
 
 // openMux opens a stream to handler h with the capacities of the handler that
@@ -92,7 +92,7 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 	}
 	now := time.Now()
 	m.id = s.nextMuxID()
-	m.began, m.pinged = now.Sub(s.began), now
+	m.began = now.Sub(s.began)
 	m.needsPing = deadline == 0 || time.Duration(deadline)*time.Millisecond > muxPingInterval
 	m.deadline, _ = ctx.Deadline()
 	m.out.s, m.out.q = s, &m.sent
@@ -123,9 +123,20 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 		defer m.mu.Unlock()
 		return nil, cmp.Or(m.err, error(ErrDisconnected)) // what ended it while it waited for room
 	}
+	m.opened()
 	m.attach(observed)
 	m.watch()
 	return m, nil
+}
+
+// opened takes note that the opening message, which may have waited for room, is on its way: the peer
+// has to show signs of life from now on.
+func (m *muxClient) opened() {
+	now := time.Now()
+	m.heard.Store(int64(now.Sub(m.s.began)))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pinged = now
 }
 
 // watch cancels the stream when its context ends.
@@ -531,8 +542,9 @@ func (m *muxClient) checkAlive(l *look) {
 		m.heard.Add(int64(l.missed))
 	}
 	m.mu.Lock()
-	silent := l.silence(now.Sub(m.s.began)-time.Duration(m.heard.Load())) > muxPeerTimeout
-	ping := now.Sub(m.pinged) >= muxPingInterval-m.s.tick/2
+	opened := !m.pinged.IsZero() // else a ping would take the number of the opening, which waits for room
+	silent := opened && l.silence(now.Sub(m.s.began)-time.Duration(m.heard.Load())) > muxPeerTimeout
+	ping := opened && now.Sub(m.pinged) >= muxPingInterval-m.s.tick/2
 	if ping {
 		m.pinged = now
 	}

@@ -126,7 +126,7 @@ func (s *session) tooLarge(n int) error {
 		s.conn.limits.MaxMessageSize, s.conn.Local, s.peerMaxMessage, s.conn.Remote)
 }
 
-// reply queues what answers the peer, without waiting. A peer that makes this node queue answers without
+// reply queues what answers the peer, credits for its messages among it, without waiting. A peer that makes this node queue answers without
 // end and does not read them loses its session.
 func (s *session) reply(m message, q *sequence) {
 	err := s.out.BeginNow()
@@ -139,8 +139,8 @@ func (s *session) reply(m message, q *sequence) {
 	}
 }
 
-// advise queues what this node tells the peer of its own accord, without waiting: credits, pings, and
-// that something has ended. There is no more of it than what it is about.
+// advise queues what this node tells the peer of its own accord, without waiting: pings, and that something has
+// ended. There is no more of it than what it is about.
 func (s *session) advise(m message, q *sequence) {
 	if s.out.BeginAdvice() == nil {
 		s.append(m, q)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -239,4 +240,57 @@ func TestASlowLinkKeepsItsConnection(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A stream whose opening waits for room is not pinged: the peer does not know it yet, and the ping would
+// take the first number of the stream. Nor is the peer's silence about it a reason to end it.
+func TestAStreamThatWaitsToBeOpenedIsNotPinged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newPipes(1)
+		n, host := startForFake(t, c, func(o *ManagerOptions) {
+			o.Limits.WriteTimeout, o.Limits.PeerTimeout = 3*time.Minute, 5*time.Minute
+		})
+		c.stream(t, 1, 1, echoBack)
+		p := c.knock(t, n)
+		p.introduce(t, host) // and reads nothing for a while
+		conn := n.Connection(host)
+		if err := conn.WaitForConnect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 3 { // one is being written, one fills the queue, one waits in line
+			all.Go(func() { conn.Request(ctx, testSingle, make([]byte, defaultMaxQueuedBytes)) })
+			synctest.Wait()
+		}
+		all.Go(func() {
+			st, err := conn.NewStream(ctx, testStream, nil)
+			if err != nil {
+				t.Errorf("the stream that waited: %v", err)
+				return
+			}
+			st.Results(func([]byte) error { return nil })
+		})
+		time.Sleep(2*time.Minute + time.Second)
+		for m := p.next(t); m.Op != OpConnectMux; m = p.next(t) {
+			if m.Op != OpRequest {
+				t.Errorf("%v came before the opening of the stream", m.Op)
+				break
+			}
+		}
+		go func() {
+			for {
+				if _, err := p.frames.Next(); err != nil {
+					return
+				}
+			}
+		}()
+		cancel()
+		all.Wait()
+		p.socket.Close()
+		synctest.Wait()
+		if left := c.idle(); left != "" {
+			t.Error(left)
+		}
+	})
 }

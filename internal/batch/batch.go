@@ -97,18 +97,19 @@ type Writer struct {
 
 	mu sync.Mutex // Protects following.
 	queue
-	asleep  bool          // Run waits for wake
-	urgent  bool          // the message that is being appended is from BeginNow
-	flushes uint64        // how often the queue was taken
-	closed  bool          // nothing more is taken
-	drain   bool          // Run writes what is queued, then ends
-	waiting line          // items that wait for room
-	taken   chan struct{} // closed when the queue is taken; nil while nobody waits for that
-	stuck   uint64        // flushes, when WaitReserve lost patience; nobody waits for the same again
-	apart   int           // bytes of messages that are between Detach and Attach
-	control []byte        // a finished frame to be written before the queue
-	last    []byte        // a finished frame to be written after all else
-	usual   int           // bytes that the queue may be expected to hold when it is taken next
+	asleep   bool          // Run waits for wake
+	urgent   bool          // the message that is being appended is from BeginNow
+	flushes  uint64        // how often the queue was taken
+	closed   bool          // nothing more is taken
+	drain    bool          // Run writes what is queued, then ends
+	waiting  line          // items that wait for room
+	taken    chan struct{} // closed when the queue is taken; nil while nobody waits for that
+	stuck    uint64        // flushes, when WaitReserve lost patience; nobody waits for the same again
+	hopeless uint64        // flushes, when it did so with the whole reserve used
+	apart    int           // bytes of messages that are between Detach and Attach
+	control  []byte        // a finished frame to be written before the queue
+	last     []byte        // a finished frame to be written after all else
+	usual    int           // bytes that the queue may be expected to hold when it is taken next
 
 	answers atomic.Int64 // reserved, for who does not hold the lock
 
@@ -116,6 +117,7 @@ type Writer struct {
 	restraint restraint
 	deadline  time.Time // the connection's write deadline
 	merged    [mergedRoom]byte
+	encoded   []Item // whose Done is to be called
 }
 
 // queue is what has been appended since the last flush.
@@ -201,18 +203,19 @@ func (w *Writer) BeginAdvice() error {
 // that reads then keeps its connection, however much it asks for.
 //
 // While a write takes long, because the peer does not read, or waits itself, nobody waits until the whole
-// reserve is used; then for the write to end within the timeout of a write. Where it does not, the next
-// answer finds the reserve full.
+// reserve is used; then, once, for the write to end within the timeout of a write. Where it does not, the
+// next answer finds the reserve full.
 func (w *Writer) WaitReserve() {
 	if w.answers.Load() <= int64(w.cfg.Reserve/2) {
 		return
 	}
 	w.mu.Lock()
 	for !w.closed && w.reserved > w.cfg.Reserve/2 {
-		wait := patience
+		wait, gaveUp := patience, &w.stuck
 		if w.reserved >= w.cfg.Reserve {
-			wait = min(w.cfg.Timeout, fullPatience)
-		} else if w.flushes == w.stuck {
+			wait, gaveUp = min(w.cfg.Timeout, fullPatience), &w.hopeless
+		}
+		if w.flushes == *gaveUp {
 			break
 		}
 		if w.taken == nil {
@@ -223,7 +226,7 @@ func (w *Writer) WaitReserve() {
 		late := !w.waitFor(taken, wait)
 		w.mu.Lock()
 		if late {
-			w.stuck = w.flushes
+			*gaveUp = w.flushes
 			break
 		}
 	}
@@ -442,9 +445,9 @@ func (w *Writer) take(frames []frame) (control []byte, q queue) {
 		close(w.taken)
 		w.taken = nil
 	}
-	turn, bytes := w.admit()
+	turn, shared := w.admit()
 	w.mu.Unlock()
-	w.encode(&q, turn, bytes)
+	w.encode(&q, turn, shared)
 	return control, q
 }
 

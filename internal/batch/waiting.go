@@ -37,6 +37,9 @@ type Waiter struct {
 	encoding sync.Mutex // held by Run from the time the item leaves the line until it is encoded
 }
 
+// maxEncoded is the number of items for whose Done a writer keeps room.
+const maxEncoded = 1 << 10
+
 // line is a first-in-first-out list of items.
 type line struct{ first, last *Waiter }
 
@@ -65,8 +68,8 @@ func (l *line) remove(x *Waiter) {
 }
 
 // Withdraw takes an item out of the line. It returns false where it was no longer there, because it
-// is encoded, or the writer is closed. The item may be used again when Withdraw returns, and its owner has
-// heard of Done where Withdraw returned false.
+// is encoded, or the writer is closed. Nothing of its message is looked at any more when Withdraw returns.
+// Where that is false, Done has been called or will be.
 func (w *Writer) Withdraw(x *Waiter) bool {
 	w.mu.Lock()
 	linked := x.linked
@@ -83,9 +86,10 @@ func (w *Writer) Withdraw(x *Waiter) bool {
 }
 
 // admit takes those out of the line whose turn it is, up to the limit, and returns them linked by next,
-// with the bytes of their messages. w.mu is held.
-func (w *Writer) admit() (turn *Waiter, bytes int) {
+// with the bytes of those messages that have no buffer of their own. w.mu is held.
+func (w *Writer) admit() (turn *Waiter, shared int) {
 	var last *Waiter
+	bytes := 0
 	for w.waiting.first != nil && bytes < w.cfg.Limit {
 		x := w.waiting.first
 		w.waiting.remove(x)
@@ -94,6 +98,9 @@ func (w *Writer) admit() (turn *Waiter, bytes int) {
 		if x.size = -1; ok {
 			x.size = size
 			bytes += size
+			if size < w.cfg.Large {
+				shared += size
+			}
 		}
 		if last == nil {
 			turn = x
@@ -102,15 +109,16 @@ func (w *Writer) admit() (turn *Waiter, bytes int) {
 		}
 		last = x
 	}
-	return turn, bytes
+	return turn, shared
 }
 
-// encode appends the messages of items whose turn it is to q, which is Run's own by now.
-func (w *Writer) encode(q *queue, turn *Waiter, bytes int) {
+// encode appends the messages of items whose turn it is to q, which is Run's own by now. shared is how
+// many bytes go into q's buffer.
+func (w *Writer) encode(q *queue, turn *Waiter, shared int) {
 	if turn == nil {
 		return
 	}
-	q.grow(bytes+bytes/64+headroom, 0)
+	q.grow(shared+shared/64+headroom, 0)
 	for x := turn; x != nil; {
 		next, item, size := x.next, x.item, x.size
 		x.next, x.item = nil, nil
@@ -121,9 +129,16 @@ func (w *Writer) encode(q *queue, turn *Waiter, bytes int) {
 		default:
 			q.commit(item.AppendTo(q.open(size, w.cfg.MaxShared)))
 		}
-		x.encoding.Unlock()
-		item.Done(nil)
+		x.encoding.Unlock() // and x may be in use again
+		w.encoded = append(w.encoded, item)
 		x = next
+	}
+	for _, item := range w.encoded { // only now: Done may be slow, and nobody who withdraws waits for it
+		item.Done(nil)
+	}
+	clear(w.encoded)
+	if w.encoded = w.encoded[:0]; cap(w.encoded) > maxEncoded {
+		w.encoded = nil
 	}
 }
 

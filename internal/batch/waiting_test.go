@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // queueUp puts a message into line, where there has to be one.
@@ -176,4 +177,91 @@ func TestWithdrawingRacesWithSending(t *testing.T) {
 			t.Errorf("message %d, sent: %v, came %d times", id, ok, n)
 		}
 	}
+}
+
+// slowDone is an item whose Done takes its time.
+type slowDone struct {
+	item
+	entered, leave chan struct{}
+}
+
+func (x *slowDone) Done(error) {
+	close(x.entered)
+	<-x.leave
+}
+
+// Done of one may be slow, as it may call the application. Others who withdraw do not wait for it.
+func TestASlowDoneHoldsUpNobodyWhoWithdraws(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		fill(t, w)
+		slow := &slowDone{item{msg: []byte("slow")}, make(chan struct{}), make(chan struct{})}
+		if err := w.Begin(&slow.Waiter, slow); err != ErrQueued {
+			t.Fatal(err)
+		}
+		next := queueUp(t, w, []byte("next"))
+		go messages(t, peer, true)
+		go w.Run()
+		<-slow.entered
+		if next.encoding.TryLock() { // what Withdraw waits for; a test that did would hang
+			next.encoding.Unlock()
+		} else {
+			t.Error("who withdraws waits for another's Done")
+		}
+		close(slow.leave)
+		<-next.done
+		w.CloseAfterFlush(nil)
+		synctest.Wait()
+		conn.Close()
+	})
+}
+
+// A large message has a buffer of its own, and takes no room in the one that is shared as well.
+func TestALargeMessageThatWaitedTakesItsMemoryOnce(t *testing.T) {
+	cfg := testConfig
+	cfg.Large = 64 << 10
+	w, _, _ := pair(cfg)
+	fill(t, w)
+	large := queueUp(t, w, make([]byte, 1<<20))
+	_, q := w.take(nil)
+	if err := <-large.done; err != nil {
+		t.Fatal(err)
+	}
+	if cap(q.buf) >= 1<<20 {
+		t.Errorf("a shared buffer of %d bytes for messages of %d", cap(q.buf), len(q.buf))
+	}
+}
+
+// Whatever comes while one write does not end, the reader waits for it once where the reserve is used up.
+func TestAFullReserveIsWaitedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig
+		cfg.Timeout = time.Minute
+		w, conn, _ := pair(cfg)
+		go w.Run()
+		answer := func() {
+			if err := w.BeginNow(); err != nil {
+				t.Fatal(err)
+			}
+			w.Commit(append(w.Open(600), make([]byte, 600)...))
+		}
+		answer() // is being written
+		synctest.Wait()
+		answer()
+		answer()
+		began := time.Now()
+		w.WaitReserve()
+		if waited := time.Since(began); waited != fullPatience {
+			t.Errorf("waited %v for a write that does not end", waited)
+		}
+		began = time.Now()
+		for range 10 {
+			w.WaitReserve()
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("waited %v more for the same write", waited)
+		}
+		w.Close()
+		conn.Close()
+	})
 }
