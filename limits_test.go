@@ -509,8 +509,11 @@ func TestSendersWaitFromTheLimitOn(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var callers sync.WaitGroup
+		call := func() { conn.Request(ctx, testSingle, make([]byte, 1000)) }
+		callers.Go(call)
+		synctest.Wait() // until it is being written: what is queued from now on stays queued
 		for range 100 {
-			callers.Go(func() { conn.Request(ctx, testSingle, make([]byte, 1000)) })
+			callers.Go(call)
 		}
 		synctest.Wait()
 		s := conn.current.Load()
