@@ -75,7 +75,7 @@ func TestGivingUpManyCallsKeepsTheConnection(t *testing.T) {
 func TestRefusingManyCallsKeepsTheConnection(t *testing.T) {
 	const calls = 20_000
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) {
-		o.Limits.MaxQueuedControlBytes, o.Limits.MaxRequests = 1<<20, 1
+		o.Limits.MaxQueuedControlBytes, o.Limits.MaxRequests = 64<<10, 1
 	})
 	entered, finish := make(chan struct{}), make(chan struct{})
 	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {

@@ -21,6 +21,7 @@ package batch
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -148,8 +149,14 @@ func New(conn net.Conn, cfg Config) *Writer {
 		cfg:  cfg,
 		wake: make(chan struct{}, 1),
 		done: make(chan struct{}),
+
+		stuck:    noFlush, // not 0, which is the number before the first flush
+		hopeless: noFlush,
 	}
 }
+
+// noFlush is a number that Writer.flushes never has.
+const noFlush = math.MaxUint64
 
 // Begin locks the queue for one message where it has room and nobody waits. After a nil error the
 // caller has to call Open and Commit, or Abort, without blocking in between. Where there is no room it

@@ -265,3 +265,32 @@ func TestAFullReserveIsWaitedForOnce(t *testing.T) {
 		conn.Close()
 	})
 }
+
+// Answers may come faster than they are written from the very first on.
+func TestTheReserveIsWaitedForBeforeTheFirstFlush(t *testing.T) {
+	for _, used := range []int{testConfig.Reserve/2 + 1, testConfig.Reserve} {
+		synctest.Test(t, func(t *testing.T) {
+			w, conn, peer := pair(testConfig)
+			go messages(t, peer, true)
+			if err := w.BeginNow(); err != nil {
+				t.Fatal(err)
+			}
+			w.Commit(append(w.Open(used), make([]byte, used)...))
+			waited := make(chan struct{})
+			go func() {
+				w.WaitReserve()
+				close(waited)
+			}()
+			synctest.Wait()
+			select {
+			case <-waited:
+				t.Errorf("nobody waits with %d bytes of %d used", used, testConfig.Reserve)
+			default:
+			}
+			go w.Run()
+			<-waited
+			w.Close()
+			conn.Close()
+		})
+	}
+}
