@@ -91,7 +91,7 @@ func (s *session) acceptMux(msg *message) {
 		credits:   h.outCapacity,
 		pinged:    time.Now(),
 	}
-	m.out.s, m.out.q = s, &m.sent
+	m.out.s, m.out.q, m.out.end = s, &m.sent, m
 	m.ctx, m.stop = s.conn.handlerContext(msg.deadline(s.arrived), h.subroute, msg, m)
 	if !s.servers.put(m.id, m) {
 		m.stop(nil)
@@ -277,7 +277,8 @@ func (m *muxServer) takeMore(bytes int, request bool) error {
 	return nil
 }
 
-// leave makes the stream count no longer. Its handler has returned.
+// leave makes the stream count no longer, before its end can be seen: a peer that keeps within the limit
+// is never refused. Its handler has returned.
 func (m *muxServer) leave() {
 	m.mu.Lock()
 	counted := m.counted
@@ -606,9 +607,6 @@ func (p *streamPump[In, Out]) transmit(msg message) error {
 	p.m.mu.Lock()
 	p.m.credits--
 	p.m.mu.Unlock()
-	if msg.Flags&FlagEOF != 0 {
-		p.m.leave() // before the end can be seen: a peer that keeps within the limit is never refused
-	}
 	err := p.m.out.send(p.m.ctx.Done(), nil, msg)
 	if errors.Is(err, ErrMessageTooLarge) {
 		p.m.fail(&libraryError{ErrMessageTooLarge, err.Error()})

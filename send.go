@@ -43,6 +43,7 @@ type outbox struct {
 	batch.Waiter
 	s   *session
 	q   *sequence
+	end interface{ leave() } // is told before the end of the stream can be seen; may be nil
 	m   message
 	err error      // of the message that waited; Run's, until out is told
 	out chan error // tells of the end of a wait; made for the first
@@ -65,11 +66,20 @@ func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 	}
 	switch err {
 	case nil:
+		o.ending(&m)
 		return o.s.append(m, o.q)
 	case batch.ErrQueued:
 		return o.wait(cancel, over)
 	}
 	return err
+}
+
+// ending tells of the end of the stream, which is about to be encoded. Not any earlier: what waits for room
+// still counts.
+func (o *outbox) ending(m *message) {
+	if o.end != nil && m.final() {
+		o.end.leave()
+	}
 }
 
 // wait waits until the message is encoded.
@@ -98,7 +108,10 @@ func (o *outbox) Admit() (size int, ok bool) {
 }
 
 // AppendTo is part of batch.Item.
-func (o *outbox) AppendTo(b []byte) []byte { return o.m.appendTo(b) }
+func (o *outbox) AppendTo(b []byte) []byte {
+	o.ending(&o.m)
+	return o.m.appendTo(b)
+}
 
 // Done is part of batch.Item.
 func (o *outbox) Done(err error) {
