@@ -12,19 +12,10 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// introduceAs goes through the handshake as one process of host.
+// introduceProcess goes through the handshake as one process of host.
 func (p *fakePeer) introduceProcess(t *testing.T, host string, id byte) *connectResp {
 	t.Helper()
-	payload, err := (&connectReq{ID: [16]byte{id}, Host: host}).MarshalMsg(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.send(t, message{Op: OpConnect, Payload: payload})
-	var resp connectResp
-	if err := readHandshake(p.frames, OpConnectResponse, &resp); err != nil {
-		t.Fatal(err)
-	}
-	return &resp
+	return p.greet(t, &connectReq{ID: [16]byte{id}, Host: host})
 }
 
 // live answers pings until the connection ends, and closes ended then.

@@ -115,6 +115,6 @@ func saidByLibrary(err error) bool {
 	if errors.As(err, &named) || errors.As(err, &peer) {
 		return true
 	}
-	is := func(known error) bool { return errors.Is(err, known) }
-	return is(ErrDisconnected) || is(ErrShutdown) || is(ErrOverloaded) || slices.ContainsFunc(ofCalls, is)
+	_, known := libraryClass(err)
+	return known
 }

@@ -78,7 +78,18 @@ var libraryErrors = []struct {
 	{ErrMessageTooLarge, ErrorMessageTooLarge},
 	{ErrMetadata, ErrorMetadata},
 	{ErrIncorrectSequence, ErrorSequence},
+	{errCredit, ErrorOther},
 	{errResultsLeft, ErrorLeft},
+}
+
+// libraryClass returns the class of an error that is one of the library's own.
+func libraryClass(err error) (class ErrorClass, ok bool) {
+	for _, known := range libraryErrors {
+		if errors.Is(err, known.err) {
+			return known.class, true
+		}
+	}
+	return ErrorNone, false
 }
 
 // Classify returns why a call failed, by its context and the error that Connection.Request,
@@ -101,10 +112,8 @@ func Classify(ctx context.Context, err error) ErrorClass {
 
 // classOf is Classify for an error that is not the cause of the caller's own context.
 func classOf(err error) ErrorClass {
-	for _, known := range libraryErrors {
-		if errors.Is(err, known.err) {
-			return known.class
-		}
+	if class, ok := libraryClass(err); ok {
+		return class
 	}
 	var library *libraryError
 	switch {

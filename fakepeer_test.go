@@ -43,7 +43,13 @@ func (c *cluster) knock(t *testing.T, n *node) *fakePeer {
 // introduce goes through the handshake as host.
 func (p *fakePeer) introduce(t *testing.T, host string) *connectResp {
 	t.Helper()
-	payload, err := (&connectReq{Host: host, Time: time.Now()}).MarshalMsg(nil)
+	return p.greet(t, &connectReq{Host: host, Time: time.Now()})
+}
+
+// greet goes through the handshake with req.
+func (p *fakePeer) greet(t *testing.T, req *connectReq) *connectResp {
+	t.Helper()
+	payload, err := req.MarshalMsg(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

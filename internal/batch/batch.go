@@ -260,7 +260,7 @@ func (w *Writer) Open(size int) []byte {
 	return w.open(size, w.cfg.MaxShared)
 }
 
-// open starts a message of size bytes, in the last frame where that has room. q's buffer has it.
+// open starts a message of size bytes, in the last frame where that has room.
 func (q *queue) open(size, maxShared int) []byte {
 	q.grow(headroom+binHeaderSize(size)+size, 0)
 	if !q.fits(size, maxShared) {
