@@ -420,11 +420,7 @@ func TestMetadataCountsForTheSizeOfAMessage(t *testing.T) {
 // introduceAs goes through the handshake with features of the test's choice.
 func (p *fakePeer) introduceAs(t *testing.T, host string, features uint32) uint32 {
 	t.Helper()
-	p.send(t, message{Op: OpConnect, Payload: encoded(t, &connectReq{Host: host, Grid: features})})
-	var resp connectResp
-	if err := readHandshake(p.frames, OpConnectResponse, &resp); err != nil {
-		t.Fatal(err)
-	}
+	resp := p.greet(t, &connectReq{Host: host, Grid: features})
 	if !resp.Accepted {
 		t.Fatalf("rejected: %s", resp.RejectedReason)
 	}
