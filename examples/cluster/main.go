@@ -24,7 +24,7 @@ func main() {
 	flag.Parse()
 	names := strings.Split(*hosts, ",")
 	if *prepare {
-		if err := writeSecrets(*dir, names); err != nil {
+		if err := prepareSecrets(*dir, names); err != nil {
 			log.Fatal(err)
 		}
 		return

@@ -212,3 +212,17 @@ func write(t *testing.T, file string, b []byte) {
 		t.Fatal(err)
 	}
 }
+
+func TestSecretsAreNotReplaced(t *testing.T) {
+	dir := t.TempDir()
+	if err := prepareSecrets(dir, names); err != nil {
+		t.Fatal(err)
+	}
+	before := read(t, filepath.Join(dir, authorityFile))
+	if err := prepareSecrets(dir, names); err == nil || !strings.Contains(err.Error(), authorityFile) {
+		t.Errorf("secrets were written twice: %v", err)
+	}
+	if !bytes.Equal(before, read(t, filepath.Join(dir, authorityFile))) {
+		t.Error("the authority was replaced")
+	}
+}

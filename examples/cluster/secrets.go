@@ -59,15 +59,20 @@ func readSecrets(dir, name string) (*secrets, error) {
 	return s, nil
 }
 
+// prepareSecrets is writeSecrets for a directory that has none: nodes that use those would not know new ones.
+func prepareSecrets(dir string, names []string) error {
+	authority := filepath.Join(dir, authorityFile)
+	if _, err := os.Stat(authority); err == nil {
+		return fmt.Errorf("%s is there already: nodes that use it would not know new ones; remove %s to begin anew", authority, dir)
+	}
+	return writeSecrets(dir, names)
+}
+
 // writeSecrets makes an authority, a certificate for each host, and a secret, all for a month. In production, an authority of
 // the cluster's own does that, its key is not on the nodes, and each node has its own key alone.
 func writeSecrets(dir string, names []string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
-	}
-	authority := filepath.Join(dir, authorityFile)
-	if _, err := os.Stat(authority); err == nil {
-		return fmt.Errorf("%s is there already: nodes that use it would not know new ones; remove %s to begin anew", authority, dir)
 	}
 	ca, caKey, err := certificate(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "example authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -75,7 +80,7 @@ func writeSecrets(dir string, names []string) error {
 	if err != nil {
 		return err
 	}
-	if err := writePEM(authority, "CERTIFICATE", ca.Raw); err != nil {
+	if err := writePEM(filepath.Join(dir, authorityFile), "CERTIFICATE", ca.Raw); err != nil {
 		return err
 	}
 	for _, name := range names {

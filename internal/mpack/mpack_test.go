@@ -21,7 +21,7 @@ func TestShapes(t *testing.T) {
 		{nil, Shape{1, 0, 0}},
 		{true, Shape{1, 0, 0}},
 		{-1, Shape{1, 0, 0}},
-		{math.MaxInt64, Shape{1, 0, 0}},
+		{int64(math.MaxInt64), Shape{1, 0, 0}},
 		{1.5, Shape{1, 0, 0}},
 		{"short", Shape{1, 0, 0}},
 		{long, Shape{1, 0, 0}},
