@@ -205,6 +205,10 @@ func (r *record) checkTimes() {
 	if hears && r.runs > 0 && r.handlerEnded > r.ended+notices {
 		r.violate("the handler ended %v after the call: %v", r.handlerEnded-r.ended, r.err)
 	}
+	// What tells Send may be on its way when the connection is lost: then it is told of the loss.
+	if r.w.mayLose(p.from, p.to, r.handlerEnded+simCanceled) {
+		notices = max(notices, simCanceled+simNotices+r.w.slowed(p.from, p.to))
+	}
 	if !p.use.byChannel && r.runs > 0 && r.fed > r.handlerEnded+notices {
 		r.violate("Send waited for %v after the handler had returned", r.fed-r.handlerEnded)
 	}
