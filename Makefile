@@ -64,6 +64,10 @@ bench: ## compare with other libraries, and write docs/benchmarks.md (BENCHFLAGS
 generate: ## write the generated files again
 	$(GO) generate ./...
 
+.PHONY: cycles
+cycles: ## measure which files of the library need each other (CYCLESFLAGS='-cuts 10 -dots -refs': in detail)
+	cd internal/tools && $(GO) run ./cycles -C $(CURDIR) $(CYCLESFLAGS) .
+
 .PHONY: lint
 lint: ## check format, vet and staticcheck
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && test -z "$$unformatted" || \
