@@ -31,7 +31,7 @@ race: ## run the tests under the race detector (needs a C compiler on Linux)
 
 .PHONY: sim
 sim: ## run the simulation with SEEDS seeds, or with SEED=n alone
-	GODEBUG=tracebacklabels=1 $(GO) test -count=1 -timeout 30m -run '^TestSimulation$$' . \
+	GODEBUG=tracebacklabels=1 $(GO) test -count=1 -timeout 30m -run '^TestSimulation$$' ./internal/sim \
 		$(if $(SEED),-v -sim.seed=$(SEED),-sim.seeds=$(SEEDS))
 
 .PHONY: soak

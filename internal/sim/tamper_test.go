@@ -1,8 +1,9 @@
-package grid
+package sim
 
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -10,8 +11,10 @@ import (
 	"sync"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/internal/simnet"
 	"github.com/gridmesh/grid/internal/wsframe"
+	"github.com/tinylib/msgp/msgp"
 )
 
 // tampers stands between two nodes as a faulty peer would: it loses, repeats
@@ -57,7 +60,7 @@ func (t *tampers) with(a, b int) bool {
 }
 
 // dialer returns the dialer of a host.
-func (t *tampers) dialer(n *simnet.Network, host string) ContextDialer {
+func (t *tampers) dialer(n *simnet.Network, host string) grid.ContextDialer {
 	dial := n.Dialer(host)
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
@@ -161,13 +164,13 @@ func (t *tampers) spoil(messages []rawMessage, i int) []rawMessage {
 type rawMessage struct {
 	raw []byte
 	id  uint64
-	op  Op
+	op  grid.Op
 }
 
 // tamperable says whether a message has a sequence number by which the loss of it, or its repetition, can be found.
 func (m rawMessage) tamperable() bool {
 	switch m.op {
-	case OpAckMux, OpMuxClientMsg, OpMuxServerMsg, OpUnblockSrvMux, OpUnblockClMux:
+	case grid.OpAckMux, grid.OpMuxClientMsg, grid.OpMuxServerMsg, grid.OpUnblockSrvMux, grid.OpUnblockClMux:
 		return true
 	}
 	return false
@@ -185,33 +188,49 @@ func splitFrame(frame []byte) (masked bool, messages []rawMessage, err error) {
 	if h.Masked {
 		ws.Cipher(b, h.Mask, 0)
 	}
-	var m message
-	if err := m.parse(b); err != nil {
+	m, inside, rest, err := parseMessage(b)
+	if err != nil {
 		return false, nil, err
 	}
-	if m.Op != OpMerged {
-		return h.Masked, []rawMessage{{b, m.MuxID, m.Op}}, nil
+	if m.op != grid.OpMerged {
+		return h.Masked, []rawMessage{m}, nil
 	}
-	rest := m.rest
-	for range m.Seq {
-		one, tail, err := nextMerged(rest)
-		if err != nil {
+	for range inside {
+		var one []byte
+		if one, rest, err = msgp.ReadBytesZC(rest); err != nil {
 			return false, nil, err
 		}
-		rest = tail
-		if err := m.parse(one); err != nil {
+		if m, _, _, err = parseMessage(one); err != nil {
 			return false, nil, err
 		}
-		messages = append(messages, rawMessage{one, m.MuxID, m.Op})
+		messages = append(messages, m)
 	}
 	return h.Masked, messages, nil
+}
+
+// parseMessage reads as much of a message as tampering needs to know. seq is its second field, rest what follows its fields.
+func parseMessage(b []byte) (m rawMessage, seq uint64, rest []byte, err error) {
+	n, rest, err := msgp.ReadArrayHeaderBytes(b)
+	if err != nil || n != 7 {
+		return m, 0, nil, errNoFrame
+	}
+	var fields [6]uint64 // mux ID, sequence, deadline, handler, operation, flags
+	for i := range fields {
+		if fields[i], rest, err = msgp.ReadUint64Bytes(rest); err != nil {
+			return m, 0, nil, err
+		}
+	}
+	if _, rest, err = msgp.ReadBytesZC(rest); err != nil {
+		return m, 0, nil, err
+	}
+	return rawMessage{b, fields[0], grid.Op(fields[4])}, fields[1], rest, nil
 }
 
 // appendFrame appends a message in a frame of its own.
 func appendFrame(b, message []byte, masked bool) []byte {
 	var key [4]byte
 	if masked {
-		key = newMask()
+		binary.NativeEndian.PutUint32(key[:], rand.Uint32())
 	}
 	var header [wsframe.MaxHeaderSize]byte
 	n := wsframe.PutHeader(header[:], ws.OpBinary, len(message), masked, key)

@@ -1,4 +1,4 @@
-package grid
+package sim
 
 import (
 	"context"
@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+
+	"github.com/gridmesh/grid"
 )
 
 // The handlers of the simulation.
 const (
-	simRequest HandlerID = HandlerUserFirst + 60 + iota
+	simRequest grid.HandlerID = grid.HandlerUserFirst + 60 + iota
 	simContext
 	simSubrouted
 	simTypedRequest
@@ -37,13 +39,13 @@ const (
 
 // simTyped are the typed handlers.
 type simTyped struct {
-	request *SingleHandler[*Bytes, *Bytes]
-	stream  *StreamTypeHandler[*Bytes, *Bytes, *simValue]
+	request *grid.SingleHandler[*grid.Bytes, *grid.Bytes]
+	stream  *grid.StreamTypeHandler[*grid.Bytes, *grid.Bytes, *simValue]
 }
 
 // simValue takes a while to be encoded, as a large value does.
 type simValue struct {
-	Bytes
+	grid.Bytes
 	takes time.Duration
 }
 
@@ -56,20 +58,20 @@ func (v *simValue) MarshalMsg(b []byte) ([]byte, error) {
 func newSimTyped(s *scenario) simTyped {
 	w := s.streams[routeTyped]
 	return simTyped{
-		request: NewSingleHandler(simTypedRequest, NewBytes, NewBytes),
-		stream: NewStream(simTypedStream, NewBytes, NewBytes, func() *simValue { return new(simValue) }).
+		request: grid.NewSingleHandler(simTypedRequest, grid.NewBytes, grid.NewBytes),
+		stream: grid.NewStream(simTypedStream, grid.NewBytes, grid.NewBytes, func() *simValue { return new(simValue) }).
 			WithInCapacity(w.in).WithOutCapacity(w.out),
 	}
 }
 
 // register gives a node its handlers.
-func (w *world) register(i int, m *Manager) error {
+func (w *world) register(i int, m *grid.Manager) error {
 	caller := func(ctx context.Context, route string, r *record) {
 		want := w.nodes[r.plan.from].name
-		if got := GetCaller(ctx); got == nil || got.Name != want {
+		if got := grid.GetCaller(ctx); got == nil || got.Name != want {
 			r.violate("the handler's caller is %v", got)
 		}
-		if got := GetSubroute(ctx); got != route {
+		if got := grid.GetSubroute(ctx); got != route {
 			r.violate("the handler's subroute is %q", got)
 		}
 		r.checkDeadline(ctx)
@@ -77,17 +79,17 @@ func (w *world) register(i int, m *Manager) error {
 			r.violate("runs on node %d", i)
 		}
 	}
-	single := func(route string) SingleHandlerContextFn {
-		return func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+	single := func(route string) grid.SingleHandlerContextFn {
+		return func(ctx context.Context, payload []byte) ([]byte, *grid.RemoteErr) {
 			return w.answer(ctx, payload, func(r *record) { caller(ctx, route, r) })
 		}
 	}
-	stream := func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
+	stream := func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *grid.RemoteErr {
 		r, err := w.recordOf(payload)
 		if err != nil {
 			return w.stray(err)
 		}
-		caller(ctx, GetSubroute(ctx), r)
+		caller(ctx, grid.GetSubroute(ctx), r)
 		if (in == nil) != (r.plan.kind == callOneWay) {
 			r.violate("the handler's input is %v", in)
 		}
@@ -95,26 +97,26 @@ func (w *world) register(i int, m *Manager) error {
 	}
 	var err error
 	add := func(e error) { err = errors.Join(err, e) }
-	add(m.RegisterSingleHandler(simRequest, func(payload []byte) ([]byte, *RemoteErr) {
+	add(m.RegisterSingleHandler(simRequest, func(payload []byte) ([]byte, *grid.RemoteErr) {
 		var none context.Context // what a handler has that is not given one
 		return w.answer(none, payload, func(*record) {})
 	}))
 	add(m.RegisterSingleHandlerContext(simContext, single("")))
 	add(m.RegisterSingleHandlerContext(simSubrouted, single(simSub+"/"+simSubSub), simSub, simSubSub))
-	add(w.typed.request.RegisterContext(m, func(ctx context.Context, req *Bytes) (*Bytes, *RemoteErr) {
+	add(w.typed.request.RegisterContext(m, func(ctx context.Context, req *grid.Bytes) (*grid.Bytes, *grid.RemoteErr) {
 		b, rerr := w.answer(ctx, *req, func(r *record) { caller(ctx, "", r) })
 		if rerr != nil {
 			return nil, rerr
 		}
-		return NewBytesWith(b), nil
+		return grid.NewBytesWith(b), nil
 	}))
 	for route, win := range map[string]window{simOneWay: w.streams[routeOneWay], simTwoWay: w.streams[routeTwoWay]} {
-		add(m.RegisterStreamingHandler(simStream, StreamHandler{Handle: stream, Subroute: route, InCapacity: win.in, OutCapacity: win.out}))
+		add(m.RegisterStreamingHandler(simStream, grid.StreamHandler{Handle: stream, Subroute: route, InCapacity: win.in, OutCapacity: win.out}))
 	}
 	if i == 0 {
-		add(m.RegisterStreamingHandler(simFirstsOnly, StreamHandler{Handle: stream}))
+		add(m.RegisterStreamingHandler(simFirstsOnly, grid.StreamHandler{Handle: stream}))
 	}
-	add(w.typed.stream.Register(m, func(ctx context.Context, payload *Bytes, in <-chan *Bytes, out chan<- *simValue) *RemoteErr {
+	add(w.typed.stream.Register(m, func(ctx context.Context, payload *grid.Bytes, in <-chan *grid.Bytes, out chan<- *simValue) *grid.RemoteErr {
 		r, err := w.recordOf(*payload)
 		if err != nil {
 			return w.stray(err)
@@ -139,13 +141,13 @@ func (r *record) checkDeadline(ctx context.Context) {
 }
 
 // stray takes note of a handler that runs for no call.
-func (w *world) stray(err error) *RemoteErr {
+func (w *world) stray(err error) *grid.RemoteErr {
 	w.violate("a handler got %v", err)
-	return NewRemoteErr(err)
+	return grid.NewRemoteErr(err)
 }
 
 // answer is the handler of single requests. ctx is nil where it has none.
-func (w *world) answer(ctx context.Context, payload []byte, check func(r *record)) ([]byte, *RemoteErr) {
+func (w *world) answer(ctx context.Context, payload []byte, check func(r *record)) ([]byte, *grid.RemoteErr) {
 	r, err := w.recordOf(payload)
 	if err != nil {
 		return nil, w.stray(err)
@@ -155,7 +157,7 @@ func (w *world) answer(ctx context.Context, payload []byte, check func(r *record
 	check(r)
 	work := r.plan.work
 	if !sleepOr(ctx, work.pause) {
-		return nil, r.returns(NewRemoteErrf("call %d: %v", r.plan.id, context.Cause(ctx)))
+		return nil, r.returns(grid.NewRemoteErrf("call %d: %v", r.plan.id, context.Cause(ctx)))
 	}
 	if rerr := r.finish(ctx); rerr != nil {
 		return nil, rerr
@@ -164,16 +166,16 @@ func (w *world) answer(ctx context.Context, payload []byte, check func(r *record
 }
 
 // finish ends a handler as planned.
-func (r *record) finish(ctx context.Context) *RemoteErr {
+func (r *record) finish(ctx context.Context) *grid.RemoteErr {
 	switch r.plan.work.end {
 	case endFailing:
 		return r.returns(r.plan.failure())
 	case endPanicking:
 		text := fmt.Sprintf("panic of call %d", r.plan.id)
-		r.returns(NewRemoteErrString(text))
+		r.returns(grid.NewRemoteErrString(text))
 		panic(text)
 	case endExiting:
-		r.returns(NewRemoteErrString(string(errExited)))
+		r.returns(grid.NewRemoteErrString("handler exited without a result"))
 		runtime.Goexit()
 	case endWithCall:
 		<-ctx.Done()
@@ -182,13 +184,16 @@ func (r *record) finish(ctx context.Context) *RemoteErr {
 	return r.returns(nil)
 }
 
+// librarysOwn are errors that a handler's text can be mistaken for.
+var librarysOwn = []error{grid.ErrDisconnected, grid.ErrShutdown, grid.ErrOverloaded}
+
 // failure is the error of a handler that fails: one of its own, or one that it hands on, with the text of
 // an error that the library could have told its caller.
-func (p *callPlan) failure() *RemoteErr {
-	if i := p.id % 6; i < uint64(len(librarySentinels)) {
-		return NewRemoteErr(librarySentinels[i])
+func (p *callPlan) failure() *grid.RemoteErr {
+	if i := p.id % 6; i < uint64(len(librarysOwn)) {
+		return grid.NewRemoteErr(librarysOwn[i])
 	}
-	return NewRemoteErrf("call %d fails", p.id)
+	return grid.NewRemoteErrf("call %d fails", p.id)
 }
 
 // sleep waits for d. It returns false when ctx, which may be nil, ends first.
@@ -232,7 +237,7 @@ func (p *rawPipe) receive() ([]byte, bool) {
 	return b, ok
 }
 
-func (p *rawPipe) put(b []byte)     { PutByteBuffer(b) }
+func (p *rawPipe) put(b []byte)     { grid.PutByteBuffer(b) }
 func (p *rawPipe) takesInput() bool { return p.in != nil }
 
 func (p *rawPipe) send(b []byte, done <-chan struct{}) bool {
@@ -245,7 +250,7 @@ func (p *rawPipe) send(b []byte, done <-chan struct{}) bool {
 }
 
 type typedPipe struct {
-	in  <-chan *Bytes
+	in  <-chan *grid.Bytes
 	out chan<- *simValue
 	w   *world
 }
@@ -258,7 +263,7 @@ func (p *typedPipe) receive() ([]byte, bool) {
 	return *b, true
 }
 
-func (p *typedPipe) put(b []byte)     { p.w.typed.stream.PutRequest(NewBytesWith(b)) }
+func (p *typedPipe) put(b []byte)     { p.w.typed.stream.PutRequest(grid.NewBytesWith(b)) }
 func (p *typedPipe) takesInput() bool { return p.in != nil }
 
 func (p *typedPipe) send(b []byte, done <-chan struct{}) bool {
@@ -271,7 +276,7 @@ func (p *typedPipe) send(b []byte, done <-chan struct{}) bool {
 }
 
 // serve is the handler of all streams.
-func (w *world) serve(ctx context.Context, r *record, p pipeEnd) *RemoteErr {
+func (w *world) serve(ctx context.Context, r *record, p pipeEnd) *grid.RemoteErr {
 	r.arrive()
 	defer r.leave()
 	work := r.plan.work

@@ -1,4 +1,4 @@
-package grid
+package sim
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/internal/bytepool"
 )
 
@@ -102,7 +103,7 @@ func repeatCommand(seed uint64) string {
 var poison atomic.Bool
 
 func init() { // before anybody uses the function
-	PutByteBuffer = func(b []byte) {
+	grid.PutByteBuffer = func(b []byte) {
 		if poison.Load() {
 			b = b[:cap(b)]
 			for i := range b {

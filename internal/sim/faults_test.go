@@ -1,10 +1,12 @@
-package grid
+package sim
 
 import (
 	"context"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/gridmesh/grid"
 )
 
 // simTampered is the deadline of streams that are tampered with and have none.
@@ -245,7 +247,7 @@ func (w *world) stop(p stopPlan) {
 }
 
 // leaveInGoodOrder shuts a node down. What its handlers had begun has to be finished.
-func (n *simNode) leaveInGoodOrder(w *world, m *Manager) {
+func (n *simNode) leaveInGoodOrder(w *world, m *grid.Manager) {
 	ctx, cancel := contextFor(10 * time.Minute)
 	defer cancel()
 	stop := w.pester(n)

@@ -1,4 +1,4 @@
-package grid
+package sim
 
 import (
 	"cmp"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/internal/simnet"
 	"github.com/gridmesh/grid/pubsub"
 )
@@ -39,7 +40,7 @@ type world struct {
 	log        []string
 	violations []string
 	disturbed  map[twoNodes]time.Duration // since when a pair of nodes may lose its connection
-	managers   []*Manager                 // all there ever were
+	managers   []*grid.Manager            // all there ever were
 }
 
 // twoNodes is two nodes, the lower first.
@@ -51,7 +52,7 @@ func nodesOf(a, b int) twoNodes { return twoNodes{min(a, b), max(a, b)} }
 type simNode struct {
 	host    string // in the network
 	name    string // in the grid
-	manager atomic.Pointer[Manager]
+	manager atomic.Pointer[grid.Manager]
 
 	mu      sync.Mutex // Protects following.
 	server  *http.Server
@@ -201,7 +202,7 @@ func (w *world) start(i int, ready chan struct{}) error {
 	if ready == nil {
 		ready = registered
 	}
-	m, err := NewManager(context.Background(), ManagerOptions{
+	m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
 		Local:        n.name,
 		Hosts:        w.names(),
 		AuthRequest:  simAuth,
@@ -211,7 +212,7 @@ func (w *world) start(i int, ready chan struct{}) error {
 		Incoming:     n.incoming,
 		TraceTo:      w.subscriber(i),
 		Logger:       slog.New(simLog{w, n.host}),
-		Limits:       Limits{MaxMessageSize: simMaxMessage},
+		Limits:       grid.Limits{MaxMessageSize: simMaxMessage},
 	})
 	if err != nil {
 		return err
@@ -255,7 +256,7 @@ func simAuth(r *http.Request) error {
 }
 
 // simRouter serves a node's Manager, in one of the ways that there are.
-func simRouter(i int, m *Manager) http.Handler {
+func simRouter(i int, m *grid.Manager) http.Handler {
 	switch i % 3 {
 	case 0: // behind a middleware
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.Handler()(unwrapping{w}, r) })
@@ -265,17 +266,22 @@ func simRouter(i int, m *Manager) http.Handler {
 		return router
 	}
 	router := http.NewServeMux()
-	router.Handle(RoutePath, m.Handler())
+	router.Handle(grid.RoutePath, m.Handler())
 	return router
 }
 
+// unwrapping has no Hijack, but Unwrap.
+type unwrapping struct{ http.ResponseWriter }
+
+func (u unwrapping) Unwrap() http.ResponseWriter { return u.ResponseWriter }
+
 // subscriber makes every second node publish its traces, to somebody who never reads them.
-func (w *world) subscriber(i int) *pubsub.PubSub[TraceInfo, TraceType] {
+func (w *world) subscriber(i int) *pubsub.PubSub[grid.TraceInfo, grid.TraceType] {
 	if i%2 == 0 {
 		return nil
 	}
-	ps := pubsub.New[TraceInfo, TraceType](1)
-	if err := ps.Subscribe(TraceInternode, make(chan TraceInfo), w.traced, nil); err != nil {
+	ps := pubsub.New[grid.TraceInfo, grid.TraceType](1)
+	if err := ps.Subscribe(grid.TraceInternode, make(chan grid.TraceInfo), w.traced, nil); err != nil {
 		w.violate("Subscribe: %v", err)
 	}
 	return ps

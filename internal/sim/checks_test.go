@@ -1,4 +1,4 @@
-package grid
+package sim
 
 import (
 	"bytes"
@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing/synctest"
 	"time"
+
+	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/door"
 )
 
 // How late something may be, in virtual time: nothing takes any unless it waits.
@@ -45,15 +48,13 @@ func (w *world) checkConnections() {
 // checkNothingIsLeft checks that managers, sockets and goroutines are gone.
 func (w *world) checkNothingIsLeft() {
 	for _, m := range w.managers {
-		for _, c := range m.connections {
-			if left := leftOn(c); left != "" {
-				w.violate("after the end: %s", left)
+		for _, c := range connections(m) {
+			if held := door.Look(c); held != (door.Held{}) {
+				w.violate("after the end %v holds %+v", c, held)
 			}
-			c.mu.Lock()
-			if c.state != StateShutdown || c.newest != nil || c.current.Load() != nil {
-				w.violate("after the end %v is %v and keeps a session", c, c.state)
+			if state := c.State(); state != grid.StateShutdown {
+				w.violate("after the end %v is %v", c, state)
 			}
-			c.mu.Unlock()
 		}
 	}
 	if open := w.net.Open(); len(open) > 0 {
@@ -67,47 +68,24 @@ func (w *world) checkNothingIsLeft() {
 	}
 }
 
-// left says what is open on the connections of the nodes that are up.
+// left says what is open on the connections of the nodes that are up: in tables, queues and quotas.
 func (w *world) left() (left []string) {
 	for _, n := range w.up() {
-		for _, c := range n.manager.Load().connections {
-			if l := leftOn(c); l != "" {
-				left = append(left, l)
+		for _, c := range connections(n.manager.Load()) {
+			if held := door.Look(c); !held.Empty() {
+				left = append(left, fmt.Sprintf("%v: %+v", c, held))
 			}
 		}
 	}
 	return left
 }
 
-// leftOn says what is open on a connection; empty for nothing.
-func leftOn(c *Connection) string {
-	if running := c.active.running.Load(); running != 0 {
-		return fmt.Sprintf("%v: %d calls, streams or handlers run", c, running)
+// connections returns those of a node.
+func connections(m *grid.Manager) (all []*grid.Connection) {
+	for _, host := range m.Targets() {
+		all = append(all, m.Connection(host))
 	}
-	s := c.current.Load()
-	if s == nil {
-		return ""
-	}
-	if n := s.out.Queued(); n != 0 {
-		return fmt.Sprintf("%v: %d bytes are queued", c, n)
-	}
-	if n, m := s.clients.len(), s.servers.len(); n != 0 || m != 0 {
-		return fmt.Sprintf("%v: %d streams out and %d in are in the tables", c, n, m)
-	}
-	s.running.mu.Lock()
-	running := len(s.running.calls)
-	s.running.mu.Unlock()
-	waiting := 0
-	for i := range s.calls.shards {
-		sh := &s.calls.shards[i]
-		sh.mu.Lock()
-		waiting += len(sh.calls)
-		sh.mu.Unlock()
-	}
-	if running != 0 || waiting != 0 {
-		return fmt.Sprintf("%v: %d calls and %d requests of the peer are in the tables", c, waiting, running)
-	}
-	return ""
+	return all
 }
 
 // bubbleGoroutines returns the stacks of the bubble's goroutines, the caller's first.
@@ -223,15 +201,15 @@ func (r *record) checkTimes() {
 // judge says what is wrong with the outcome; empty for nothing.
 func (r *record) judge() string {
 	p, err := r.plan, r.err
-	var remote *RemoteErr
+	var remote *grid.RemoteErr
 	switch {
 	case err == nil:
 		return r.judgeSuccess()
-	case errors.Is(err, ErrUnknownHandler):
+	case errors.Is(err, grid.ErrUnknownHandler):
 		if p.kind != callUnknown && p.kind != callUnknownStream {
 			return "the handler is there"
 		}
-	case errors.Is(err, ErrMessageTooLarge):
+	case errors.Is(err, grid.ErrMessageTooLarge):
 		if p.kind != callTooLarge {
 			return "it was not"
 		}
@@ -245,15 +223,15 @@ func (r *record) judge() string {
 		}
 	case err == context.DeadlineExceeded:
 		return r.judgeDeadline()
-	case errors.Is(err, ErrShutdown):
+	case errors.Is(err, grid.ErrShutdown):
 		if !r.w.stopped(p.from, r.ended) && !r.w.stopped(p.to, r.ended) {
 			return "nobody shuts down"
 		}
-	case errors.Is(err, ErrDisconnected):
+	case errors.Is(err, grid.ErrDisconnected):
 		return r.judgeLoss()
 	case errors.As(err, &remote):
 		return r.judgeRemote(*remote)
-	case errors.Is(err, ErrIncorrectSequence), errors.Is(err, errCredit):
+	case errors.Is(err, grid.ErrIncorrectSequence), strings.Contains(err.Error(), "more stream messages than granted"):
 		if !r.w.tampers.with(p.from, p.to) {
 			return "nobody has tampered with the messages"
 		}
@@ -311,7 +289,7 @@ func (r *record) judgeLoss() string {
 }
 
 // judgeRemote judges an error of the callee.
-func (r *record) judgeRemote(err RemoteErr) string {
+func (r *record) judgeRemote(err grid.RemoteErr) string {
 	p := r.plan
 	if !r.returned || r.handlerErr == nil {
 		if p.kind.stream() && r.w.tampers.with(p.from, p.to) {

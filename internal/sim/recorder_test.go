@@ -1,4 +1,4 @@
-package grid
+package sim
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/gridmesh/grid"
 )
 
 // record is what both sides of a call have seen of it.
@@ -32,12 +34,12 @@ type record struct {
 	running      bool
 	handlerBegan time.Duration
 	handlerEnded time.Duration
-	handlerErr   *RemoteErr // that it returned, or is about to panic with
-	cut          bool       // it returned because its context had ended
-	returned     bool       // a result, or no result by panic or Goexit
-	answering    int        // messages that it tried to send
-	answered     int        // messages that were taken
-	received     int        // messages that it got
+	handlerErr   *grid.RemoteErr // that it returned, or is about to panic with
+	cut          bool            // it returned because its context had ended
+	returned     bool            // a result, or no result by panic or Goexit
+	answering    int             // messages that it tried to send
+	answered     int             // messages that were taken
+	received     int             // messages that it got
 }
 
 // begin takes note of the call. stops is how long its context lasts; 0 for ever.
@@ -79,7 +81,7 @@ func (r *record) leave() {
 }
 
 // returns takes note of what the handler returns.
-func (r *record) returns(err *RemoteErr) *RemoteErr {
+func (r *record) returns(err *grid.RemoteErr) *grid.RemoteErr {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.returned, r.handlerErr = true, err
@@ -87,14 +89,14 @@ func (r *record) returns(err *RemoteErr) *RemoteErr {
 }
 
 // returnsCut takes note of a handler that returns because its context has ended.
-func (r *record) returnsCut(format string, args ...any) *RemoteErr {
+func (r *record) returnsCut(format string, args ...any) *grid.RemoteErr {
 	r.mu.Lock()
 	r.cut = true
 	r.mu.Unlock()
 	if r.plan.work.quiet {
 		return r.returns(nil)
 	}
-	return r.returns(NewRemoteErrf(format, args...))
+	return r.returns(grid.NewRemoteErrf(format, args...))
 }
 
 func (r *record) hasReturned() bool {
@@ -146,7 +148,7 @@ const simHeader = 8 + 1 + 4 + 4
 // newMessage returns the nth message of a side of a call, in a buffer of the caller's.
 func newMessage(id uint64, s side, n, size int) []byte {
 	size = max(size, simHeader)
-	b := GetByteBufferCap(size)[:0]
+	b := grid.GetByteBufferCap(size)[:0]
 	b = binary.BigEndian.AppendUint64(b, id)
 	b = append(b, byte(s))
 	b = binary.BigEndian.AppendUint32(b, uint32(n))
@@ -167,7 +169,7 @@ func newMessage(id uint64, s side, n, size int) []byte {
 // verify compares a message to what it has to be.
 func verify(b []byte, id uint64, s side, n, size int) error {
 	want := newMessage(id, s, n, size)
-	defer PutByteBuffer(want)
+	defer grid.PutByteBuffer(want)
 	if bytes.Equal(b, want) {
 		return nil
 	}

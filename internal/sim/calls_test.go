@@ -1,4 +1,4 @@
-package grid
+package sim
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"iter"
 	"sync"
 	"time"
+
+	"github.com/gridmesh/grid"
 )
 
 var (
@@ -56,7 +58,7 @@ type lateContext struct {
 func (c lateContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
 // awaitConnection waits until c is up, and not for ever.
-func (w *world) awaitConnection(ctx context.Context, c *Connection) error {
+func (w *world) awaitConnection(ctx context.Context, c *grid.Connection) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return c.WaitForConnect(ctx)
@@ -87,10 +89,10 @@ func (n *simNode) incoming(int64) {
 }
 
 // make makes the call itself.
-func (w *world) make(ctx context.Context, c *Connection, r *record) error {
+func (w *world) make(ctx context.Context, c *grid.Connection, r *record) error {
 	p := r.plan
 	payload := newMessage(p.id, sidePayload, 0, p.size)
-	defer PutByteBuffer(payload)
+	defer grid.PutByteBuffer(payload)
 	sub := c.Subroute(simSub).Subroute(simSubSub)
 	switch p.kind {
 	case callRequest:
@@ -117,13 +119,13 @@ func (w *world) make(ctx context.Context, c *Connection, r *record) error {
 	panic(fmt.Sprintf("no call of kind %d", p.kind))
 }
 
-func (r *record) request(ctx context.Context, c Requester, h HandlerID, payload []byte) error {
+func (r *record) request(ctx context.Context, c grid.Requester, h grid.HandlerID, payload []byte) error {
 	resp, err := c.Request(ctx, h, payload)
 	return r.response(resp, err)
 }
 
-func (r *record) typedRequest(ctx context.Context, c Requester, payload []byte) error {
-	req := Bytes(payload)
+func (r *record) typedRequest(ctx context.Context, c grid.Requester, payload []byte) error {
+	req := grid.Bytes(payload)
 	resp, err := r.w.typed.request.Call(ctx, c, &req)
 	if err != nil {
 		return err
@@ -144,7 +146,7 @@ func (r *record) response(resp []byte, err error) error {
 	if err := verify(resp, r.plan.id, sideAnswer, 0, r.plan.work.size); err != nil {
 		r.violate("the caller %v", err)
 	}
-	PutByteBuffer(resp)
+	grid.PutByteBuffer(resp)
 	return nil
 }
 
@@ -156,7 +158,7 @@ type streamEnd struct {
 	all     func() iter.Seq2[[]byte, error]
 }
 
-func (r *record) stream(ctx context.Context, c Streamer, h HandlerID, payload []byte) error {
+func (r *record) stream(ctx context.Context, c grid.Streamer, h grid.HandlerID, payload []byte) error {
 	st, err := c.NewStream(ctx, h, payload)
 	if err != nil {
 		return err
@@ -175,8 +177,8 @@ func (r *record) stream(ctx context.Context, c Streamer, h HandlerID, payload []
 	return r.use(ctx, s)
 }
 
-func (r *record) typedStream(ctx context.Context, c Streamer, payload []byte) error {
-	p := Bytes(payload)
+func (r *record) typedStream(ctx context.Context, c grid.Streamer, payload []byte) error {
+	p := grid.Bytes(payload)
 	st, err := r.w.typed.stream.Call(ctx, c, &p)
 	if err != nil {
 		return err
@@ -197,13 +199,13 @@ func (r *record) typedStream(ctx context.Context, c Streamer, payload []byte) er
 			}
 		},
 		close: func() { close(st.Requests) },
-		send:  func(_ context.Context, b []byte) error { return st.Send(NewBytesWith(b)) },
+		send:  func(_ context.Context, b []byte) error { return st.Send(grid.NewBytesWith(b)) },
 	}
 	if r.plan.use.calls {
 		s.close = func() { st.CloseSend() }
 	}
 	if r.plan.use.byChannel {
-		s.send = func(ctx context.Context, b []byte) error { return sendOn(ctx, st.Requests, NewBytesWith(b)) }
+		s.send = func(ctx context.Context, b []byte) error { return sendOn(ctx, st.Requests, grid.NewBytesWith(b)) }
 	}
 	return r.use(ctx, s)
 }
@@ -305,7 +307,7 @@ func (r *record) take(ctx context.Context, b []byte) int {
 	if err := verify(b, r.plan.id, sideResponse, n, r.plan.work.size); err != nil {
 		r.violate("the consumer %v", err)
 	}
-	PutByteBuffer(b)
+	grid.PutByteBuffer(b)
 	sleepOr(ctx, r.plan.use.slow)
 	return n
 }

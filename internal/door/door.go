@@ -1,0 +1,33 @@
+// Package door shows tests outside of package grid what a Connection holds, where no exported method tells. They see
+// numbers only, so nothing can be done through it.
+package door
+
+// Held is what a Connection holds at one moment. All but Sessions is 0 where nothing is open.
+type Held struct {
+	Sessions int // 1 while there is a session, also one that is about to end
+
+	Active int // calls, streams and handlers that a shutdown would wait for
+	Open   int // what Manager.Open lists
+
+	// Of the session.
+	Queued     int // bytes that wait to be written
+	Calls      int // single requests from here, in their table
+	Requests   int // of the peer, whose handlers have a context
+	StreamsOut int
+	StreamsIn  int
+
+	// Of the quotas, which outlive sessions.
+	QuotaRequests     int
+	QuotaRequestBytes int
+	QuotaStreams      int
+	QuotaStreamBytes  int
+}
+
+// Empty reports whether nothing is open. There may be a session.
+func (h Held) Empty() bool {
+	h.Sessions = 0
+	return h == Held{}
+}
+
+// Look returns what a *grid.Connection holds. Package grid sets it, which imports this one. It may be called at any time.
+var Look func(connection any) Held
