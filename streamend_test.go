@@ -490,3 +490,11 @@ func TestDoneAndErrTellOfACancellation(t *testing.T) {
 		}
 	})
 }
+
+// lateContext is a context whose end comes behind its deadline, as on a busy machine.
+type lateContext struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c lateContext) Deadline() (time.Time, bool) { return c.deadline, true }
