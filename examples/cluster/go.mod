@@ -5,8 +5,8 @@ go 1.26.0
 require (
 	github.com/gridmesh/grid v0.0.0
 	github.com/gridmesh/grid/contrib/gridauth v0.0.0
-	github.com/gridmesh/grid/contrib/otel v0.0.0
-	github.com/gridmesh/grid/contrib/prometheus v0.0.0
+	github.com/gridmesh/grid/contrib/gridotel v0.0.0
+	github.com/gridmesh/grid/contrib/gridprom v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/exporters/stdout/stdouttrace v1.47.0
@@ -43,6 +43,6 @@ require (
 replace (
 	github.com/gridmesh/grid => ../..
 	github.com/gridmesh/grid/contrib/gridauth => ../../contrib/gridauth
-	github.com/gridmesh/grid/contrib/otel => ../../contrib/otel
-	github.com/gridmesh/grid/contrib/prometheus => ../../contrib/prometheus
+	github.com/gridmesh/grid/contrib/gridotel => ../../contrib/gridotel
+	github.com/gridmesh/grid/contrib/gridprom => ../../contrib/gridprom
 )

@@ -13,8 +13,8 @@ import (
 
 	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/contrib/gridauth"
-	gridotel "github.com/gridmesh/grid/contrib/otel"
-	gridprom "github.com/gridmesh/grid/contrib/prometheus"
+	"github.com/gridmesh/grid/contrib/gridotel"
+	"github.com/gridmesh/grid/contrib/gridprom"
 	"github.com/gridmesh/grid/debugz"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"

@@ -12,14 +12,14 @@ import (
 	"testing"
 
 	"github.com/gridmesh/grid"
-	gridprom "github.com/gridmesh/grid/contrib/prometheus"
+	"github.com/gridmesh/grid/contrib/gridprom"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-const dashboardFile = "../../contrib/prometheus/dashboard.json"
+const dashboardFile = "../../contrib/gridprom/dashboard.json"
 
 // targetLabels are added by the server that scrapes.
 var targetLabels = []string{"instance", "job"}

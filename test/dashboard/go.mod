@@ -4,7 +4,7 @@ go 1.26.7
 
 require (
 	github.com/gridmesh/grid v0.0.0
-	github.com/gridmesh/grid/contrib/prometheus v0.0.0
+	github.com/gridmesh/grid/contrib/gridprom v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/client_model v0.6.3
 )
@@ -36,5 +36,5 @@ require (
 
 replace (
 	github.com/gridmesh/grid => ../..
-	github.com/gridmesh/grid/contrib/prometheus => ../../contrib/prometheus
+	github.com/gridmesh/grid/contrib/gridprom => ../../contrib/gridprom
 )

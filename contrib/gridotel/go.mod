@@ -1,4 +1,4 @@
-module github.com/gridmesh/grid/contrib/otel
+module github.com/gridmesh/grid/contrib/gridotel
 
 go 1.26.0
 

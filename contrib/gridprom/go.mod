@@ -1,4 +1,4 @@
-module github.com/gridmesh/grid/contrib/prometheus
+module github.com/gridmesh/grid/contrib/gridprom
 
 go 1.26.0
 

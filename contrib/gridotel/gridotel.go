@@ -51,7 +51,7 @@ import (
 )
 
 // scope is the name under which traces and metrics are made.
-const scope = "github.com/gridmesh/grid/contrib/otel"
+const scope = "github.com/gridmesh/grid/contrib/gridotel"
 
 // Option changes what NewInterceptor and ObserveConnections use.
 type Option func(*config)

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/gridmesh/grid"
-	gridprom "github.com/gridmesh/grid/contrib/prometheus"
+	"github.com/gridmesh/grid/contrib/gridprom"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )

@@ -9,7 +9,7 @@ import (
 	"net/http/httptest"
 
 	"github.com/gridmesh/grid"
-	gridotel "github.com/gridmesh/grid/contrib/otel"
+	"github.com/gridmesh/grid/contrib/gridotel"
 	"go.opentelemetry.io/otel/propagation"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
