@@ -27,10 +27,8 @@ type call struct {
 	err      error
 	sweepAt  uint32 // tick of the janitor at which the deadline has passed for certain
 
-	// While the request waits for room in the send queue.
-	batch.Waiter
 	s *session
-	m message
+	berth
 
 	// For those who list what is open, while the call is in the table.
 	tick     uint32 // of the janitor, when the call began
@@ -159,17 +157,14 @@ func (c *call) send(m message) (waits bool, err error) {
 	if err := c.s.fits(&m); err != nil {
 		return false, err
 	}
-	if err = c.s.out.Begin(nil, nil); err == batch.ErrQueued {
-		c.m = m
-		err = c.s.out.Begin(&c.Waiter, c)
-	}
-	switch err {
+	switch err := c.begin(c.s.out, c, &m, nil); err {
 	case nil:
 		return false, c.s.append(m, nil)
 	case batch.ErrQueued:
 		return true, nil
+	default:
+		return false, err
 	}
-	return false, err
 }
 
 // withdraw makes sure that nothing of the request is looked at any more. It reports whether it was not sent.

@@ -22,11 +22,9 @@ type incoming struct {
 	size     int       // bytes that count for it; 0 once it does not count any more
 	over     limit     // what it is refused for, which shows when it is decoded
 
-	// While the answer waits for room in the send queue.
-	batch.Waiter
-	answer message
-	out    []byte
-	cut    error // what had ended ctx when the handler returned; nil for nothing
+	berth        // of the answer
+	out   []byte // what the handler has returned, while the answer waits
+	cut   error  // what had ended ctx when the handler returned; nil for nothing
 
 	// Where the handler has a context.
 	ctx    context.Context
@@ -112,12 +110,7 @@ func (in *incoming) respond(out []byte, failure *RemoteErr) {
 // send queues the answer, or lets it wait for room: that of the session's end ends the wait, as the
 // number of answers that can wait is bounded by what the caller has open. It reports whether it waits.
 func (in *incoming) send(answer message) (waits bool) {
-	err := in.s.out.Begin(nil, nil)
-	if err == batch.ErrQueued {
-		in.answer = answer
-		err = in.s.out.Begin(&in.Waiter, in)
-	}
-	switch err {
+	switch in.begin(in.s.out, in, &answer, nil) {
 	case nil:
 		in.leave()
 		in.s.append(answer, nil)
@@ -129,15 +122,15 @@ func (in *incoming) send(answer message) (waits bool) {
 
 // Admit is part of batch.Item.
 func (in *incoming) Admit() (size int, ok bool) {
-	in.s.number(&in.answer, nil)
-	return in.answer.size(), true
+	in.s.number(&in.m, nil)
+	return in.m.size(), true
 }
 
 // AppendTo is part of batch.Item. The request no longer counts when its answer can be seen: a peer that
 // keeps within the limit is never refused.
 func (in *incoming) AppendTo(b []byte) []byte {
 	in.leave()
-	return in.answer.appendTo(b)
+	return in.m.appendTo(b)
 }
 
 // Done is part of batch.Item.
@@ -173,7 +166,7 @@ func (in *incoming) release() {
 	in.leave()
 	s := in.s
 	in.payload, in.ctx, in.cancel, in.cut, in.over = nil, nil, nil, nil, limitNone
-	in.out, in.answer = nil, message{}
+	in.out, in.m = nil, message{}
 	s.incoming.put(in)
 	s.conn.active.leave()
 }

@@ -37,16 +37,39 @@ func (m *message) final() bool {
 // errCanceled is the end of a wait for room that its owner has given up.
 var errCanceled = errors.New("canceled while waiting for room in the send queue")
 
+// berth is where a message waits for room in the send queue. It is part of the batch.Item that sends it.
+type berth struct {
+	batch.Waiter
+	m message
+}
+
+// begin locks the queue for m, as batch.Writer.Begin does. Where there is no room it has m wait in the
+// berth, as a message of item, and returns batch.ErrQueued. Otherwise the berth stays empty. ready is
+// called before the wait, and may be nil.
+func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func()) error {
+	err := out.Begin()
+	if err != batch.ErrNoRoom {
+		return err
+	}
+	if ready != nil {
+		ready()
+	}
+	b.m = *m // before it is in line
+	if err = out.BeginOrWait(&b.Waiter, item); err != batch.ErrQueued {
+		b.m = message{} // there is room after all, or will be none
+	}
+	return err
+}
+
 // outbox sends the messages of one direction of a stream, one at a time: the next when the one before is
 // encoded. Where there is no room a message waits in it. It belongs to one goroutine.
 type outbox struct {
-	batch.Waiter
+	berth
 	s   *session
 	q   *sequence
 	end interface{ leave() } // is told before the end of the stream can be seen; may be nil
-	m   message
-	err error      // of the message that waited; Run's, until out is told
-	out chan error // tells of the end of a wait; made for the first
+	err error                // of the message that waited; Run's, until out is told
+	out chan error           // tells of the end of a wait; made for the first
 }
 
 // send sends m, waiting for room until cancel or over is closed. It fails with errCanceled or errMuxDone
@@ -56,22 +79,23 @@ func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 	if err := o.s.fits(&m); err != nil {
 		return err
 	}
-	err := o.s.out.Begin(nil, nil)
-	if err == batch.ErrQueued {
-		if o.out == nil {
-			o.out = make(chan error, 1)
-		}
-		o.m, o.err = m, nil
-		err = o.s.out.Begin(&o.Waiter, o)
-	}
-	switch err {
+	switch err := o.begin(o.s.out, o, &m, o.ready); err {
 	case nil:
 		o.ending(&m)
 		return o.s.append(m, o.q)
 	case batch.ErrQueued:
 		return o.wait(cancel, over)
+	default:
+		return err
 	}
-	return err
+}
+
+// ready is called before a message waits.
+func (o *outbox) ready() {
+	if o.out == nil {
+		o.out = make(chan error, 1)
+	}
+	o.err = nil
 }
 
 // ending tells of the end of the stream, which is about to be encoded. Not any earlier: what waits for room

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gridmesh/grid/internal/batch"
 )
 
 // Callers who wait for room go in the order in which they came.
@@ -293,4 +295,42 @@ func TestAStreamThatWaitsToBeOpenedIsNotPinged(t *testing.T) {
 			t.Error(left)
 		}
 	})
+}
+
+// A message that was about to wait, and need not or cannot, is not held on to: a call that is used again
+// would keep the payload of an earlier one.
+func TestABerthIsEmptyUnlessItsMessageWaits(t *testing.T) {
+	for name, test := range map[string]struct {
+		meanwhile func(w *batch.Writer) // between the look for room and the wait
+		want      error
+	}{
+		"room":      {func(w *batch.Writer) { w.Run() }, nil},
+		"an end":    {func(w *batch.Writer) { w.Close() }, batch.ErrClosed},
+		"no change": {func(*batch.Writer) {}, batch.ErrQueued},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				here, there := net.Pipe()
+				defer here.Close()
+				go io.Copy(io.Discard, there)
+				w := batch.New(here, batch.Config{Limit: 1000, Reserve: 1000, Large: 1 << 20, Timeout: time.Second})
+				if err := w.Begin(); err != nil {
+					t.Fatal(err)
+				}
+				w.Commit(append(w.Open(1000), make([]byte, 1000)...))
+				c := &call{answered: make(chan struct{}, 1)}
+				err := c.begin(w, c, &message{Op: OpRequest, Payload: []byte("payload")}, func() {
+					go test.meanwhile(w)
+					synctest.Wait()
+				})
+				if err == nil {
+					w.Abort()
+				}
+				if waits := c.m.Payload != nil; err != test.want || waits != (err == batch.ErrQueued) {
+					t.Errorf("got %v, want %v; the message is kept: %v", err, test.want, waits)
+				}
+				w.Close()
+			})
+		})
+	}
 }

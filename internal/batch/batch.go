@@ -10,18 +10,17 @@
 //
 //	w := batch.New(conn, batch.Config{Limit: 256 << 10, MergedHeader: …})
 //	go w.Run()
-//	if err := w.Begin(&waiter, item); err == nil { // where there is room
+//	if err := w.Begin(); err == nil { // where there is room
 //		b := w.Open(len(msg))
 //		w.Commit(append(b, msg...))
 //	}
 //
-// Where there is none, the message waits in line, and Run encodes it when its turn comes: see Item.
+// Where there is none, BeginOrWait has the message wait in line, and Run encodes it when its turn comes: see Item.
 package batch
 
 import (
 	"encoding/binary"
 	"errors"
-	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -56,8 +55,10 @@ const (
 )
 
 var (
-	// ErrClosed is returned by Begin, BeginNow and BeginAdvice once the writer is closed.
+	// ErrClosed is returned by Begin, BeginOrWait, BeginNow and BeginAdvice once the writer is closed.
 	ErrClosed = errors.New("writer closed")
+	// ErrNoRoom is returned by Begin where the queue is full, or others wait already.
+	ErrNoRoom = errors.New("no room in the send queue")
 	// ErrFull is returned by BeginNow when even the reserve for control messages is used up.
 	ErrFull = errors.New("send queue full: the peer does not read")
 )
@@ -87,8 +88,8 @@ type Config struct {
 	OnFrame func(messages int)
 }
 
-// Writer is the sending half of a connection. Begin, BeginNow, BeginAdvice, Withdraw, Control and Close
-// may be called by any goroutine; Run belongs to one.
+// Writer is the sending half of a connection. Run belongs to one goroutine, and WaitReserve to one; all
+// else may be called by any.
 type Writer struct {
 	conn net.Conn
 	cfg  Config
@@ -98,19 +99,18 @@ type Writer struct {
 
 	mu sync.Mutex // Protects following.
 	queue
-	asleep   bool          // Run waits for wake
-	urgent   bool          // the message that is being appended is from BeginNow
-	flushes  uint64        // how often the queue was taken
-	closed   bool          // nothing more is taken
-	drain    bool          // Run writes what is queued, then ends
-	waiting  line          // items that wait for room
-	taken    chan struct{} // closed when the queue is taken; nil while nobody waits for that
-	stuck    uint64        // flushes, when WaitReserve lost patience; nobody waits for the same again
-	hopeless uint64        // flushes, when it did so with the whole reserve used
-	apart    int           // bytes of messages that are between Detach and Attach
-	control  []byte        // a finished frame to be written before the queue
-	last     []byte        // a finished frame to be written after all else
-	usual    int           // bytes that the queue may be expected to hold when it is taken next
+	asleep  bool          // Run waits for wake
+	urgent  bool          // the message that is being appended is from BeginNow
+	flushes uint64        // how often the queue was taken
+	closed  bool          // nothing more is taken
+	drain   bool          // Run writes what is queued, then ends
+	waiting line          // items that wait for room
+	taken   chan struct{} // closed when the queue is taken; nil while nobody waits for that
+	temper  temper        // of WaitReserve, since the queue was taken
+	apart   int           // bytes of messages that are between Detach and Attach
+	control []byte        // a finished frame to be written before the queue
+	last    []byte        // a finished frame to be written after all else
+	usual   int           // bytes that the queue may be expected to hold when it is taken next
 
 	answers atomic.Int64 // reserved, for who does not hold the lock
 
@@ -149,33 +149,46 @@ func New(conn net.Conn, cfg Config) *Writer {
 		cfg:  cfg,
 		wake: make(chan struct{}, 1),
 		done: make(chan struct{}),
-
-		stuck:    noFlush, // not 0, which is the number before the first flush
-		hopeless: noFlush,
 	}
 }
 
-// noFlush is a number that Writer.flushes never has.
-const noFlush = math.MaxUint64
-
 // Begin locks the queue for one message where it has room and nobody waits. After a nil error the
 // caller has to call Open and Commit, or Abort, without blocking in between. Where there is no room it
-// puts item into line, unless x is nil, and returns ErrQueued; where the writer is closed, ErrClosed.
-func (w *Writer) Begin(x *Waiter, item Item) error {
+// returns ErrNoRoom; where the writer is closed, ErrClosed.
+func (w *Writer) Begin() error {
 	w.mu.Lock()
+	err := w.begin()
+	if err != nil {
+		w.mu.Unlock()
+	}
+	return err
+}
+
+// begin is Begin with the lock held, and kept.
+func (w *Writer) begin() error {
 	switch {
 	case w.closed:
-		w.mu.Unlock()
 		return ErrClosed
 	case w.waiting.first != nil || w.queued() >= w.cfg.Limit:
-		if x != nil {
-			x.item = item
-			w.waiting.push(x)
-		}
-		w.signalAndUnlock()
-		return ErrQueued
+		return ErrNoRoom
 	}
 	return nil
+}
+
+// BeginOrWait is Begin, but where there is no room it puts item into line, at x, and returns ErrQueued.
+func (w *Writer) BeginOrWait(x *Waiter, item Item) error {
+	w.mu.Lock()
+	err := w.begin()
+	switch err {
+	case nil:
+		return nil
+	case ErrNoRoom:
+		err = ErrQueued
+		x.item = item
+		w.waiting.push(x)
+	}
+	w.signalAndUnlock()
+	return err
 }
 
 // BeginNow is Begin for what answers the peer: it never waits. Beyond the reserve it fails with ErrFull.
@@ -218,11 +231,11 @@ func (w *Writer) WaitReserve() {
 	}
 	w.mu.Lock()
 	for !w.closed && w.reserved > w.cfg.Reserve/2 {
-		wait, gaveUp := patience, &w.stuck
+		wait, then := patience, impatient
 		if w.reserved >= w.cfg.Reserve {
-			wait, gaveUp = min(w.cfg.Timeout, fullPatience), &w.hopeless
+			wait, then = min(w.cfg.Timeout, fullPatience), hopeless
 		}
-		if w.flushes == *gaveUp {
+		if w.temper >= then {
 			break
 		}
 		if w.taken == nil {
@@ -232,13 +245,21 @@ func (w *Writer) WaitReserve() {
 		w.mu.Unlock()
 		late := !w.waitFor(taken, wait)
 		w.mu.Lock()
-		if late {
-			*gaveUp = w.flushes
-			break
+		if late && w.taken == taken { // else Run got on with it at the last moment
+			w.temper = then
 		}
 	}
 	w.mu.Unlock()
 }
+
+// temper says for how much of the reserve WaitReserve waits no more, until the queue is taken.
+type temper uint8
+
+const (
+	patient   temper = iota
+	impatient        // with less than the whole used
+	hopeless         // at all
+)
 
 // waitFor waits for the queue to be taken, or the writer to be closed. It returns false where that takes too long.
 func (w *Writer) waitFor(taken <-chan struct{}, wait time.Duration) bool {
@@ -452,6 +473,7 @@ func (w *Writer) take(frames []frame) (control []byte, q queue) {
 		close(w.taken)
 		w.taken = nil
 	}
+	w.temper = patient
 	turn, shared := w.admit()
 	w.mu.Unlock()
 	w.encode(&q, turn, shared)

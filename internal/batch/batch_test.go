@@ -29,11 +29,11 @@ var testConfig = Config{
 
 // appendMessage is what a sender does.
 func appendMessage(w *Writer, cancel <-chan struct{}, msg []byte) error {
-	err := w.Begin(nil, nil)
+	err := w.Begin()
 	var x *item
-	if err == ErrQueued {
+	if err == ErrNoRoom {
 		x = &item{msg: msg, done: make(chan error, 1)}
-		err = w.Begin(&x.Waiter, x)
+		err = w.BeginOrWait(&x.Waiter, x)
 	}
 	switch err {
 	case nil:
@@ -192,7 +192,7 @@ func TestLargeMessagesArePutTogetherApart(t *testing.T) {
 				a.Close()
 			}()
 			large := bytes.Repeat([]byte("large "), 50<<10)
-			if err := w.Begin(nil, nil); err != nil {
+			if err := w.Begin(); err != nil {
 				t.Fatal(err)
 			}
 			if _, ok := w.Detach(1000); ok {
@@ -216,7 +216,7 @@ func TestLargeMessagesArePutTogetherApart(t *testing.T) {
 				t.Fatal("a control message went apart")
 			}
 			w.Abort()
-			if err := w.Begin(nil, nil); err != nil {
+			if err := w.Begin(); err != nil {
 				t.Fatal(err)
 			}
 			second, _ := w.Detach(len(large))
@@ -327,7 +327,7 @@ func TestCloseReleasesEverybody(t *testing.T) {
 		if err := w.BeginNow(); !errors.Is(err, ErrClosed) {
 			t.Errorf("BeginNow after Close: %v", err)
 		}
-		if err := w.Begin(nil, nil); !errors.Is(err, ErrClosed) {
+		if err := w.Begin(); !errors.Is(err, ErrClosed) {
 			t.Errorf("Begin after Close: %v", err)
 		}
 	})

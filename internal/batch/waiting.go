@@ -7,7 +7,7 @@ import (
 	"github.com/gridmesh/grid/internal/bytepool"
 )
 
-// ErrQueued is returned by Begin where there is no room, or others wait already: the item waits in line.
+// ErrQueued is returned by BeginOrWait where there is no room, or others wait already: the item waits in line.
 var ErrQueued = errors.New("waiting for room in the send queue")
 
 // Item is a message that may have to wait for room.

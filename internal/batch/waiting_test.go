@@ -16,7 +16,7 @@ import (
 func queueUp(t *testing.T, w *Writer, msg []byte) *item {
 	t.Helper()
 	x := &item{msg: msg, done: make(chan error, 1)}
-	if err := w.Begin(&x.Waiter, x); err != ErrQueued {
+	if err := w.BeginOrWait(&x.Waiter, x); err != ErrQueued {
 		t.Fatalf("a message for which there is no room: %v", err)
 	}
 	return x
@@ -196,7 +196,7 @@ func TestASlowDoneHoldsUpNobodyWhoWithdraws(t *testing.T) {
 		w, conn, peer := pair(testConfig)
 		fill(t, w)
 		slow := &slowDone{item{msg: []byte("slow")}, make(chan struct{}), make(chan struct{})}
-		if err := w.Begin(&slow.Waiter, slow); err != ErrQueued {
+		if err := w.BeginOrWait(&slow.Waiter, slow); err != ErrQueued {
 			t.Fatal(err)
 		}
 		next := queueUp(t, w, []byte("next"))
