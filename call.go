@@ -174,6 +174,9 @@ func (c *call) withdraw() bool {
 	return unsent
 }
 
+// Opens is part of batch.Item.
+func (c *call) Opens() bool { return true }
+
 // Admit is part of batch.Item.
 func (c *call) Admit() (size int, ok bool) {
 	c.s.number(&c.m, nil)

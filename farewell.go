@@ -38,7 +38,7 @@ func (s *session) leave(ctx context.Context, grace time.Duration) bool {
 	defer least.Stop()
 	s.blame(errLocalClose) // however the peer ends its side
 	if s.native {
-		s.advise(message{Op: OpDisconnect}, nil)
+		s.sendParting()
 	}
 	s.out.CloseAfterFlush(s.closeFrame(ws.StatusGoingAway, ""))
 	ended := s.await(ctx)

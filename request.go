@@ -120,6 +120,9 @@ func (in *incoming) send(answer message) (waits bool) {
 	return false
 }
 
+// Opens is part of batch.Item.
+func (in *incoming) Opens() bool { return false }
+
 // Admit is part of batch.Item.
 func (in *incoming) Admit() (size int, ok bool) {
 	in.s.number(&in.m, nil)

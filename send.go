@@ -123,6 +123,9 @@ func (o *outbox) wait(cancel, over <-chan struct{}) error {
 	return <-o.out
 }
 
+// Opens is part of batch.Item.
+func (o *outbox) Opens() bool { return o.m.Op == OpConnectMux }
+
 // Admit is part of batch.Item.
 func (o *outbox) Admit() (size int, ok bool) {
 	if o.err = o.s.number(&o.m, o.q); o.err != nil {
@@ -183,6 +186,34 @@ func (s *session) advise(m message, q *sequence) {
 		s.append(m, q)
 	}
 }
+
+// parting is the last message to a peer of this project: that this node leaves. From then on the peer waits
+// for the close frame alone, and not for long. So it goes behind all that waits for room.
+type parting struct {
+	berth
+	s *session
+}
+
+// sendParting queues it, or lets it wait.
+func (s *session) sendParting() {
+	p := &parting{s: s}
+	m := message{Op: OpDisconnect}
+	if p.begin(s.out, p, &m, nil) == nil {
+		s.append(m, nil)
+	}
+}
+
+// Opens is part of batch.Item.
+func (p *parting) Opens() bool { return false }
+
+// Admit is part of batch.Item.
+func (p *parting) Admit() (size int, ok bool) { return p.m.size(), true }
+
+// AppendTo is part of batch.Item.
+func (p *parting) AppendTo(b []byte) []byte { return p.m.appendTo(b) }
+
+// Done is part of batch.Item.
+func (p *parting) Done(error) {}
 
 // number makes m ready to be encoded as the next of its stream. The batch is locked.
 func (s *session) number(m *message, q *sequence) error {

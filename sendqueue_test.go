@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -290,6 +291,115 @@ func TestAStreamThatWaitsToBeOpenedIsNotPinged(t *testing.T) {
 		cancel()
 		all.Wait()
 		p.socket.Close()
+		synctest.Wait()
+		if left := c.idle(); left != "" {
+			t.Error(left)
+		}
+	})
+}
+
+// What has found no room is sent all the same before a node leaves: the answers of handlers that have returned, and
+// messages of streams. Requests are not: their answers would come too late. The peer is told that the node leaves behind
+// all of that, as it reads no longer than WriteTimeout from then on.
+func TestAnswersThatWaitForRoomSurviveAShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const answers, streams, size = 50, 5, 2 << 10
+		c := newPipes(1)
+		n, host := startForFake(t, c, func(o *ManagerOptions) {
+			o.Limits = Limits{MaxQueuedBytes: 4 << 10, WriteTimeout: time.Hour, PeerTimeout: time.Hour}
+		})
+		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return make([]byte, size), nil })
+		c.stream(t, 0, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, out chan<- []byte) *RemoteErr {
+			out <- make([]byte, size)
+			<-ctx.Done()
+			return nil
+		})
+		p := c.knock(t, n)
+		p.greet(t, &connectReq{Host: host, Time: time.Now(), Grid: nativeFeatures})
+		conn := n.Connection(host)
+		if err := conn.WaitForConnect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint64(answers) {
+			p.send(t, message{MuxID: 2*i + 1, Handler: testSingle, Op: OpRequest, Flags: FlagEOF})
+		}
+		for i := range uint64(streams) {
+			p.send(t, message{MuxID: 2*(answers+i) + 1, Handler: testStream, Op: OpConnectMux, Flags: FlagEOF})
+		}
+		synctest.Wait()
+		var late sync.WaitGroup
+		late.Go(func() {
+			if _, err := conn.Request(t.Context(), testSingle, nil); !errors.Is(err, ErrDisconnected) {
+				t.Errorf("a request that waited got %v", err)
+			}
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		left := make(chan error, 1)
+		go func() { left <- n.Shutdown(ctx) }()
+		synctest.Wait()
+		came := make(map[Op]int)
+		var last Op
+		for {
+			b, err := p.frames.Next()
+			if err != nil {
+				break
+			}
+			for _, m := range parseAll(t, bytes.Clone(b)) {
+				if m.Op == OpMuxServerMsg && len(m.Payload) != size {
+					continue
+				}
+				came[m.Op]++
+				last = m.Op
+			}
+		}
+		p.socket.Close()
+		if came[OpResponse] != answers || came[OpMuxServerMsg] != streams || came[OpRequest] != 0 {
+			t.Errorf("%d answers of %d, %d stream messages of %d, %d requests", came[OpResponse], answers, came[OpMuxServerMsg], streams, came[OpRequest])
+		}
+		if came[OpDisconnect] != 1 || last != OpDisconnect {
+			t.Errorf("%v is the last message; %v", last, came)
+		}
+		late.Wait()
+		if err := <-left; err != context.Canceled {
+			t.Errorf("Shutdown: %v", err)
+		}
+		synctest.Wait()
+		if left := c.idle(); left != "" {
+			t.Error(left)
+		}
+	})
+}
+
+// A peer that reads nothing holds a shutdown no longer than it may take, however much waits for room.
+func TestAnswersThatWaitForRoomHoldUpNoShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const answers = 50
+		c := newPipes(1)
+		n, host := startForFake(t, c, func(o *ManagerOptions) {
+			o.Limits = Limits{MaxQueuedBytes: 4 << 10, WriteTimeout: time.Hour, PeerTimeout: time.Hour}
+		})
+		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return make([]byte, 2<<10), nil })
+		p := c.knock(t, n)
+		p.introduce(t, host)
+		if err := n.Connection(host).WaitForConnect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint64(answers) {
+			p.send(t, message{MuxID: i + 1, Handler: testSingle, Op: OpRequest, Flags: FlagEOF})
+		}
+		synctest.Wait()
+		hurry := errors.New("hurry")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Second, hurry)
+		defer cancel()
+		start := time.Now()
+		if err := n.Shutdown(ctx); err != hurry {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if took := time.Since(start); took < 5*time.Second || took > 5*time.Second+shutdownGrace {
+			t.Errorf("it took %v", took)
+		}
 		synctest.Wait()
 		if left := c.idle(); left != "" {
 			t.Error(left)

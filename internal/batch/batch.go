@@ -397,7 +397,8 @@ func (w *Writer) Flushes() (n uint64, writing bool) {
 func (w *Writer) Close() { w.close(false, nil) }
 
 // CloseAfterFlush takes no more messages and makes Run return once all that is
-// queued is written, and last, a finished frame, behind it.
+// queued or waits in line is written, and last, a finished frame, behind it. What opens something does
+// not go on waiting, but gets ErrClosed at once. A failed write, or Close, cuts the flush short.
 func (w *Writer) CloseAfterFlush(last []byte) { w.close(true, last) }
 
 func (w *Writer) close(drain bool, last []byte) {
@@ -408,7 +409,14 @@ func (w *Writer) close(drain bool, last []byte) {
 		close(w.done)
 	}
 	w.drain = drain
-	w.dismiss()
+	gone := w.dismiss(drain)
+	w.signalAndUnlock()
+	for x := gone; x != nil; {
+		next, item := x.next, x.item
+		x.prev, x.next, x.item = nil, nil, nil
+		item.Done(ErrClosed)
+		x = next
+	}
 }
 
 // Run writes what is appended until the writer is closed, or a write fails with the error it returns.

@@ -59,10 +59,12 @@ var errCanceled = errors.New("canceled")
 // item is a message of a sender that waits.
 type item struct {
 	Waiter
-	msg  []byte
-	done chan error
+	msg   []byte
+	opens bool
+	done  chan error
 }
 
+func (x *item) Opens() bool                { return x.opens }
 func (x *item) Admit() (size int, ok bool) { return len(x.msg), true }
 func (x *item) AppendTo(b []byte) []byte   { return append(b, x.msg...) }
 func (x *item) Done(err error)             { x.done <- err }

@@ -64,5 +64,5 @@ func (w *Writer) Hurry() { w.hurry = true }
 func (w *Writer) gathered() (queued int, hurry bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.queued(), len(w.control) > 0 || w.hurry
+	return w.queued(), len(w.control) > 0 || w.hurry || w.closed // when nobody can join
 }

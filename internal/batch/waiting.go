@@ -16,8 +16,11 @@ var ErrQueued = errors.New("waiting for room in the send queue")
 // itself encodes it, straight into the buffer that is written next. So nobody is woken to find the room
 // taken, and who came first goes first.
 type Item interface {
-	// Admit is called when it is the item's turn, with the queue locked: it must not block. It returns
-	// the size of the message in bytes, or false to leave it out.
+	// Opens reports whether the message starts something new, which is of no use at the end of a
+	// connection. It is called with the queue locked, and so is Admit: they must not block.
+	Opens() bool
+	// Admit is called when it is the item's turn. It returns the size of the message in bytes, or false
+	// to leave it out.
 	Admit() (size int, ok bool)
 	// AppendTo appends the message of that size. It is called by Run, without the lock, and only after Admit.
 	AppendTo(b []byte) []byte
@@ -142,18 +145,25 @@ func (w *Writer) encode(q *queue, turn *Waiter, shared int) {
 	}
 }
 
-// dismiss tells everybody in line that the writer is closed. w.mu is held, and let go.
-func (w *Writer) dismiss() {
-	gone := w.waiting.first
-	for x := gone; x != nil; x = x.next {
-		x.linked = false
+// dismiss takes everybody out of the line, or those alone who open something, and returns them linked
+// by next. w.mu is held.
+func (w *Writer) dismiss(openers bool) (gone *Waiter) {
+	var stay line
+	var last *Waiter
+	for w.waiting.first != nil {
+		x := w.waiting.first
+		w.waiting.remove(x)
+		switch {
+		case openers && !x.item.Opens():
+			stay.push(x)
+			continue
+		case last == nil:
+			gone = x
+		default:
+			last.next = x
+		}
+		last = x
 	}
-	w.waiting = line{}
-	w.signalAndUnlock()
-	for x := gone; x != nil; {
-		next, item := x.next, x.item
-		x.prev, x.next, x.item = nil, nil, nil
-		item.Done(ErrClosed)
-		x = next
-	}
+	w.waiting = stay
+	return gone
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,9 +15,9 @@ import (
 )
 
 // queueUp puts a message into line, where there has to be one.
-func queueUp(t *testing.T, w *Writer, msg []byte) *item {
+func queueUp(t *testing.T, w *Writer, msg []byte, opens ...bool) *item {
 	t.Helper()
-	x := &item{msg: msg, done: make(chan error, 1)}
+	x := &item{msg: msg, opens: slices.Contains(opens, true), done: make(chan error, 1)}
 	if err := w.BeginOrWait(&x.Waiter, x); err != ErrQueued {
 		t.Fatalf("a message for which there is no room: %v", err)
 	}
@@ -107,15 +109,22 @@ func TestWhoIsWithdrawnIsNotSent(t *testing.T) {
 }
 
 func TestClosingEndsTheWait(t *testing.T) {
-	for name, end := range map[string]func(w *Writer){
-		"at once":       func(w *Writer) { w.Close() },
-		"after a flush": func(w *Writer) { w.CloseAfterFlush(nil) },
+	for name, test := range map[string]struct {
+		end   func(w *Writer)
+		opens bool
+	}{
+		"at once":                       {func(w *Writer) { w.Close() }, false},
+		"after a flush, where it opens": {func(w *Writer) { w.CloseAfterFlush(nil) }, true},
+		"after a flush, cut short": {func(w *Writer) {
+			w.CloseAfterFlush(nil)
+			w.Close()
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, _, _ := pair(testConfig)
 			fill(t, w)
-			first, second := queueUp(t, w, []byte("a")), queueUp(t, w, []byte("b"))
-			end(w)
+			first, second := queueUp(t, w, []byte("a"), test.opens), queueUp(t, w, []byte("b"), test.opens)
+			test.end(w)
 			for _, x := range []*item{first, second} {
 				if err := <-x.done; !errors.Is(err, ErrClosed) {
 					t.Errorf("who waited got %v", err)
@@ -124,6 +133,127 @@ func TestClosingEndsTheWait(t *testing.T) {
 					t.Error("somebody is in line after the end")
 				}
 			}
+		})
+	}
+}
+
+// A flush at the end takes in what waits in line, as far as it opens nothing.
+func TestAFlushTakesInWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		fill(t, w)
+		var want []byte
+		var kept, dismissed []*item
+		for i := range byte(100) { // many times what one flush takes out of the line
+			kept = append(kept, queueUp(t, w, bytes.Repeat([]byte{i}, 700)))
+			want = append(want, i)
+			dismissed = append(dismissed, queueUp(t, w, make([]byte, 700), true))
+		}
+		gone := queueUp(t, w, []byte("gone"))
+		w.CloseAfterFlush([]byte("close"))
+		for i, x := range dismissed {
+			select {
+			case err := <-x.done:
+				if !errors.Is(err, ErrClosed) {
+					t.Errorf("what opens something got %v", err)
+				}
+			default:
+				t.Errorf("%d of %d that open something were dismissed", i, len(dismissed))
+			}
+		}
+		if !w.Withdraw(&gone.Waiter) {
+			t.Error("who waits for the flush cannot withdraw")
+		}
+		if err := w.BeginOrWait(&gone.Waiter, gone); !errors.Is(err, ErrClosed) {
+			t.Errorf("who comes after the end got %v", err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			ended <- w.Run()
+			conn.Close()
+		}()
+		sent := new(bytes.Buffer)
+		var got []byte
+		all := messages(t, recorded{peer, sent}, true)
+		for _, msg := range all[1:] { // the first has filled the queue
+			got = append(got, msg[0])
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%d messages came as %d", want, got)
+		}
+		if !bytes.HasSuffix(sent.Bytes(), []byte("close")) {
+			t.Error("the last frame did not come last")
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		for _, x := range kept {
+			if err := <-x.done; err != nil {
+				t.Errorf("who waited for the flush got %v", err)
+			}
+		}
+	})
+}
+
+// recorded keeps what is read.
+type recorded struct {
+	net.Conn
+	all *bytes.Buffer
+}
+
+func (c recorded) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.all.Write(b[:n])
+	return n, err
+}
+
+// A flush at the end that a peer does not take ends the wait of those who are still in line.
+func TestAFlushThatIsCutShortEndsTheWait(t *testing.T) {
+	for name, cut := range map[string]func(w *Writer, conn net.Conn){
+		"by a close": func(w *Writer, conn net.Conn) {
+			w.Close()
+			conn.Close()
+		},
+		"by the end of the connection": func(_ *Writer, conn net.Conn) { conn.Close() },
+		"by the timeout":               func(*Writer, net.Conn) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, conn, peer := pair(testConfig)
+				defer peer.Close()
+				fill(t, w)
+				var line []*item
+				for range 10 {
+					line = append(line, queueUp(t, w, make([]byte, 700)))
+				}
+				ended := make(chan error, 1)
+				go func() { ended <- w.Run() }()
+				w.CloseAfterFlush(nil)
+				synctest.Wait()
+				still := 0
+				for _, x := range line {
+					select {
+					case err := <-x.done: // was taken out of the line by the flush that is stuck
+						if err != nil {
+							t.Errorf("who was taken got %v", err)
+						}
+					default:
+						still++
+					}
+				}
+				if still < 5 {
+					t.Errorf("%d of %d wait for a flush that is stuck", still, len(line))
+				}
+				cut(w, conn)
+				if err := <-ended; err == nil {
+					t.Error("Run ended without an error")
+				}
+				for _, x := range line[len(line)-still:] {
+					if err := <-x.done; !errors.Is(err, ErrClosed) {
+						t.Errorf("who waited got %v", err)
+					}
+				}
+			})
 		})
 	}
 }
