@@ -3,7 +3,6 @@ package debugz
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"html"
 	"net"
 	"net/http"
@@ -444,31 +443,4 @@ func TestFormats(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-}
-
-func Example() {
-	g, err := grid.SetupTestGrid(2)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer g.Cleanup()
-	mux := http.NewServeMux()
-	mux.Handle("/debug/grid/", Handler(g.Managers[0], Options{}))
-	server := httptest.NewServer(mux)
-	defer server.Close()
-
-	resp, err := http.Get(server.URL + "/debug/grid/status.json")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer resp.Body.Close()
-	var s Status
-	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println(s.Peers[0].State)
-	// Output: Connected
 }
