@@ -51,3 +51,43 @@ func TestAHandlersDeadlineIsNotBeforeItsCallers(t *testing.T) {
 		}
 	})
 }
+
+// On the wire a deadline is a number of milliseconds in 32 bits. A longer one must not become one of hours.
+func TestADeadlineBeyondTheLongestIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startPipes(t, 2, nil)
+		left := make(chan time.Duration, 1)
+		note := func(ctx context.Context) {
+			deadline, _ := ctx.Deadline()
+			left <- time.Until(deadline)
+		}
+		c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) {
+			note(ctx)
+			return nil, nil
+		})
+		c.stream(t, 0, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *RemoteErr {
+			note(ctx)
+			return nil
+		})
+		for _, deadline := range []time.Duration{MaxDeadline, MaxDeadline + 1, 50 * 24 * time.Hour, 1<<63 - 1} {
+			ctx, cancel := context.WithTimeout(t.Context(), deadline)
+			if _, err := c.conn(0, 1).Request(ctx, testSingle, nil); err != nil {
+				t.Error(err)
+			}
+			if got := <-left; got != MaxDeadline {
+				t.Errorf("a handler had %v for a request with %v", got, deadline)
+			}
+			st, err := c.conn(0, 1).NewStream(ctx, testStream, nil)
+			if err == nil {
+				err = st.Results(func([]byte) error { return nil })
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			if got := <-left; got != MaxDeadline {
+				t.Errorf("a handler had %v for a stream with %v", got, deadline)
+			}
+			cancel()
+		}
+	})
+}

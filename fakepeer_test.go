@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -234,6 +235,57 @@ func TestASecondConnectionReplacesTheFirst(t *testing.T) {
 	if conn.State() != StateConnected {
 		t.Errorf("the state is %v", conn.State())
 	}
+}
+
+// Two sessions of one peer at a time would share its quotas and its name: the newer is told that it is accepted when
+// the older is gone.
+func TestANewerConnectionWaitsForTheEndOfTheOlder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newPipes(1)
+		n, host := startForFake(t, c, nil)
+		first := c.knock(t, n)
+		first.introduce(t, host)
+		if err := n.Connection(host).WaitForConnect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			io.Copy(io.Discard, first.socket) // does not answer the close frame, so its end takes a while
+		}()
+		start := time.Now()
+		if resp := c.knock(t, n).introduce(t, host); !resp.Accepted {
+			t.Fatalf("rejected: %s", resp.RejectedReason)
+		}
+		synctest.Wait()
+		select {
+		case <-gone:
+		default:
+			t.Errorf("the newer was accepted after %v, while the older was there", time.Since(start))
+		}
+	})
+}
+
+// Each side numbers the streams that it opens. An answer about a stream that is not known names whose it is: the
+// other direction may have one of the same number, which has to go on.
+func TestAnswersAboutUnknownStreamsNameWhoseTheyAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newPipes(1)
+		n, host := startForFake(t, c, nil)
+		p := c.knock(t, n)
+		p.introduce(t, host)
+		for _, test := range []struct{ sent, want Op }{
+			{OpAckMux, OpDisconnectServerMux},
+			{OpMuxServerMsg, OpDisconnectServerMux},
+			{OpPong, OpDisconnectServerMux},
+			{OpMuxClientMsg, OpDisconnectClientMux},
+		} {
+			p.send(t, message{MuxID: 7, Op: test.sent})
+			if m := p.next(t); m.Op != test.want || m.MuxID != 7 {
+				t.Errorf("%v of an unknown stream was answered by %v of mux %d, want %v", test.sent, m.Op, m.MuxID, test.want)
+			}
+		}
+	})
 }
 
 func TestNothingIsSentWhereAnOriginalsCallerGivesUp(t *testing.T) {

@@ -498,3 +498,40 @@ type lateContext struct {
 }
 
 func (c lateContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// A handler whose input has ended looks at its context to see whether that is all of it. So the context ends first,
+// however long that takes.
+func TestTheContextOfACanceledHandlerEndsBeforeItsInput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startPipes(t, 2, nil)
+		seen := make(chan error, 1)
+		c.stream(t, 1, 1, func(ctx context.Context, _ []byte, in <-chan []byte, _ chan<- []byte) *RemoteErr {
+			for range in {
+			}
+			seen <- ctx.Err()
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		st, err := c.conn(0, 1).NewStream(ctx, testStream, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		open := c.conn(1, 0).current.Load().servers.all()
+		if len(open) != 1 {
+			t.Fatalf("%d streams are open, want 1", len(open))
+		}
+		stop := open[0].stop
+		open[0].stop = func(cause error) {
+			time.Sleep(time.Second)
+			stop(cause)
+		}
+		cancel()
+		if err := st.Results(func([]byte) error { return nil }); err != context.Canceled {
+			t.Errorf("the stream ended with %v", err)
+		}
+		if err := <-seen; err != context.Canceled {
+			t.Errorf("the handler's input ended, and the error of its context was %v", err)
+		}
+	})
+}

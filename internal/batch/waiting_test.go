@@ -424,3 +424,23 @@ func TestTheReserveIsWaitedForBeforeTheFirstFlush(t *testing.T) {
 		})
 	}
 }
+
+// A flush takes the answers that fill the reserve: there is the whole of it again, not what the last ones have left.
+func TestAFlushMakesTheWholeReserveFree(t *testing.T) {
+	w, _, _ := pair(testConfig)
+	answer := make([]byte, testConfig.Reserve/2)
+	for range 3 {
+		for range 2 {
+			if err := w.BeginNow(); err != nil {
+				t.Fatal(err)
+			}
+			w.Commit(append(w.Open(len(answer)), answer...))
+		}
+		if err := w.BeginNow(); err != ErrFull {
+			t.Fatalf("with the reserve used an answer got %v", err)
+		}
+		if _, q := w.take(nil); len(q.frames) == 0 {
+			t.Fatal("nothing was flushed")
+		}
+	}
+}

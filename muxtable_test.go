@@ -1,0 +1,42 @@
+package grid
+
+import "testing"
+
+// What comes while a session ends would stay in a table that nobody looks at any more.
+func TestTablesOfAnEndedSessionTakeNothing(t *testing.T) {
+	var streams muxTable[int]
+	if !streams.put(1, 10) || streams.put(1, 11) {
+		t.Error("a number was not taken once")
+	}
+	if left := streams.close(); len(left) != 1 || left[0] != 10 {
+		t.Errorf("%v were left, want 10", left)
+	}
+	if streams.put(2, 20) {
+		t.Error("a closed table took a stream")
+	}
+	if n := streams.len(); n != 1 {
+		t.Errorf("%d streams are in the table, want the one that has to be removed", n)
+	}
+
+	var calls callTable
+	open := make([]*call, 2*callShards) // the lowest bit of an ID does not choose a shard
+	for id := range open {
+		open[id] = &call{answered: make(chan struct{}, 1)}
+		if !calls.put(uint64(id), open[id]) {
+			t.Fatalf("call %d was not taken", id)
+		}
+	}
+	calls.close(ErrDisconnected)
+	for id, c := range open {
+		<-c.answered
+		if c.err != ErrDisconnected {
+			t.Errorf("call %d got %v", id, c.err)
+		}
+		if calls.put(uint64(len(open)+id), c) {
+			t.Errorf("a closed table took call %d", len(open)+id)
+		}
+	}
+	if n := calls.len(); n != 0 {
+		t.Errorf("%d calls are in the table", n)
+	}
+}
