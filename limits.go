@@ -71,8 +71,8 @@ type Limits struct {
 	MaxStreamBytes int
 
 	// MaxQueuedBytes is the number of bytes queued for sending on a connection from which messages wait in
-	// line: 256 KiB. Who came first goes first. What waits stays in its owner's buffer and is not counted;
-	// when the queue is written, as many bytes again of what waits are written with it. A message is queued
+	// line: 256 KiB. Who came first goes first. What waits stays in its owner's buffer and does not count
+	// here, though it shows in ConnectionStats.BytesQueued; when the queue is written, as many bytes again of what waits are written with it. A message is queued
 	// whole. From 4 KiB to 1 GiB.
 	MaxQueuedBytes int
 	// MaxQueuedControlBytes is the number of bytes, beyond that, of what answers the peer and cannot wait,

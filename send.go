@@ -55,7 +55,7 @@ func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func
 		ready()
 	}
 	b.m = *m // before it is in line
-	if err = out.BeginOrWait(&b.Waiter, item); err != batch.ErrQueued {
+	if err = out.BeginOrWait(&b.Waiter, item, m.size()); err != batch.ErrQueued {
 		b.m = message{} // there is room after all, or will be none
 	}
 	return err

@@ -407,6 +407,66 @@ func TestAnswersThatWaitForRoomHoldUpNoShutdown(t *testing.T) {
 	})
 }
 
+// BytesQueued has what waits in line for room, also while the queue itself is empty as it is being written. A peer is
+// healthy all the same once its answer to a ping comes: a ping waits for no room.
+func TestBytesQueuedHasWhatWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const callers, size = 10, 8 << 10
+		c := newPipes(1)
+		n, host := startForFake(t, c, func(o *ManagerOptions) {
+			o.Limits = Limits{MaxQueuedBytes: 4 << 10, WriteTimeout: time.Hour, PeerTimeout: time.Hour}
+		})
+		p := c.knock(t, n)
+		p.introduce(t, host)
+		conn := n.Connection(host)
+		if err := conn.WaitForConnect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for waiting := range callers { // the first is being written
+			all.Go(func() { conn.Request(ctx, testSingle, make([]byte, size)) })
+			synctest.Wait()
+			if got := conn.Stats().BytesQueued; got < waiting*size || got > waiting*(size+maxOverhead) {
+				t.Errorf("%d bytes are queued where %d messages of %d wait", got, waiting, size)
+			}
+		}
+		health := make(chan PeerHealth, 1)
+		go func() { health <- n.Health(t.Context()).Peers[0] }()
+		synctest.Wait()
+		for asked := 0; asked < 2; { // when the first is written, the next is, and the ping with it
+			b, err := p.frames.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range parseAll(t, bytes.Clone(b)) {
+				switch m.Op {
+				case OpRequest:
+					asked++
+				case OpPing:
+					payload, _ := (&pongMsg{}).MarshalMsg(nil)
+					p.send(t, message{Op: OpPong, Payload: payload})
+					asked = 2
+				}
+			}
+		}
+		synctest.Wait()
+		if got := conn.Stats().BytesQueued; got < (callers-4)*size {
+			t.Errorf("%d bytes are queued while most messages wait", got)
+		}
+		if h := <-health; !h.Reachable {
+			t.Errorf("a peer that answers, with a full queue: %+v", h)
+		}
+		cancel()
+		all.Wait()
+		p.socket.Close()
+		synctest.Wait()
+		if left := c.idle(); left != "" {
+			t.Error(left)
+		}
+	})
+}
+
 // A message that was about to wait, and need not or cannot, is not held on to: a call that is used again
 // would keep the payload of an earlier one.
 func TestABerthIsEmptyUnlessItsMessageWaits(t *testing.T) {

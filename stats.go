@@ -39,8 +39,9 @@ type ConnectionStats struct {
 	OutgoingRequests int
 	// IncomingRequests are the single requests of the peer that are being handled.
 	IncomingRequests int
-	// BytesQueued are the bytes that wait to be written to the socket, without the messages that wait for
-	// room in front of them (see Limits.MaxQueuedBytes).
+	// BytesQueued are the bytes that wait to be written to the socket: those in the send queue, and the
+	// messages that wait in line for room in it. So it is more than Limits.MaxQueuedBytes where senders
+	// wait. What is being written does not count any more.
 	BytesQueued int
 
 	// RoundTrip is how long the peer took to answer the last ping, by this node's monotonic clock; 0 before the first answer. Pings go out every 10
@@ -307,7 +308,7 @@ func (c *Connection) Stats() ConnectionStats {
 	stats.IncomingStreams = s.servers.len()
 	stats.OutgoingRequests = s.calls.len()
 	stats.IncomingRequests = s.incoming.running()
-	stats.BytesQueued = s.out.Queued()
+	stats.BytesQueued = s.out.Backlog()
 	stats.RoundTrip = time.Duration(s.rtt.Load())
 	return stats
 }

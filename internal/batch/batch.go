@@ -176,7 +176,8 @@ func (w *Writer) begin() error {
 }
 
 // BeginOrWait is Begin, but where there is no room it puts item into line, at x, and returns ErrQueued.
-func (w *Writer) BeginOrWait(x *Waiter, item Item) error {
+// Its message counts as one of size bytes while it waits; Admit has the last word.
+func (w *Writer) BeginOrWait(x *Waiter, item Item, size int) error {
 	w.mu.Lock()
 	err := w.begin()
 	switch err {
@@ -184,7 +185,7 @@ func (w *Writer) BeginOrWait(x *Waiter, item Item) error {
 		return nil
 	case ErrNoRoom:
 		err = ErrQueued
-		x.item = item
+		x.item, x.size = item, size
 		w.waiting.push(x)
 	}
 	w.signalAndUnlock()
@@ -374,11 +375,19 @@ func (w *Writer) Control(frame []byte) {
 	w.signalAndUnlock()
 }
 
-// Queued returns the bytes that wait to be written.
+// Queued returns the bytes that are in the queue, which Limit and Reserve bound.
 func (w *Writer) Queued() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.queued()
+}
+
+// Backlog returns the bytes that wait to be written: those in the queue, and those of messages that wait
+// in line for room in it, which nothing here bounds. What Run is writing does not wait any more.
+func (w *Writer) Backlog() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.queued() + w.waiting.bytes
 }
 
 // queued is Queued with the lock held.

@@ -33,7 +33,7 @@ func appendMessage(w *Writer, cancel <-chan struct{}, msg []byte) error {
 	var x *item
 	if err == ErrNoRoom {
 		x = &item{msg: msg, done: make(chan error, 1)}
-		err = w.BeginOrWait(&x.Waiter, x)
+		err = w.BeginOrWait(&x.Waiter, x, len(msg))
 	}
 	switch err {
 	case nil:

@@ -35,7 +35,7 @@ type Waiter struct {
 	item       Item
 	prev, next *Waiter
 	linked     bool
-	size       int // of the message; -1 for one that is left out
+	size       int // of the message, in bytes; -1 for one that is left out
 
 	encoding sync.Mutex // held by Run from the time the item leaves the line until it is encoded
 }
@@ -44,7 +44,10 @@ type Waiter struct {
 const maxEncoded = 1 << 10
 
 // line is a first-in-first-out list of items.
-type line struct{ first, last *Waiter }
+type line struct {
+	first, last *Waiter
+	bytes       int // of all messages
+}
 
 func (l *line) push(x *Waiter) {
 	x.prev, x.next, x.linked = l.last, nil, true
@@ -54,6 +57,7 @@ func (l *line) push(x *Waiter) {
 		l.last.next = x
 	}
 	l.last = x
+	l.bytes += x.size
 }
 
 func (l *line) remove(x *Waiter) {
@@ -68,6 +72,7 @@ func (l *line) remove(x *Waiter) {
 		x.next.prev = x.prev
 	}
 	x.prev, x.next, x.linked = nil, nil, false
+	l.bytes -= x.size
 }
 
 // Withdraw takes an item out of the line. It returns false where it was no longer there, because it

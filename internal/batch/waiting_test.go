@@ -18,7 +18,7 @@ import (
 func queueUp(t *testing.T, w *Writer, msg []byte, opens ...bool) *item {
 	t.Helper()
 	x := &item{msg: msg, opens: slices.Contains(opens, true), done: make(chan error, 1)}
-	if err := w.BeginOrWait(&x.Waiter, x); err != ErrQueued {
+	if err := w.BeginOrWait(&x.Waiter, x, len(msg)); err != ErrQueued {
 		t.Fatalf("a message for which there is no room: %v", err)
 	}
 	return x
@@ -68,6 +68,46 @@ func TestWhoCameFirstGoesFirst(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Errorf("%d messages came as %d", want, got)
 		}
+	})
+}
+
+// What waits in line shows, also where the queue has just been taken, and no longer than it waits.
+func TestTheBacklogHasWhatWaitsInLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		look := func(when string, queued, backlog int) {
+			t.Helper()
+			if q, b := w.Queued(), w.Backlog(); q != queued || b != backlog {
+				t.Errorf("%s: %d bytes in the queue, %d with the line; want %d and %d", when, q, b, queued, backlog)
+			}
+		}
+		look("nothing", 0, 0)
+		fill(t, w)
+		queued := w.Queued()
+		var line []*item
+		for range 5 {
+			line = append(line, queueUp(t, w, make([]byte, 600)))
+		}
+		look("five in line", queued, queued+5*600)
+		w.Withdraw(&line[2].Waiter)
+		look("one withdrawn", queued, queued+4*600)
+		go w.Run()
+		synctest.Wait() // the write does not end
+		look("two taken with the queue", 0, 2*600)
+		go messages(t, peer, true)
+		synctest.Wait()
+		look("all written", 0, 0)
+		w.Close()
+		conn.Close()
+
+		w, _, _ = pair(testConfig)
+		fill(t, w)
+		queueUp(t, w, make([]byte, 600))
+		queueUp(t, w, make([]byte, 600), true)
+		w.CloseAfterFlush(nil)
+		look("a flush", queued, queued+600)
+		w.Close()
+		look("closed", queued, queued)
 	})
 }
 
@@ -164,7 +204,7 @@ func TestAFlushTakesInWhoWaits(t *testing.T) {
 		if !w.Withdraw(&gone.Waiter) {
 			t.Error("who waits for the flush cannot withdraw")
 		}
-		if err := w.BeginOrWait(&gone.Waiter, gone); !errors.Is(err, ErrClosed) {
+		if err := w.BeginOrWait(&gone.Waiter, gone, 4); !errors.Is(err, ErrClosed) {
 			t.Errorf("who comes after the end got %v", err)
 		}
 		ended := make(chan error, 1)
@@ -326,7 +366,7 @@ func TestASlowDoneHoldsUpNobodyWhoWithdraws(t *testing.T) {
 		w, conn, peer := pair(testConfig)
 		fill(t, w)
 		slow := &slowDone{item{msg: []byte("slow")}, make(chan struct{}), make(chan struct{})}
-		if err := w.BeginOrWait(&slow.Waiter, slow); err != ErrQueued {
+		if err := w.BeginOrWait(&slow.Waiter, slow, 4); err != ErrQueued {
 			t.Fatal(err)
 		}
 		next := queueUp(t, w, []byte("next"))
