@@ -31,7 +31,7 @@ func (m *Manager) Handler() http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := m.admit(r); err != nil {
 			m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "refused: "+err.Error())
-			m.refusals.warn(m.log, "grid: peer refused", "remote", r.RemoteAddr, "local", m.local, "reason", err)
+			m.refusals.warn(m.log, "grid: peer refused", "remote", r.RemoteAddr, "local", m.options.Local, "reason", err)
 			refuse(w, r, http.StatusForbidden, http.StatusText(http.StatusForbidden))
 			return
 		}
@@ -44,7 +44,7 @@ func (m *Manager) Handler() http.HandlerFunc {
 			return
 		}
 		m.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "upgrade failed: "+err.Error())
-		m.upgrades.warn(m.log, "grid: upgrade failed", "remote", r.RemoteAddr, "local", m.local, "reason", err)
+		m.upgrades.warn(m.log, "grid: upgrade failed", "remote", r.RemoteAddr, "local", m.options.Local, "reason", err)
 		var no *upgradeError
 		if errors.As(err, &no) {
 			refuse(w, r, no.status, no.text())
@@ -96,9 +96,9 @@ func (m *Manager) accept(r *http.Request, place *guest, early []byte) {
 	socket := place.socket
 	stop := context.AfterFunc(m.ctx, func() { closeSocket(socket) })
 	defer stop()
-	g := newGreeting(socket, early, false, m.limits.MaxHandshakeSize)
+	g := newGreeting(socket, early, false, m.options.Limits.MaxHandshakeSize)
 	var req connectReq
-	s, resp, err := m.greet(r, g, &req)
+	c, resp, err := m.greet(r, g, &req)
 	if err != nil {
 		if place.lost() {
 			err = errOusted
@@ -109,14 +109,15 @@ func (m *Manager) accept(r *http.Request, place *guest, early []byte) {
 	}
 	if !place.leave() { // the socket is closed: no reason to end the session that there is
 		m.noteRejection(r, &req, errOusted)
-		s.discard(errOusted)
+		closeSocket(socket)
+		g.frames.Release()
 		return
 	}
+	s := c.newSession(g, process{req.ID, r.RemoteAddr}, req.Grid, req.Max)
 	confirm := func() error {
 		err := writeHandshake(socket, message{Op: OpConnectResponse, Payload: resp}, false)
 		return errors.Join(err, socket.SetDeadline(time.Time{}))
 	}
-	c := s.conn
 	if !m.goWork(func() { c.logLoss(m.ctx, s, c.start(s, confirm)) }) {
 		s.discard(ErrShutdown)
 	}
@@ -137,19 +138,19 @@ func (m *Manager) noteRejection(r *http.Request, req *connectReq, err error) {
 		limit = &c.rejections
 	}
 	if more, ok := limit.take(err.Error()); ok {
-		m.log.Warn("grid: peer rejected", "remote", r.RemoteAddr, "local", m.local, "host", clip(req.Host), "reason", err, "more", more)
+		m.log.Warn("grid: peer rejected", "remote", r.RemoteAddr, "local", m.options.Local, "host", clip(req.Host), "reason", err, "more", more)
 	}
 }
 
-// greet reads who the peer is. It returns the session that may start once the response is sent.
-func (m *Manager) greet(r *http.Request, g *greeting, req *connectReq) (*session, []byte, error) {
-	if err := g.socket.SetDeadline(time.Now().Add(unhurried(m.limits.HandshakeTimeout))); err != nil {
+// greet reads who the peer is. It returns its connection, a session of which may start once the response is sent.
+func (m *Manager) greet(r *http.Request, g *greeting, req *connectReq) (*Connection, []byte, error) {
+	if err := g.socket.SetDeadline(time.Now().Add(unhurried(m.options.Limits.HandshakeTimeout))); err != nil {
 		return nil, nil, err
 	}
 	c, err := m.identify(r, g, req)
 	if err == nil {
 		err = c.admit(m.ctx, req.ID, r.RemoteAddr)
-		g.socket.SetDeadline(time.Now().Add(unhurried(m.limits.HandshakeTimeout))) // that may have taken a while
+		g.socket.SetDeadline(time.Now().Add(unhurried(m.options.Limits.HandshakeTimeout))) // that may have taken a while
 	}
 	payload, marshalErr := m.response(req, err).MarshalMsg(nil)
 	if err != nil {
@@ -159,12 +160,7 @@ func (m *Manager) greet(r *http.Request, g *greeting, req *connectReq) (*session
 	if marshalErr != nil {
 		return nil, nil, marshalErr
 	}
-	g.frames.SetMaxMessage(m.limits.MaxMessageSize)
-	s := newSession(c, g.socket, g.frames, false)
-	s.peer = process{req.ID, r.RemoteAddr}
-	s.agree(req.Grid)
-	s.takesUpTo(req.Max)
-	return s, payload, nil
+	return c, payload, nil
 }
 
 // response is the answer to a handshake, which fails where err is not nil.
@@ -181,13 +177,13 @@ func (m *Manager) response(req *connectReq, err error) *connectResp {
 		resp.Grid = nativeFeatures
 	}
 	if req.Max != 0 {
-		resp.Max = uint32(m.limits.MaxMessageSize)
+		resp.Max = uint32(m.options.Limits.MaxMessageSize)
 	}
 	if req.Sum != 0 {
 		resp.Sum = agreementSum(resp.Grid, resp.Max)
 	}
 	if req.To != "" {
-		resp.Host = m.local
+		resp.Host = m.options.Local
 	}
 	return resp
 }
@@ -209,7 +205,7 @@ func reasonFor(err error) string {
 // identify finds the connection that the peer's first message is for. Until VerifyPeer has confirmed who the peer is, its errors are secret.
 func (m *Manager) identify(r *http.Request, g *greeting, req *connectReq) (*Connection, error) {
 	secret := func(err error) error {
-		if m.verifyPeer == nil {
+		if m.options.VerifyPeer == nil {
 			return err
 		}
 		return &secretError{err}
@@ -222,8 +218,8 @@ func (m *Manager) identify(r *http.Request, g *greeting, req *connectReq) (*Conn
 	}
 	c := m.Connection(req.Host)
 	var astray error
-	if req.To != "" && req.To != m.local {
-		astray = &wrongNodeError{g.socket.LocalAddr().String(), m.local, req.To}
+	if req.To != "" && req.To != m.options.Local {
+		astray = &wrongNodeError{g.socket.LocalAddr().String(), m.options.Local, req.To}
 	}
 	switch {
 	case m.ctx.Err() != nil:
@@ -232,8 +228,8 @@ func (m *Manager) identify(r *http.Request, g *greeting, req *connectReq) (*Conn
 		return nil, secret(astray)
 	case c == nil:
 		return nil, secret(errors.New("unknown incoming host"))
-	case astray == nil && shouldDial(m.local, req.Host):
-		return nil, secret(fmt.Errorf("%s should not dial %s, but be dialed", req.Host, m.local))
+	case astray == nil && shouldDial(m.options.Local, req.Host):
+		return nil, secret(fmt.Errorf("%s should not dial %s, but be dialed", req.Host, m.options.Local))
 	}
 	if err := m.verify(r, req.Host); err != nil {
 		return nil, secret(fmt.Errorf("not verified as %s: %w", req.Host, err))

@@ -14,7 +14,7 @@ import (
 
 // admit reports whether a request comes from somebody who may connect: the error is why not.
 func (m *Manager) admit(r *http.Request) error {
-	err := m.ask("AuthRequest", r, func() error { return m.authRequest(r) }) // before anything else is looked at, or told
+	err := m.ask("AuthRequest", r, func() error { return m.options.AuthRequest(r) }) // before anything else is looked at, or told
 	if err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func (m *Manager) ask(callback string, r *http.Request, decide func() error) (er
 		}
 		err = fmt.Errorf("%s panicked: %v", callback, p)
 		if more, ok := m.callbackPanics.take(""); ok {
-			m.log.Error("grid: callback panicked", "callback", callback, "remote", r.RemoteAddr, "local", m.local,
+			m.log.Error("grid: callback panicked", "callback", callback, "remote", r.RemoteAddr, "local", m.options.Local,
 				"panic", fmt.Sprint(p), "stack", string(debug.Stack()), "more", more)
 		}
 	}()
@@ -151,7 +151,7 @@ func noHijack(w http.ResponseWriter, err error) string {
 // switchProtocols sends the answer that makes a connection a WebSocket.
 func (m *Manager) switchProtocols(socket net.Conn, key string) error {
 	// The server's deadlines are for requests.
-	if err := errors.Join(socket.SetDeadline(time.Time{}), socket.SetWriteDeadline(time.Now().Add(unhurried(m.limits.HandshakeTimeout)))); err != nil {
+	if err := errors.Join(socket.SetDeadline(time.Time{}), socket.SetWriteDeadline(time.Now().Add(unhurried(m.options.Limits.HandshakeTimeout)))); err != nil {
 		return err
 	}
 	_, err := socket.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +

@@ -44,7 +44,7 @@ type admission struct {
 // too many came in a row. A process that is connected keeps its place while it lives.
 func (c *Connection) admit(ctx context.Context, id [16]byte, address string) error {
 	number := c.nextHandshake()
-	if s := c.current.Load(); s != nil && s.peer.id != id && s.alive(ctx) {
+	if s := c.current.Load(); s != nil && s.peer.id != id && c.alive(ctx, s) {
 		c.foundTwins(s.peer.address, address)
 		return &twinError{c.Remote, s.peer.address}
 	}
@@ -105,11 +105,11 @@ func (c *Connection) queueUp(number uint64) (overtaken chan struct{}, wait time.
 }
 
 // alive reports whether the peer of a session answers a ping, or is in the middle of sending something.
-func (s *session) alive(ctx context.Context) bool {
+func (c *Connection) alive(ctx context.Context, s *session) bool {
 	var seen uint64
 	for range 2 {
 		_, seen = s.frames.Received()
-		half, cancel := context.WithTimeout(ctx, min(twinPatience, s.conn.limits.HandshakeTimeout/2)/2)
+		half, cancel := context.WithTimeout(ctx, min(twinPatience, c.limits.HandshakeTimeout/2)/2)
 		_, err := s.probe(half)
 		cancel()
 		if err == nil {
@@ -117,7 +117,7 @@ func (s *session) alive(ctx context.Context) bool {
 		}
 	}
 	_, now := s.frames.Received()
-	return now != seen && s.conn.current.Load() == s
+	return now != seen && c.current.Load() == s
 }
 
 // met takes note of the process that a session is with. One that is back after another
@@ -139,7 +139,7 @@ func (c *Connection) met(p process) (twin *process) {
 
 // foundTwins tells that there are two processes with the name of the peer.
 func (c *Connection) foundTwins(one, other string) {
-	c.manager.recent.add(c.Remote, RoleClient, handlerInvalid,
+	c.recent.add(c.Remote, RoleClient, handlerInvalid,
 		fmt.Sprintf("two processes with this name, at %s and at %s", addressHost(one), addressHost(other)))
 	if more, ok := c.twins.take(""); ok {
 		c.log.Warn("grid: two processes with one name", "peer", c.Remote, "local", c.Local,

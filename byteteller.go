@@ -25,7 +25,7 @@ func (m *Manager) newByteTeller(name string, tell func(n int64)) *byteTeller {
 	}
 	return &byteTeller{tell: tell, log: func(panicValue, stack string) {
 		if more, ok := m.callbackPanics.take(""); ok {
-			m.log.Error("grid: callback panicked", "callback", name, "local", m.local, "panic", panicValue, "stack", stack, "more", more)
+			m.log.Error("grid: callback panicked", "callback", name, "local", m.options.Local, "panic", panicValue, "stack", stack, "more", more)
 		}
 	}}
 }

@@ -48,19 +48,19 @@ func kindOfCall(stream bool) string {
 
 // named gives an error of the library the names of the call that failed. Errors of the handler and of
 // the caller's context stay as they are. It may be called by any goroutine.
-func (c *Connection) named(err error, stream bool, h HandlerID, subroute string) error {
+func (l *link) named(err error, stream bool, h HandlerID, subroute string) error {
 	if !aboutCall(err) {
 		return err
 	}
 	// A program may call a peer that is away as often as it likes: those calls share an error.
 	var shared *atomic.Pointer[callError]
 	if said, ok := err.(RemoteErr); ok && said == ErrDisconnected && subroute == "" {
-		shared = c.called.get(int(h)).failures().disconnected(stream)
+		shared = l.called.get(int(h)).failures().disconnected(stream)
 		if known := shared.Load(); known != nil {
 			return known
 		}
 	}
-	named := &callError{err: err, stream: stream, handler: h, subroute: subroute, peer: c.Remote}
+	named := &callError{err: err, stream: stream, handler: h, subroute: subroute, peer: l.remote}
 	if shared != nil {
 		shared.Store(named)
 	}

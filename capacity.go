@@ -14,7 +14,7 @@ func capacity(n int) uint32 { return uint32(min(uint64(n), math.MaxUint32)) }
 
 // openGrant is how many messages the handler of a stream may send ahead of its caller, as ConnectMux says it. It is 0
 // towards a peer that does not look for it.
-func (s *session) openGrant(h *streamHandler) uint32 {
+func (s *sender) openGrant(h *streamHandler) uint32 {
 	if !s.has(featureStreams) {
 		return 0
 	}
@@ -22,7 +22,7 @@ func (s *session) openGrant(h *streamHandler) uint32 {
 }
 
 // ackGrant is how many messages the caller of a stream may send ahead of its handler, as AckMux says it, like openGrant.
-func (s *session) ackGrant(h *streamHandler) uint32 {
+func (s *sender) ackGrant(h *streamHandler) uint32 {
 	if !s.has(featureStreams) {
 		return 0
 	}
@@ -31,7 +31,7 @@ func (s *session) ackGrant(h *streamHandler) uint32 {
 
 // checkOpening compares what the opening of a stream says of the capacities to those of the handler here. A caller
 // that grants nothing does not say; one that sends the end of its input takes the handler for one without.
-func (s *session) checkOpening(h *streamHandler, open *message) error {
+func (s *sender) checkOpening(h *streamHandler, open *message) error {
 	switch {
 	case !s.has(featureStreams):
 		return nil
@@ -44,7 +44,7 @@ func (s *session) checkOpening(h *streamHandler, open *message) error {
 }
 
 // checkAck compares what the handler's side grants to what this node would.
-func (s *session) checkAck(h *streamHandler, ack *message) error {
+func (s *sender) checkAck(h *streamHandler, ack *message) error {
 	if !s.has(featureStreams) || ack.DeadlineMS == capacity(h.inCapacity) {
 		return nil
 	}
@@ -52,10 +52,10 @@ func (s *session) checkAck(h *streamHandler, ack *message) error {
 }
 
 // differ names the handler, both numbers and both nodes.
-func (s *session) differ(h *streamHandler, which string, here, there uint32) error {
+func (s *sender) differ(h *streamHandler, which string, here, there uint32) error {
 	name := h.id.String()
 	if h.subroute != "" {
 		name += " on subroute " + h.subroute
 	}
-	return fmt.Errorf("%w: %s of %s is %d at %s and %d at %s", errCapacity, which, name, here, s.conn.Local, there, s.conn.Remote)
+	return fmt.Errorf("%w: %s of %s is %d at %s and %d at %s", errCapacity, which, name, here, s.local, there, s.remote)
 }

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gridmesh/grid/internal/visible"
 )
 
 // Connection is the link to one other node. Its methods may be called by any
@@ -25,31 +24,18 @@ type Connection struct {
 	// Local and Remote are the names of the two nodes.
 	Local, Remote string
 
-	manager *Manager
-	log     *slog.Logger
-	limits  Limits
-	caller  RemoteClient // the peer, as handlers see it
-	active  activity
+	link
 
-	requests quota // requests of the peer that run here
-	streams  quota // streams of the peer that run here, and the bytes of all streams
-	refused  refusalCounters
-
-	stuckDials atomic.Int32 // calls of the application's code by dials that have not returned
+	goWork     func(f func()) bool // starts a goroutine of the Manager's, unless that is closing
+	stuckDials atomic.Int32        // calls of the application's code by dials that have not returned
 
 	current atomic.Pointer[session] // the connected session; nil while there is none
 
-	traffic *traffic
-	served  counterTable // calls of the peer, by number of the registration
-	called  counterTable // calls from here, by handler ID
-
 	comings    logLimit // sessions that came up, and that ended unseen
 	dialFails  logLimit // attempts to connect that failed
-	overloads  logLimit // refusals
 	rejections logLimit // in the handshake, of who says it is the peer
 	twins      logLimit // processes with the peer's name
 	absences   logLimit // of who should dial
-	ignored    logLimit // operations of the peer
 
 	mu      sync.Mutex // Protects following.
 	state   State
@@ -69,22 +55,17 @@ type Connection struct {
 
 var errNilContext = errors.New("grid: nil context")
 
+// newConnection returns the connection of a Manager to a peer. Nothing runs yet.
 func newConnection(m *Manager, remote string) *Connection {
 	c := &Connection{
-		Local:   m.local,
+		Local:   m.options.Local,
 		Remote:  remote,
-		manager: m,
-		log:     m.log,
-		limits:  m.limits,
-		caller:  RemoteClient{Name: remote},
-		active:  newActivity(),
+		goWork:  m.goWork,
 		changed: make(chan struct{}),
-		traffic: new(traffic),
 		since:   time.Now(),
 		comings: logLimit{lines: comingLines},
 	}
-	c.requests.init(limitRequests, m.limits.MaxRequests, limitRequestBytes, m.limits.MaxRequestBytes)
-	c.streams.init(limitStreams, m.limits.MaxStreams, limitStreamBytes, m.limits.MaxStreamBytes)
+	c.init(m, c)
 	return c
 }
 
@@ -179,8 +160,11 @@ func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, 
 		return nil, errNilContext
 	case h == handlerInvalid:
 		return nil, fmt.Errorf("%w: %v", ErrUnknownHandler, h)
-	case c.manager.interceptors.clientRequests != nil:
-		return c.interceptRequest(ctx, h, subroute, route, req)
+	case c.interceptors.clientRequests != nil:
+		info := c.callInfo(h, subroute)
+		return c.interceptors.request(ctx, &info, req, func(ctx context.Context, req []byte) ([]byte, error) {
+			return c.do(ctx, h, subroute, route, req)
+		})
 	}
 	return c.do(ctx, h, subroute, route, req)
 }
@@ -210,7 +194,7 @@ func (c *Connection) roundTrip(ctx context.Context, h HandlerID, subroute string
 	}
 	calls := c.called.get(int(h))
 	watch := calls.begin()
-	resp, err := s.request(ctx, h, subroute, route, req)
+	resp, err := s.calls.request(ctx, h, subroute, route, req)
 	calls.end(watch)
 	if err != nil {
 		c.callFailed(ctx, calls, h, err)
@@ -225,8 +209,11 @@ func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute strin
 		return nil, ErrDisconnected
 	case ctx == nil:
 		return nil, errNilContext
-	case c.manager.interceptors.clientStreams != nil:
-		return c.interceptStream(ctx, id, subroute, route, payload)
+	case c.interceptors.clientStreams != nil:
+		return c.interceptors.stream(ctx, c.callInfo(id, subroute), payload,
+			func(ctx context.Context, payload []byte, observers []StreamObserver) (*Stream, error) {
+				return c.open(ctx, id, subroute, route, payload, observers)
+			})
 	}
 	return c.open(ctx, id, subroute, route, payload, nil)
 }
@@ -267,7 +254,13 @@ func (c *Connection) openMux(ctx context.Context, id HandlerID, route *routeID, 
 		c.notSent(ctx, id, ErrDisconnected)
 		return nil, ErrDisconnected
 	}
-	return s.openMux(ctx, h, payload, newObservation(c, id, observers))
+	return s.muxes.open(ctx, h, payload, newObservation(&c.link, id, observers))
+}
+
+// newSession returns a session with a process of the peer, which has said that it has features and takes messages
+// of maxMessage bytes. It does not run yet.
+func (c *Connection) newSession(g *greeting, peer process, features, maxMessage uint32) *session {
+	return newSession(&c.link, c.lost, peer, agree(c.limits.MaxMessageSize, features, maxMessage), g)
 }
 
 // start makes s the connection's session and runs it to its end. An older
@@ -309,7 +302,7 @@ func (c *Connection) start(s *session, confirm func() error) error {
 	if connected {
 		c.announce(s)
 	} else {
-		s.fail(errReplaced) // outside of the lock: it closes the socket
+		s.end(errReplaced) // outside of the lock: it closes the socket
 	}
 	err := s.run()
 	c.forget(s)
@@ -375,134 +368,17 @@ func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
 		return true
 	}
 	if c.current.Load() != s && !s.ran.Load() {
-		s.fail(errLocalClose) // not started
+		s.end(errLocalClose) // not started
 		return true
 	}
 	return s.leave(ctx, grace)
 }
 
-// handlers returns the handlers registered at this moment.
-func (c *Connection) handlers() *registry { return c.manager.registry.Load() }
-
-// bothTLS reports whether TLS protects both names' traffic, so that messages need no checksum.
-func (c *Connection) bothTLS() bool {
-	return isTLS(c.Local) && isTLS(c.Remote)
-}
-
-func isTLS(name string) bool {
-	return strings.HasPrefix(name, "https:") || strings.HasPrefix(name, "wss:")
-}
-
-func (c *Connection) onWrite() func(int) {
-	outgoing, sent := c.manager.outgoing, &c.traffic.out.bytes
-	return func(n int) {
-		sent.Add(int64(n))
-		outgoing.add(int64(n))
-	}
-}
-
-// handlerContext is the context of a handler that the peer called with m: with its deadline unless that is zero. r is
-// where what the handler decodes counts.
-func (c *Connection) handlerContext(deadline time.Time, subroute string, m *message, r room) (context.Context, context.CancelCauseFunc) {
-	parent := context.Context(callerContext{
-		Context:  context.Background(),
-		caller:   &c.caller,
-		subroute: subroute,
-		metadata: newIncomingMetadata(m),
-		room:     r,
-	})
-	ctx, cancel := context.WithCancelCause(parent)
-	if deadline.IsZero() {
-		return ctx, cancel
-	}
-	ctx, stop := context.WithDeadline(ctx, deadline)
-	return ctx, func(cause error) {
-		cancel(cause)
-		stop()
-	}
-}
-
-// newMask returns a mask for a control frame.
-func newMask() (key [4]byte) {
-	n := rand.Uint32()
-	return [4]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}
-}
-
-// Backoff between the beginnings of dials: the first within 100 ms, none later than 2 s. A dial that takes as long, since
-// nobody answers, is followed by the next within 100 ms: a peer that is back is reached soon.
-const (
-	firstBackoff = 100 * time.Millisecond
-	maxBackoff   = 2 * time.Second
-	// shortSessions is how many sessions in a row may end within maxBackoff
-	// before the pauses grow: somebody cuts them again and again.
-	shortSessions = 5
-)
-
-// keepDialing keeps the connection up until ctx ends, or the connection is shut down.
-func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context) (*session, func() error, error)) {
-	attempt, short := 0, 0
-	for ctx.Err() == nil && c.State() != StateShutdown { // by no error: a Dialer's may be ErrShutdown, of another Manager
-		c.connecting()
-		began := time.Now()
-		s, confirm, err := dial(ctx)
-		if err == nil {
-			started := time.Now()
-			err = c.start(s, confirm)
-			c.logLoss(ctx, s, err)
-			attempt, began = 0, time.Now()
-			if began.Sub(started) > maxBackoff {
-				short = 0
-				c.dialFails.reset()
-			} else if short++; short > shortSessions {
-				attempt = short - shortSessions
-			}
-		} else if ctx.Err() == nil {
-			c.dialFailed(err)
-		}
-		pause(ctx, max(backoff(attempt)-time.Since(began), rand.N(firstBackoff)))
-		attempt++
-	}
-}
-
-// logLoss says once why a session ended: of one that was announced, and of others as far as comings allow.
-func (c *Connection) logLoss(ctx context.Context, s *session, reason error) {
-	closed := ctx.Err() != nil || errors.Is(reason, errLocalClose) || errors.Is(reason, errPeerLeaving) || errors.Is(reason, ErrShutdown)
-	if !closed || errors.Is(reason, errPeerLeaving) {
-		c.note(reason)
-	}
-	more := 0
-	if !s.announced.Load() {
-		var ok bool
-		if more, ok = c.comings.take(""); !ok {
-			return
-		}
-	}
-	if closed {
-		c.log.Info("grid: connection closed", "peer", c.Remote, "local", c.Local, "reason", reason, "more", more)
-		return
-	}
-	c.log.Warn("grid: connection lost", "peer", c.Remote, "local", c.Local, "reason", reason, "more", more)
-}
-
-// backoff is a random pause of at most 100 ms before the first attempt, of 1 to 2 s at the most later.
-func backoff(attempt int) time.Duration {
-	limit := maxBackoff
-	if attempt < 5 {
-		limit = firstBackoff << attempt
-	}
-	limit = min(limit, maxBackoff)
-	if attempt == 0 {
-		return rand.N(limit)
-	}
-	return limit/2 + rand.N(limit/2)
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+// note takes note of why there is no connection.
+func (c *Connection) note(reason error) {
+	text, _ := visible.Cut(reason.Error(), recentErrorLen)
+	c.mu.Lock()
+	c.lastError, c.lastErrorTime = text, time.Now()
+	c.mu.Unlock()
+	c.recent.add(c.Remote, RoleClient, handlerInvalid, text)
 }

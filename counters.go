@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gridmesh/grid/internal/visible"
 )
 
 // traffic counts what a Connection sends and receives, over all its sessions. Each half has one writer at a time,
@@ -199,21 +197,21 @@ func (t *counterTable) all() []*handlerCounters {
 }
 
 // notSent counts a call that failed before it could be sent.
-func (c *Connection) notSent(ctx context.Context, h HandlerID, err error) {
-	calls := c.called.get(int(h))
+func (l *link) notSent(ctx context.Context, h HandlerID, err error) {
+	calls := l.called.get(int(h))
 	calls.calls.Add(1)
-	c.callFailed(ctx, calls, h, err)
+	l.callFailed(ctx, calls, h, err)
 }
 
 // callFailed counts the error of a call from here.
-func (c *Connection) callFailed(ctx context.Context, calls *handlerCounters, h HandlerID, err error) {
+func (l *link) callFailed(ctx context.Context, calls *handlerCounters, h HandlerID, err error) {
 	class := Classify(ctx, err)
 	if class == ErrorNone {
 		return
 	}
 	calls.failed(class)
 	if class != ErrorCanceled && class != ErrorLeft {
-		c.manager.recent.add(c.Remote, RoleClient, h, withoutNames(err))
+		l.recent.add(l.remote, RoleClient, h, withoutNames(err))
 	}
 }
 
@@ -226,30 +224,30 @@ func withoutNames(err error) string {
 }
 
 // streamEnded counts a stream that was opened from here.
-func (c *Connection) streamEnded(m *muxClient, err error) {
-	calls := c.called.get(int(m.handler.id))
-	calls.ended(time.Since(m.s.began) - m.began)
-	c.callFailed(m.ctx, calls, m.handler.id, err)
+func (l *link) streamEnded(ctx context.Context, h HandlerID, d time.Duration, err error) {
+	calls := l.called.get(int(h))
+	calls.ended(d)
+	l.callFailed(ctx, calls, h, err)
 }
 
 // requestServed counts a request of the peer. inTime reports whether its handler returned before the caller's
 // deadline, cut is what had ended the handler's context by then; nil for nothing.
-func (c *Connection) requestServed(h *singleHandler, d time.Duration, failure *RemoteErr, inTime bool, cut error) {
-	calls := c.served.get(h.number)
+func (l *link) requestServed(h *singleHandler, d time.Duration, failure *RemoteErr, inTime bool, cut error) {
+	calls := l.served.get(h.number)
 	calls.ended(d)
 	switch {
 	case !inTime:
 		calls.failed(ErrorDeadline)
-		c.manager.recent.add(c.Remote, RoleServer, h.id, errLate)
+		l.recent.add(l.remote, RoleServer, h.id, errLate)
 	case cut != nil:
 		class := classOf(cut)
 		calls.failed(class)
 		if class != ErrorCanceled {
-			c.manager.recent.add(c.Remote, RoleServer, h.id, cut.Error())
+			l.recent.add(l.remote, RoleServer, h.id, cut.Error())
 		}
 	case failure != nil:
 		calls.failed(ErrorHandler)
-		c.manager.recent.add(c.Remote, RoleServer, h.id, string(*failure))
+		l.recent.add(l.remote, RoleServer, h.id, string(*failure))
 	}
 }
 
@@ -257,9 +255,9 @@ func (c *Connection) requestServed(h *singleHandler, d time.Duration, failure *R
 const errLate = "handler returned after the caller's deadline"
 
 // streamServed counts a stream of the peer. cause is what ended it before its handler returned; nil for nothing.
-func (c *Connection) streamServed(m *muxServer, result *RemoteErr, cause error) {
-	calls := c.served.get(m.handler.number)
-	calls.ended(time.Since(m.s.began) - m.began)
+func (l *link) streamServed(h *streamHandler, d time.Duration, result *RemoteErr, cause error) {
+	calls := l.served.get(h.number)
+	calls.ended(d)
 	class, text := ErrorNone, ""
 	switch {
 	case cause != nil:
@@ -272,40 +270,6 @@ func (c *Connection) streamServed(m *muxServer, result *RemoteErr, cause error) 
 	}
 	calls.failed(class)
 	if class != ErrorCanceled {
-		c.manager.recent.add(c.Remote, RoleServer, m.handler.id, text)
+		l.recent.add(l.remote, RoleServer, h.id, text)
 	}
-}
-
-// refuseUnknown refuses a call of a handler that is not registered.
-func (s *session) refuseUnknown(m *message) {
-	s.conn.manager.recent.add(s.conn.Remote, RoleServer, m.Handler, "called, but not registered here")
-	s.refuse(m, unknownHandlerText)
-}
-
-// dialFailed takes note of an attempt to connect that failed.
-func (c *Connection) dialFailed(err error) {
-	if skipped, ok := c.dialFails.take(err.Error()); ok {
-		c.log.Warn("grid: cannot connect", "peer", c.Remote, "local", c.Local, "reason", err, "more_failures", skipped)
-	}
-	c.mu.Lock()
-	c.dialErrors++
-	c.mu.Unlock()
-	c.note(err)
-}
-
-// note takes note of why there is no connection.
-func (c *Connection) note(reason error) {
-	text, _ := visible.Cut(reason.Error(), recentErrorLen)
-	c.mu.Lock()
-	c.lastError, c.lastErrorTime = text, time.Now()
-	c.mu.Unlock()
-	c.manager.recent.add(c.Remote, RoleClient, handlerInvalid, text)
-}
-
-// lastPong is when the peer last answered a ping; zero for never.
-func (c *Connection) lastPong() time.Time {
-	if n := atomic.LoadInt64(&c.LastPong); n != 0 {
-		return time.Unix(0, n)
-	}
-	return time.Time{}
 }

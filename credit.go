@@ -1,24 +1,17 @@
 package grid
 
-import "math"
-
 // creditBatch is how many messages a receiver may take before it has to tell
 // the sender, who may have window of them on their way. It tells in any case before it waits for more.
 func creditBatch(window int) int { return max(window/8, 1) }
 
 // grant gives the peer credit for n more messages of a stream. A node of this
 // project is told once, with the number in place of the deadline.
-func (s *session) grant(op Op, id uint64, n int, q *sequence) {
+func (s *sender) grant(op Op, id uint64, n int, q *sequence) {
 	m := message{MuxID: id, Op: op}
-	if s.native && n > 1 {
+	if s.has(featureNative) && n > 1 {
 		m.DeadlineMS, n = uint32(n), 1
 	}
 	for range n {
 		s.reply(m, q)
 	}
-}
-
-// credits is what a message of the kind that grant sends is worth.
-func (m *message) credits() int {
-	return int(max(min(m.DeadlineMS, math.MaxInt32/2), 1))
 }

@@ -40,16 +40,13 @@ func (m *Manager) dial(ctx context.Context, c *Connection) (*session, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { closeSocket(up.socket) })
 	defer stop()
-	g := newGreeting(up.socket, up.early, true, m.limits.MaxHandshakeSize)
+	g := newGreeting(up.socket, up.early, true, m.options.Limits.MaxHandshakeSize)
 	resp, err := m.introduceInTime(ctx, g, c, token)
 	if err != nil {
 		return nil, fmt.Errorf("handshake with %s: %w", c.Remote, err)
 	}
-	s := newSession(c, up.socket, g.frames, true)
-	s.peer = process{resp.ID, up.socket.RemoteAddr().String()}
-	s.agree(resp.Grid)
-	s.takesUpTo(resp.Max)
-	return s, nil
+	peer := process{resp.ID, up.socket.RemoteAddr().String()}
+	return c.newSession(g, peer, resp.Grid, resp.Max), nil
 }
 
 // webSocket is a WebSocket with the bytes that came in behind the answer.
@@ -60,7 +57,7 @@ type webSocket struct {
 
 // upgradeInTime opens the WebSocket within DialTimeout.
 func (m *Manager) upgradeInTime(ctx context.Context, c *Connection, token string) (webSocket, error) {
-	ctx, cancel := context.WithTimeout(ctx, unhurried(m.limits.DialTimeout))
+	ctx, cancel := context.WithTimeout(ctx, unhurried(m.options.Limits.DialTimeout))
 	defer cancel()
 	var at atomic.Value // what is being called
 	at.Store("Dialer")
@@ -77,7 +74,7 @@ func (m *Manager) upgradeInTime(ctx context.Context, c *Connection, token string
 // introduceInTime goes through the grid's own handshake within HandshakeTimeout, which is a deadline of the socket,
 // too. Where it fails it has ended the greeting.
 func (m *Manager) introduceInTime(ctx context.Context, g *greeting, c *Connection, token string) (*connectResp, error) {
-	ctx, cancel := context.WithTimeout(ctx, unhurried(m.limits.HandshakeTimeout))
+	ctx, cancel := context.WithTimeout(ctx, unhurried(m.options.Limits.HandshakeTimeout))
 	defer cancel()
 	ended := false
 	resp, err := inTime(ctx, &c.stuckDials, func() (*connectResp, error) {
@@ -113,7 +110,7 @@ func (m *Manager) endGreeting(g *greeting, err error) {
 
 // upgrade opens the WebSocket. It returns the socket and the bytes that came in behind the answer, and notes at what it is.
 func (m *Manager) upgrade(ctx context.Context, remote, token string, at *atomic.Value) (net.Conn, []byte, error) {
-	u, err := url.Parse("ws" + strings.TrimPrefix(remote, "http") + m.routePath)
+	u, err := url.Parse("ws" + strings.TrimPrefix(remote, "http") + m.options.RoutePath)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -135,7 +132,7 @@ func (m *Manager) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ 
 	if port == "" {
 		port = map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
 	}
-	conn, err := m.dialer(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	conn, err := m.options.Dialer(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w", err) // calls its Error here
@@ -154,10 +151,10 @@ func (m *Manager) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ 
 		whole = true
 		return conn, nil
 	}
-	config := m.tls
-	if m.getTLS != nil {
+	config := m.options.TLSConfig
+	if m.options.GetTLSConfig != nil {
 		at.Store("GetTLSConfig")
-		if config, err = m.getTLS(); err != nil {
+		if config, err = m.options.GetTLSConfig(); err != nil {
 			return nil, fmt.Errorf("GetTLSConfig: %w", err)
 		}
 	}
@@ -172,10 +169,10 @@ func (m *Manager) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ 
 
 // introduce sends who this node is and whom it means, and reads whether it is accepted, and by whom.
 func (m *Manager) introduce(g *greeting, c *Connection, token string) (*connectResp, error) {
-	if err := g.socket.SetDeadline(time.Now().Add(unhurried(m.limits.HandshakeTimeout))); err != nil {
+	if err := g.socket.SetDeadline(time.Now().Add(unhurried(m.options.Limits.HandshakeTimeout))); err != nil {
 		return nil, err
 	}
-	req := connectReq{ID: m.ID, Host: m.local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote, Max: uint32(m.limits.MaxMessageSize)}
+	req := connectReq{ID: m.ID, Host: m.options.Local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote, Max: uint32(m.options.Limits.MaxMessageSize)}
 	req.Token = token
 	req.Sum = agreementSum(req.Grid, req.Max)
 	payload, err := req.MarshalMsg(nil)
@@ -198,7 +195,6 @@ func (m *Manager) introduce(g *greeting, c *Connection, token string) (*connectR
 	if err := checkAgreement(resp.Grid, resp.Max, resp.Sum); err != nil {
 		return nil, err
 	}
-	g.frames.SetMaxMessage(m.limits.MaxMessageSize)
 	return &resp, g.socket.SetDeadline(time.Time{})
 }
 

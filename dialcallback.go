@@ -73,14 +73,14 @@ func callbackError(name any, err error) error {
 
 // token asks the application for the token to show, before anything else: the time it takes is not the peer's.
 func (m *Manager) token(ctx context.Context, c *Connection) (string, error) {
-	name, ask := "AddAuthContext", m.addAuthContext
-	if m.addAuth != nil {
-		name, ask = "AddAuth", func(context.Context) (string, error) { return m.addAuth(""), nil }
+	name, ask := "AddAuthContext", m.options.AddAuthContext
+	if m.options.AddAuth != nil {
+		name, ask = "AddAuth", func(context.Context) (string, error) { return m.options.AddAuth(""), nil }
 	}
 	if ask == nil {
 		return "", nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, unhurried(m.limits.DialTimeout))
+	ctx, cancel := context.WithTimeout(ctx, unhurried(m.options.Limits.DialTimeout))
 	defer cancel()
 	token, err := inTime(ctx, &c.stuckDials, func() (string, error) {
 		token, err := ask(ctx)
@@ -96,4 +96,4 @@ func (m *Manager) token(ctx context.Context, c *Connection) (string, error) {
 }
 
 // hasToken reports whether there is a token to show, which may be empty.
-func (m *Manager) hasToken() bool { return m.addAuth != nil || m.addAuthContext != nil }
+func (m *Manager) hasToken() bool { return m.options.AddAuth != nil || m.options.AddAuthContext != nil }

@@ -33,7 +33,7 @@ func (m *Manager) requestUpgrade(ctx context.Context, socket net.Conn, u *url.UR
 		header.Set("Authorization", "Bearer "+token)
 	}
 	key := newWebSocketKey()
-	conn := &upgradeConn{Conn: socket, left: m.limits.MaxHandshakeSize}
+	conn := &upgradeConn{Conn: socket, left: m.options.Limits.MaxHandshakeSize}
 	if _, err := conn.Write(upgradeRequestBytes(u, key, header)); err != nil {
 		return nil, err
 	}

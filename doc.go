@@ -76,7 +76,7 @@
 // On the other node:
 //
 //   - session.readLoop takes the frame from the wsframe.Reader in
-//     internal/wsframe. session.receive in dispatch.go parses each message in
+//     internal/wsframe. session.receive in session_read.go parses each message in
 //     it, and session.dispatch hands it on by its operation.
 //   - session.handleRequest in request.go finds the handler in the registry of
 //     handlers.go and starts it on a goroutine of its own.

@@ -10,8 +10,8 @@ func init() {
 func (c *Connection) holds() (h door.Held) {
 	h.Active = int(c.active.running.Load())
 	h.Open = len(c.openCalls())
-	h.QuotaRequests, h.QuotaRequestBytes = c.requests.holds()
-	h.QuotaStreams, h.QuotaStreamBytes = c.streams.holds()
+	h.QuotaRequests, h.QuotaRequestBytes = c.requestQuota.holds()
+	h.QuotaStreams, h.QuotaStreamBytes = c.streamQuota.holds()
 	c.mu.Lock()
 	s := c.newest
 	if current := c.current.Load(); s == nil {
@@ -22,12 +22,10 @@ func (c *Connection) holds() (h door.Held) {
 		return h
 	}
 	h.Sessions = 1
-	h.Queued = s.out.Queued()
-	h.Calls = s.calls.len()
-	h.StreamsOut, h.StreamsIn = s.clients.len(), s.servers.len()
-	s.running.mu.Lock()
-	h.Requests = len(s.running.calls)
-	s.running.mu.Unlock()
+	h.Queued = s.batch.Queued()
+	h.Calls = s.calls.table.len()
+	h.StreamsOut, h.StreamsIn = s.muxes.clients.len(), s.muxes.servers.len()
+	h.Requests = s.requests.running.len()
 	return h
 }
 

@@ -20,28 +20,27 @@ const (
 	nativeFeatures = featureNative | featureMetadata | featureErrors | featureStreams
 )
 
-// takesUpTo takes note of the largest message, in bytes, that the peer takes, where that is less than this node does; 0
-// says nothing. What is less than any node takes is not believed. It is called before the session runs.
-func (s *session) takesUpTo(peer uint32) {
-	if peer == 0 {
-		return
-	}
-	s.peerMaxMessage = max(int(min(peer, maxSize)), minMessageSize)
-	if s.peerMaxMessage < s.maxMessage {
-		s.maxMessage = s.peerMaxMessage
-		s.out = s.newWriter() // puts fewer messages into a frame
-	}
+// agreement is what the two nodes of a session have told each other in the handshake.
+type agreement struct {
+	features       uint32 // that both nodes have
+	maxMessage     int    // bytes of the largest message that both nodes take
+	peerMaxMessage int    // what the peer has said of that; 0 where it has not
 }
 
-// agree takes note of the features of the peer, of which those count that this node has too. Any
-// feature makes the peer a node of this project. It is called before the session runs.
-func (s *session) agree(peer uint32) {
-	s.native = peer != 0
-	s.features = peer & nativeFeatures
-	if s.native && s.checksum != 0 {
-		s.frames.SetOnPong(func(payload []byte) { s.forged = s.forged || len(payload) > 0 })
+// agree returns what a node that takes messages of maxMessage bytes has in common with a peer that says it
+// has features and takes messages of peerMax bytes. Any feature makes the peer a node of this project. A
+// peerMax of 0 says nothing, and what is less than any node takes is not believed.
+func agree(maxMessage int, features, peerMax uint32) agreement {
+	a := agreement{features: features & nativeFeatures, maxMessage: maxMessage}
+	if features != 0 {
+		a.features |= featureNative
 	}
+	if peerMax != 0 {
+		a.peerMaxMessage = max(int(min(peerMax, maxSize)), minMessageSize)
+		a.maxMessage = min(a.maxMessage, a.peerMaxMessage)
+	}
+	return a
 }
 
 // has reports whether both nodes have a feature.
-func (s *session) has(feature uint32) bool { return s.features&feature != 0 }
+func (a *agreement) has(feature uint32) bool { return a.features&feature != 0 }

@@ -91,7 +91,7 @@ func TestAForeignConnectionThatMisbehaves(t *testing.T) {
 			c.conn(1, 0).Request(ctx, testSingle, nil)
 			for i := range 2 { // of which one has dialed
 				if s := c.conn(i, 1-i).current.Load(); s != nil {
-					s.fail(errReplaced)
+					s.end(errReplaced)
 				}
 			}
 			armed.Store(false)

@@ -196,7 +196,7 @@ func fuzzManager(t *testing.T, dialer ContextDialer) (*Manager, *Connection) {
 // checkBounds fails where a connection holds more than its limits.
 func checkBounds(t *testing.T, c *Connection) {
 	t.Helper()
-	requests, streams := c.requests.used.Load(), c.streams.used.Load()
+	requests, streams := c.requestQuota.used.Load(), c.streamQuota.used.Load()
 	if requests>>quotaShift > int64(fuzzLimits.MaxRequests) || requests&quotaBytes > int64(fuzzLimits.MaxRequestBytes) {
 		t.Fatalf("%d requests run with %d bytes", requests>>quotaShift, requests&quotaBytes)
 	}
@@ -204,7 +204,7 @@ func checkBounds(t *testing.T, c *Connection) {
 		t.Fatalf("%d streams run with %d bytes", streams>>quotaShift, streams&quotaBytes)
 	}
 	if s := c.current.Load(); s != nil {
-		if n := s.out.Queued(); n > fuzzLimits.MaxQueuedBytes+fuzzLimits.MaxQueuedControlBytes+2*fuzzLimits.MaxMessageSize {
+		if n := s.batch.Queued(); n > fuzzLimits.MaxQueuedBytes+fuzzLimits.MaxQueuedControlBytes+2*fuzzLimits.MaxMessageSize {
 			t.Fatalf("%d bytes are queued", n)
 		}
 	}
@@ -213,7 +213,7 @@ func checkBounds(t *testing.T, c *Connection) {
 // checkNothingLeft fails where a connection that has ended still counts something.
 func checkNothingLeft(t *testing.T, c *Connection) {
 	t.Helper()
-	if r, s, a := c.requests.used.Load(), c.streams.used.Load(), c.active.running.Load(); r != 0 || s != 0 || a != 0 {
+	if r, s, a := c.requestQuota.used.Load(), c.streamQuota.used.Load(), c.active.running.Load(); r != 0 || s != 0 || a != 0 {
 		t.Fatalf("left: requests %x, streams %x, %d calls", r, s, a)
 	}
 }
@@ -310,9 +310,8 @@ func fuzzSession(t *testing.T, in script, dialed, native, reads bool) {
 	m, c := fuzzManager(t, nil)
 	defer m.Close()
 	here, there := net.Pipe()
-	frames := wsframe.NewReader(here, nil, wsframe.Config{Client: dialed, MaxMessage: fuzzLimits.MaxMessageSize})
-	s := newSession(c, here, frames, dialed)
-	s.agree(map[bool]uint32{true: nativeFeatures}[native])
+	features := map[bool]uint32{true: nativeFeatures}[native]
+	s := c.newSession(newGreeting(here, nil, dialed, fuzzLimits.MaxHandshakeSize), process{}, features, 0)
 	var running sync.WaitGroup
 	running.Go(func() { c.start(s, func() error { return nil }) })
 	synctest.Wait()

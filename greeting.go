@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -133,3 +134,9 @@ func (e *goodbyeError) Error() string {
 }
 
 func (e *goodbyeError) Unwrap() error { return e.frame }
+
+// newMask returns a mask for a control frame.
+func newMask() (key [4]byte) {
+	n := rand.Uint32()
+	return [4]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}
+}

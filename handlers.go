@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 )
 
 // SingleHandlerFn answers a single request. It owns payload; what it returns
@@ -111,8 +110,6 @@ type streamHandlerOf[In, Out any] struct {
 	codec[In, Out]
 	id     HandlerID
 	handle func(ctx context.Context, payload []byte, in <-chan In, out chan<- Out) *RemoteErr
-
-	registered *streamHandler
 }
 
 // register registers the handler.
@@ -120,45 +117,25 @@ func (h *streamHandlerOf[In, Out]) register(m *Manager, subroute string, inCap, 
 	if inCap < 0 || outCap < 0 {
 		return fmt.Errorf("grid: handler %v: negative capacity (in %d, out %d)", h.id, inCap, outCap)
 	}
-	h.registered = &streamHandler{
+	return m.registerStream(&streamHandler{
 		id:          h.id,
 		inCapacity:  inCap,
 		outCapacity: max(outCap, 1),
 		serve:       func(m *muxServer, payload []byte) { serveStream(m, h, payload) },
-	}
-	return m.registerStream(h.registered, subroute)
+	}, subroute)
 }
 
 // call runs the handler, within the interceptors.
 func (h *streamHandlerOf[In, Out]) call(m *muxServer, payload []byte, in <-chan In, out chan<- Out) (err *RemoteErr) {
-	defer m.s.conn.recovered(h.id, &err)
-	manager := m.s.conn.manager
-	if manager.interceptors.serverStreams == nil {
+	defer m.recovered(h.id, &err)
+	if m.interceptors.serverStreams == nil {
 		return h.handle(m.ctx, payload, in, out)
 	}
-	return manager.serveIntercepted(m, h.registered, payload, func(ctx context.Context, payload []byte) *RemoteErr {
-		return whole(ctx, h.handle(ctx, payload, in, out))
-	})
-}
-
-// whole is the result of a handler whose context an interceptor may have replaced: an error where that
-// has ended, and the handler returned for that reason perhaps.
-func whole(ctx context.Context, err *RemoteErr) *RemoteErr {
-	if err != nil || ctx == nil {
-		return err
-	}
-	return NewRemoteErr(cutShort(ctx))
-}
-
-// recovered turns a panic of a handler into an error for its caller and a log entry.
-func (c *Connection) recovered(id HandlerID, err **RemoteErr) {
-	if r := recover(); r != nil {
-		if more, ok := c.manager.panics.take(""); ok {
-			c.log.Error("grid: handler panicked", "handler", id.String(), "peer", c.Remote,
-				"panic", fmt.Sprint(r), "stack", string(debug.Stack()), "more", more)
-		}
-		*err = NewRemoteErrf("handler %v panicked: %v", id, r)
-	}
+	observe := func(observers []StreamObserver) { m.observed = newObservation(m.link, h.id, observers) }
+	return m.interceptors.serve(m.ctx, m.callInfo(h.id, m.handler.subroute), payload, observe,
+		func(ctx context.Context, payload []byte) *RemoteErr {
+			return whole(ctx, h.handle(ctx, payload, in, out))
+		})
 }
 
 // singleHandler is a registered handler of requests. One of its functions is set: handleTyped is a typed handler without a context.
@@ -251,8 +228,9 @@ func (m *Manager) registerSingle(h *singleHandler, subroute []string) error {
 	for _, part := range subroute {
 		h.subroute = joinRoute(h.subroute, part)
 	}
-	if m != nil {
-		m.intercept(h)
+	if m != nil && len(m.interceptors.serverRequests) > 0 {
+		plain := *h
+		h = &singleHandler{id: h.id, subroute: h.subroute, handleContext: m.interceptors.handler(m.options.Local, plain)}
 	}
 	return m.register(h.id, h.subroute, func(r *registry, route *routeID) {
 		h.number = len(r.names)

@@ -387,7 +387,7 @@ func TestANodeThatHasEndedAnswers503(t *testing.T) {
 		t.Errorf("it logs\n%s", there.log)
 	}
 	r := upgradeRequest(t, there.host+RoutePath)
-	there.authRequest = func(*http.Request) error { return errors.New("no token") }
+	there.options.AuthRequest = func(*http.Request) error { return errors.New("no token") }
 	if got := ask(t, r); got.status != http.StatusForbidden {
 		t.Errorf("a stranger got %+v", got)
 	}

@@ -3,10 +3,8 @@ package grid
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"path"
-	"slices"
 	"sync"
 	"time"
 )
@@ -68,7 +66,7 @@ func (m *Manager) Health(ctx context.Context) Health {
 		defer cancel()
 		ctx = bound
 	}
-	h := Health{Local: m.local, Shutdown: m.ctx.Err() != nil}
+	h := Health{Local: m.options.Local, Shutdown: m.ctx.Err() != nil}
 	targets := m.Targets()
 	h.Peers = make([]PeerHealth, len(targets))
 	var wg sync.WaitGroup
@@ -100,94 +98,6 @@ func (c *Connection) health(ctx context.Context) PeerHealth {
 		h.Error = clip(err.Error())
 	}
 	return h
-}
-
-// probes are the pings of a session that were not answered yet, and who waits for an answer. Its zero value is ready.
-type probes struct {
-	mu      sync.Mutex  // Protects following.
-	pings   []time.Time // when each was sent, the oldest first
-	running *probe      // nil for none
-}
-
-// maxPings bounds the pings that wait for their answer. A peer that is alive answers one after the other.
-const maxPings = 16
-
-// probe is one ping that somebody waits for.
-type probe struct {
-	sent     time.Time
-	answered chan struct{}
-	rtt      time.Duration // set before answered is closed
-}
-
-// probe sends a ping, or waits for the answer to one that is on its way.
-func (s *session) probe(ctx context.Context) (time.Duration, error) {
-	s.probes.mu.Lock()
-	p := s.probes.running
-	first := p == nil
-	if first {
-		p = &probe{sent: time.Now(), answered: make(chan struct{})}
-		s.probes.running = p
-	}
-	s.probes.mu.Unlock()
-	if first {
-		s.ping()
-	}
-	select {
-	case <-p.answered:
-		return p.rtt, nil
-	case <-s.failed:
-		return 0, ErrDisconnected
-	case <-ctx.Done():
-		return s.probeLate(ctx, p)
-	}
-}
-
-// probeLate looks again when ctx has ended: an answer that has come, and that this node has not got round to, counts.
-func (s *session) probeLate(ctx context.Context, p *probe) (time.Duration, error) {
-	late := turn()
-	select {
-	case <-p.answered:
-		return p.rtt, nil
-	default:
-	}
-	err := contextCause(ctx)
-	if late > lateTurn {
-		err = fmt.Errorf("%w; this node is busy itself: it is late by %v", err, late.Round(time.Millisecond))
-	}
-	return 0, err
-}
-
-// sent takes note of a ping.
-func (p *probes) sent(now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.pings) == maxPings {
-		p.pings = slices.Delete(p.pings, 0, 1)
-	}
-	p.pings = append(p.pings, now)
-}
-
-// answer takes a pong, and returns how long the ping that it answers was on its way. The time that the peer has sent back
-// only says which ping that is; a peer that sends none, or another one, has answered the oldest. What is measured is the
-// time since that ping by the monotonic clock: no clock that is wrong or set anew changes it. It returns
-// false for a pong that answers none. It ends the probe that runs, where that began before the ping.
-func (p *probes) answer(echo, now time.Time) (rtt time.Duration, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.pings) == 0 {
-		return 0, false
-	}
-	i := slices.IndexFunc(p.pings, func(sent time.Time) bool { return sent.UnixNano() == echo.UnixNano() })
-	i = max(i, 0)
-	sent := p.pings[i]
-	p.pings = slices.Delete(p.pings, 0, i+1)
-	rtt = now.Sub(sent)
-	if p.running != nil && !sent.Before(p.running.sent) {
-		p.running.rtt = rtt
-		close(p.running.answered)
-		p.running = nil
-	}
-	return rtt, true
 }
 
 // Readiness says which nodes a ready node reaches.

@@ -187,7 +187,7 @@ func TestPingsThatAreNotReadAreBounded(t *testing.T) {
 				flood = wsframe.AppendControl(flood, ws.OpPing, []byte("ping"), true, key)
 			}
 			bounded := func() {
-				if queued := s.out.Queued(); queued > 4*most {
+				if queued := s.batch.Queued(); queued > 4*most {
 					t.Fatalf("%d bytes wait for a peer that does not read", queued)
 				}
 			}
@@ -199,7 +199,7 @@ func TestPingsThatAreNotReadAreBounded(t *testing.T) {
 			}
 			bounded()
 			p.socket.Close()
-			eventually(t, "the end of the session", func() bool { return s.conn.current.Load() != s })
+			eventually(t, "the end of the session", func() bool { return n.Connection(host).current.Load() != s })
 		})
 	}
 }

@@ -131,27 +131,33 @@ func checkInterceptors(all []Interceptor) error {
 	return nil
 }
 
-// interceptRequest is do with the interceptors around it.
-func (c *Connection) interceptRequest(ctx context.Context, h HandlerID, subroute string, route *routeID,
-	req []byte) ([]byte, error) {
-	info := &CallInfo{Handler: h, Subroute: subroute, Local: c.Local, Remote: c.Remote}
+// nest puts interceptors around a function, the first of them outermost.
+func nest[I, F any](all []I, innermost F, around func(intercept I, next F) F) F {
+	next := innermost
+	for _, intercept := range slices.Backward(all) {
+		next = around(intercept, next)
+	}
+	return next
+}
+
+// request makes a request, by send, with the interceptors around it.
+func (s *interceptors) request(ctx context.Context, info *CallInfo, req []byte, send RequestFunc) ([]byte, error) {
 	next := RequestFunc(func(ctx context.Context, req []byte) ([]byte, error) {
 		if ctx == nil {
 			return nil, errNilContext
 		}
-		return c.do(ctx, h, subroute, route, req)
+		return send(ctx, req)
 	})
-	for _, intercept := range slices.Backward(c.manager.interceptors.clientRequests) {
-		inner := next
-		next = func(ctx context.Context, req []byte) ([]byte, error) { return intercept(ctx, info, req, inner) }
-	}
+	next = nest(s.clientRequests, next, func(intercept ClientRequestInterceptor, next RequestFunc) RequestFunc {
+		return func(ctx context.Context, req []byte) ([]byte, error) { return intercept(ctx, info, req, next) }
+	})
 	return next(ctx, req)
 }
 
-// interceptStream is open with the interceptors around it.
-func (c *Connection) interceptStream(ctx context.Context, h HandlerID, subroute string, route *routeID,
-	payload []byte) (st *Stream, err error) {
-	info := &StreamInfo{CallInfo: CallInfo{Handler: h, Subroute: subroute, Local: c.Local, Remote: c.Remote}}
+// stream opens a stream, by open, with the interceptors around it. open is given those who observe the stream.
+func (s *interceptors) stream(ctx context.Context, call CallInfo, payload []byte,
+	open func(ctx context.Context, payload []byte, observers []StreamObserver) (*Stream, error)) (st *Stream, err error) {
+	info := &StreamInfo{CallInfo: call}
 	var opened []*Stream
 	defer func() { // also after a panic
 		for _, one := range opened {
@@ -164,18 +170,15 @@ func (c *Connection) interceptStream(ctx context.Context, h HandlerID, subroute 
 		if ctx == nil {
 			return nil, errNilContext
 		}
-		st, err := c.open(ctx, h, subroute, route, payload, info.observers)
+		st, err := open(ctx, payload, info.observers)
 		if err == nil {
 			opened = append(opened, st)
 		}
 		return st, err
 	})
-	for _, intercept := range slices.Backward(c.manager.interceptors.clientStreams) {
-		inner := next
-		next = func(ctx context.Context, payload []byte) (*Stream, error) {
-			return intercept(ctx, info, payload, inner)
-		}
-	}
+	next = nest(s.clientStreams, next, func(intercept ClientStreamInterceptor, next NewStreamFunc) NewStreamFunc {
+		return func(ctx context.Context, payload []byte) (*Stream, error) { return intercept(ctx, info, payload, next) }
+	})
 	result, err := next(ctx, payload)
 	switch {
 	case err != nil:
@@ -186,45 +189,39 @@ func (c *Connection) interceptStream(ctx context.Context, h HandlerID, subroute 
 	return result, nil
 }
 
-// intercept puts the interceptors around a handler of requests, which has a context from then on.
-func (m *Manager) intercept(h *singleHandler) {
-	if len(m.interceptors.serverRequests) == 0 {
-		return
-	}
-	plain, typed, informed := h.handle, h.handleTyped, h.handleContext
-	handler := func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+// handler returns what answers requests in place of a handler of a node: the interceptors around it. It has a
+// context in any case.
+func (s *interceptors) handler(local string, h singleHandler) SingleHandlerContextFn {
+	innermost := SingleHandlerContextFn(func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
 		switch {
-		case plain != nil:
-			return plain(payload)
-		case typed != nil:
-			return typed(roomOf(ctx), payload)
+		case h.handle != nil:
+			return h.handle(payload)
+		case h.handleTyped != nil:
+			return h.handleTyped(roomOf(ctx), payload)
 		}
-		out, err := informed(ctx, payload)
+		out, err := h.handleContext(ctx, payload)
 		return out, whole(ctx, err)
-	}
-	h.handle, h.handleTyped, h.handleContext = nil, nil, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
-		info := &CallInfo{Handler: h.id, Subroute: h.subroute, Local: m.local, Remote: GetCaller(ctx).Name}
-		next := handler
-		for _, intercept := range slices.Backward(m.interceptors.serverRequests) {
-			inner := next
-			next = func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
-				return intercept(ctx, info, payload, inner)
+	})
+	return func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+		info := &CallInfo{Handler: h.id, Subroute: h.subroute, Local: local, Remote: GetCaller(ctx).Name}
+		next := nest(s.serverRequests, innermost, func(intercept ServerRequestInterceptor, next SingleHandlerContextFn) SingleHandlerContextFn {
+			return func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+				return intercept(ctx, info, payload, next)
 			}
-		}
+		})
 		return next(ctx, payload)
 	}
 }
 
-// serveIntercepted runs the handler of a stream with the interceptors around it. The
-// pump of the stream learns of the observers by what the handler does with its channels.
-func (m *Manager) serveIntercepted(mux *muxServer, h *streamHandler, payload []byte,
+// serve runs the handler of a stream, by handle, with the interceptors around it. observe is told once who observes
+// the stream, before the handler is called; where it is not, after the interceptors have returned.
+func (s *interceptors) serve(ctx context.Context, call CallInfo, payload []byte, observe func([]StreamObserver),
 	handle ServeStreamFunc) *RemoteErr {
-	c := mux.s.conn
-	info := &StreamInfo{CallInfo: CallInfo{Handler: h.id, Subroute: h.subroute, Local: c.Local, Remote: c.Remote}}
+	info := &StreamInfo{CallInfo: call}
 	served := false
 	defer func() { // also after a panic
 		if !served {
-			mux.observed = newObservation(c, h.id, info.observers)
+			observe(info.observers)
 		}
 	}()
 	next := ServeStreamFunc(func(ctx context.Context, payload []byte) *RemoteErr {
@@ -232,12 +229,20 @@ func (m *Manager) serveIntercepted(mux *muxServer, h *streamHandler, payload []b
 			return &errServedTwice
 		}
 		served = true
-		mux.observed = newObservation(c, h.id, info.observers)
+		observe(info.observers)
 		return handle(ctx, payload)
 	})
-	for _, intercept := range slices.Backward(m.interceptors.serverStreams) {
-		inner := next
-		next = func(ctx context.Context, payload []byte) *RemoteErr { return intercept(ctx, info, payload, inner) }
+	next = nest(s.serverStreams, next, func(intercept ServerStreamInterceptor, next ServeStreamFunc) ServeStreamFunc {
+		return func(ctx context.Context, payload []byte) *RemoteErr { return intercept(ctx, info, payload, next) }
+	})
+	return next(ctx, payload)
+}
+
+// whole is the result of a handler whose context an interceptor may have replaced: an error where that
+// has ended, and the handler returned for that reason perhaps.
+func whole(ctx context.Context, err *RemoteErr) *RemoteErr {
+	if err != nil || ctx == nil {
+		return err
 	}
-	return next(mux.ctx, payload)
+	return NewRemoteErr(cutShort(ctx))
 }

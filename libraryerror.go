@@ -89,7 +89,7 @@ func (c errorCode) err() error {
 const libraryKey = "library"
 
 // marked makes m, which holds the text of an error of the library, say so where the peer looks for that.
-func (s *session) marked(m message, err error) message {
+func (s *sender) marked(m message, err error) message {
 	if s.has(featureErrors) {
 		m.rest = appendMark(nil, codeOf(err))
 	}
@@ -105,7 +105,7 @@ func appendMark(b []byte, code errorCode) []byte {
 
 // saidError is the error that a message with the flag of one carries. It may be the handler's or the
 // library's, which nodes that do not mark theirs leave to be told by the text.
-func (s *session) saidError(m *message) error {
+func (s *sender) saidError(m *message) error {
 	text := string(m.Payload)
 	if !s.has(featureErrors) {
 		return NewRemoteErrString(text)
@@ -119,6 +119,14 @@ func (s *session) saidError(m *message) error {
 		return &handlerError{said}
 	}
 	return said
+}
+
+// said is what a response or a final message carries: a copy of its payload that belongs to the receiver, or its error.
+func (s *sender) said(m *message) ([]byte, error) {
+	if m.Flags&FlagPayloadIsErr != 0 {
+		return nil, s.saidError(m)
+	}
+	return m.ownPayload(), nil
 }
 
 // markOf returns the code with which the library marked its error. The metadata has been checked.
@@ -163,7 +171,7 @@ func libraryText(text string) *libraryError {
 }
 
 // gaveUp is why the peer's side of a stream ended it, which only the library says.
-func (s *session) gaveUp(m *message) error {
+func (s *sender) gaveUp(m *message) error {
 	if m.Flags&FlagPayloadIsErr == 0 {
 		return ErrDisconnected
 	}

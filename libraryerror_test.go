@@ -132,7 +132,7 @@ func readWireErrors(t *testing.T) (v wireErrors) {
 }
 
 func TestMarkedErrorsHaveTheirBytes(t *testing.T) {
-	s := &session{native: true, features: nativeFeatures}
+	s := &sender{agreement: agree(0, nativeFeatures, 0)}
 	for _, v := range readWireErrors(t) {
 		err := &libraryError{is: errorCode(v.Code).err(), text: v.Text}
 		m := s.marked(message{MuxID: 7, Op: OpResponse, Flags: FlagEOF | FlagPayloadIsErr, Payload: []byte(v.Text)}, err)

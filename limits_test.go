@@ -517,7 +517,7 @@ func TestSendersWaitFromTheLimitOn(t *testing.T) {
 		}
 		synctest.Wait()
 		s := conn.current.Load()
-		if got := s.out.Queued(); got < queued || got > queued+2000 {
+		if got := s.batch.Queued(); got < queued || got > queued+2000 {
 			t.Errorf("%d bytes are queued, want %d", got, queued)
 		}
 		// Refusals of requests cannot wait. Beyond their limit the peer, which does not read them, is dropped.
@@ -526,7 +526,7 @@ func TestSendersWaitFromTheLimitOn(t *testing.T) {
 				break
 			}
 			synctest.Wait()
-			if got := s.out.Queued(); got > queued+2000+reserve+2000 {
+			if got := s.batch.Queued(); got > queued+2000+reserve+2000 {
 				t.Fatalf("%d bytes are queued after %d requests", got, sent)
 			}
 		}
@@ -623,13 +623,13 @@ func TestEmptyTablesShrinkAfterABurst(t *testing.T) {
 	callers.Wait()
 	c.waitIdle(t)
 	s := conn.current.Load()
-	for i := range s.calls.shards {
-		if sh := &s.calls.shards[i]; sh.calls != nil {
+	for i := range s.calls.table.shards {
+		if sh := &s.calls.table.shards[i]; sh.calls != nil {
 			t.Errorf("a shard keeps a table that held %d calls", sh.most)
 		}
 	}
-	if s := c.conn(0, 1).current.Load(); s.running.calls != nil {
-		t.Errorf("the table of running requests held %d and is kept", s.running.most)
+	if s := c.conn(0, 1).current.Load(); s.requests.running.calls != nil {
+		t.Errorf("the table of running requests held %d and is kept", s.requests.running.most)
 	}
 	if _, err := conn.Request(t.Context(), testSingle, nil); err != nil {
 		t.Fatal(err)

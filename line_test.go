@@ -36,7 +36,7 @@ func TestAStreamCountsUntilItsEndIsEncoded(t *testing.T) {
 		if open := conn.Stats().IncomingStreams; open != most {
 			t.Errorf("%d streams wait with their end, want %d", open, most)
 		}
-		if used := conn.streams.used.Load() >> quotaShift; used != most {
+		if used := conn.streamQuota.used.Load() >> quotaShift; used != most {
 			t.Errorf("%d streams count, want %d", used, most)
 		}
 	})

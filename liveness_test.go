@@ -333,7 +333,7 @@ func TestStreamsOutliveTheNodesOwnLateness(t *testing.T) {
 		p.send(t, message{MuxID: 2, Handler: testStream, Op: OpConnectMux})
 		synctest.Wait()
 		s := conn.current.Load()
-		served, _ := s.servers.get(2)
+		served, _ := s.muxes.servers.get(2)
 		ended := func() bool {
 			select {
 			case <-st.mux.done:

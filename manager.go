@@ -101,28 +101,17 @@ type Manager struct {
 	// ID is new in each process.
 	ID uuid.UUID
 
-	local          string
-	hosts          []string
-	connections    map[string]*Connection
-	routePath      string
-	addAuth        AuthFn
-	addAuthContext func(ctx context.Context) (string, error)
-	authRequest    func(r *http.Request) error
-	dialer         ContextDialer
-	tls            *tls.Config
-	getTLS         func() (*tls.Config, error)
-	verifyPeer     func(r *http.Request, host string) error
-	allowOrigin    func(origin string) bool
-	incoming       *byteTeller
-	outgoing       *byteTeller
-	traceTo        *pubsub.PubSub[TraceInfo, TraceType]
-	log            *slog.Logger // leaves lines in lines
-	lines          logQueue
-	limits         Limits
-	started        time.Time
-	recent         errorRing // of peers
-	strangers      errorRing // of who was not let in
-	lobby          lobby     // of who is let in, before the end of the handshake
+	options     ManagerOptions // with defaults filled in
+	connections map[string]*Connection
+
+	received  *byteTeller  // for ManagerOptions.Incoming
+	written   *byteTeller  // for ManagerOptions.Outgoing
+	log       *slog.Logger // leaves lines in lines
+	lines     logQueue
+	started   time.Time
+	recent    errorRing // of peers
+	strangers errorRing // of who was not let in
+	lobby     lobby     // of who is let in, before the end of the handshake
 
 	interceptors interceptors
 
@@ -156,53 +145,27 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		return nil, errNilContext
 	}
 	m := &Manager{
-		ID:             uuid.New(),
-		local:          o.Local,
-		hosts:          slices.Clone(o.Hosts),
-		connections:    make(map[string]*Connection),
-		routePath:      o.RoutePath,
-		addAuth:        o.AddAuth,
-		addAuthContext: o.AddAuthContext,
-		authRequest:    o.AuthRequest,
-		dialer:         o.Dialer,
-		tls:            o.TLSConfig,
-		getTLS:         o.GetTLSConfig,
-		verifyPeer:     o.VerifyPeer,
-		allowOrigin:    o.AllowOrigin,
-		traceTo:        o.TraceTo,
-		log:            o.Logger,
-		limits:         o.Limits.withDefaults(),
-		started:        time.Now(),
-		refusals:       newBurst(),
-		rejections:     newBurst(),
-		upgrades:       newBurst(),
-		panics:         newBurst(),
+		ID:          uuid.New(),
+		options:     o.withDefaults(),
+		connections: make(map[string]*Connection),
+		started:     time.Now(),
+		refusals:    newBurst(),
+		rejections:  newBurst(),
+		upgrades:    newBurst(),
+		panics:      newBurst(),
 
 		callbackPanics: newBurst(),
 
 		interceptors: newInterceptors(o.Interceptors),
 	}
-	m.lobby.most = m.limits.MaxHandshakes
-	m.incoming = m.newByteTeller("Incoming", o.Incoming)
-	m.outgoing = m.newByteTeller("Outgoing", o.Outgoing)
-	if m.routePath == "" {
-		m.routePath = RoutePath
-	}
-	if m.dialer == nil {
-		m.dialer = new(net.Dialer).DialContext
-	}
-	if m.log == nil {
-		m.log = slog.Default()
-	}
-	m.log = slog.New(visibleLog{m.log.Handler()})
-	m.log = m.lines.logger(m.log)
-	if m.traceTo == nil {
-		m.traceTo = pubsub.New[TraceInfo, TraceType](0)
-	}
+	m.lobby.most = m.options.Limits.MaxHandshakes
+	m.received = m.newByteTeller("Incoming", o.Incoming)
+	m.written = m.newByteTeller("Outgoing", o.Outgoing)
+	m.log = m.lines.logger(slog.New(visibleLog{m.options.Logger.Handler()}))
 	m.registry.Store(new(registry))
 	m.ctx, m.cancel = context.WithCancel(ctx)
-	for _, host := range m.hosts {
-		if host != m.local {
+	for _, host := range m.options.Hosts {
+		if host != m.options.Local {
 			m.connections[host] = newConnection(m, host)
 		}
 	}
@@ -210,7 +173,7 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		c.expect()
 	}
 	for _, c := range m.connections {
-		if shouldDial(m.local, c.Remote) {
+		if shouldDial(m.options.Local, c.Remote) {
 			m.workers.Go(func() { m.dialWhenAllowed(c, o.BlockConnect) })
 		}
 	}
@@ -218,6 +181,25 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	m.unwatch = context.AfterFunc(m.ctx, func() { m.Close() })
 	m.mu.Unlock()
 	return m, nil
+}
+
+// withDefaults returns the options with what they leave to the Manager filled in.
+func (o ManagerOptions) withDefaults() ManagerOptions {
+	o.Hosts = slices.Clone(o.Hosts)
+	o.Limits = o.Limits.withDefaults()
+	if o.RoutePath == "" {
+		o.RoutePath = RoutePath
+	}
+	if o.Dialer == nil {
+		o.Dialer = new(net.Dialer).DialContext
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.TraceTo == nil {
+		o.TraceTo = pubsub.New[TraceInfo, TraceType](0)
+	}
+	return o
 }
 
 // check says which option is wrong.
@@ -291,7 +273,7 @@ func (m *Manager) HostName() string {
 	if m == nil {
 		return ""
 	}
-	return m.local
+	return m.options.Local
 }
 
 // Targets returns the names of all other nodes, in the order of Hosts. The slice is the caller's.
@@ -299,7 +281,7 @@ func (m *Manager) Targets() []string {
 	if m == nil {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(m.hosts), func(host string) bool { return host == m.local })
+	return slices.DeleteFunc(slices.Clone(m.options.Hosts), func(host string) bool { return host == m.options.Local })
 }
 
 // Connection returns the connection to a host, by its name in Hosts; nil where there is none of that name, and for the
@@ -317,7 +299,7 @@ func (m *Manager) Connection(host string) *Connection {
 func (m *Manager) AddToMux(router *mux.Router) {
 	path := RoutePath
 	if m != nil {
-		path = m.routePath
+		path = m.options.RoutePath
 	}
 	router.Handle(path, m.Handler())
 }
@@ -388,8 +370,8 @@ func (m *Manager) close(ctx context.Context, grace time.Duration) bool {
 	unwatch()
 	m.cancel()
 	m.workers.Wait()
-	m.incoming.flush(callbackGrace)
-	m.outgoing.flush(callbackGrace)
+	m.received.flush(callbackGrace)
+	m.written.flush(callbackGrace)
 	m.lines.flush(logGrace)
 	return !cut.Load()
 }

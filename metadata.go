@@ -121,8 +121,8 @@ type outgoingMetadata struct {
 	err     error
 }
 
-// outgoing returns the encoded metadata of a call; nil for none, and where the peer takes none.
-func (s *session) outgoing(ctx context.Context) ([]byte, error) {
+// encodedMetadata returns the metadata of a call; nil for none, and where the peer takes none.
+func (s *sender) encodedMetadata(ctx context.Context) ([]byte, error) {
 	out, ok := ctx.Value(outgoingKey{}).(*outgoingMetadata)
 	if !ok {
 		return nil, nil
@@ -267,7 +267,7 @@ func readMetadata(b []byte, each func(key, value []byte)) (err error) {
 
 // takeMetadata checks the metadata of a message, and drops it where it means
 // nothing. What stands in its place is ignored where the two nodes have not agreed on metadata.
-func (s *session) takeMetadata(m *message) error {
+func (s *sender) takeMetadata(m *message) error {
 	if !s.has(featureMetadata) {
 		m.rest = nil
 		return nil

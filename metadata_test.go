@@ -554,7 +554,7 @@ func TestMetadataCountsForWhatAPeerHolds(t *testing.T) {
 	}
 	c.waitIdle(t)
 	eventually(t, "nothing to be held", func() bool {
-		return c.conn(1, 0).requests.used.Load() == 0 && c.conn(1, 0).streams.used.Load() == 0
+		return c.conn(1, 0).requestQuota.used.Load() == 0 && c.conn(1, 0).streamQuota.used.Load() == 0
 	})
 }
 
@@ -584,7 +584,7 @@ func TestMetadataOfStreamMessagesIsDropped(t *testing.T) {
 		}
 	}
 	c.waitIdle(t)
-	eventually(t, "nothing to be held", func() bool { return n.Connection(host).streams.used.Load() == 0 })
+	eventually(t, "nothing to be held", func() bool { return n.Connection(host).streamQuota.used.Load() == 0 })
 }
 
 // A request with metadata allocates no more than one without, on either node, where the handler does not look at it.
@@ -641,7 +641,7 @@ func BenchmarkMetadata(b *testing.B) {
 	b.Run("lookup", func(b *testing.B) {
 		s := conn.current.Load()
 		for b.Loop() {
-			s.outgoing(context.Background())
+			s.encodedMetadata(context.Background())
 		}
 	})
 	b.Run("two pairs, new", func(b *testing.B) {

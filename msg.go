@@ -369,3 +369,45 @@ func cutBin(b []byte) (bin, rest []byte, ok bool) {
 	}
 	return b[:n:n], b[n:], true
 }
+
+// counted reports whether messages of an operation take a number of their mux's sequence.
+func (o Op) counted() bool {
+	switch o {
+	case OpConnectMux, OpAckMux, OpMuxClientMsg, OpMuxServerMsg, OpUnblockSrvMux, OpUnblockClMux, OpPing:
+		return true
+	}
+	return false
+}
+
+// final reports whether nothing of the same direction may follow a message.
+func (m *message) final() bool {
+	switch m.Op {
+	case OpMuxServerMsg:
+		return m.Flags&FlagEOF != 0
+	case OpDisconnectServerMux:
+		return true
+	}
+	return false
+}
+
+// credits is what a message of the kind that grant sends is worth.
+func (m *message) credits() int {
+	return int(max(min(m.DeadlineMS, math.MaxInt32/2), 1))
+}
+
+// footprint is what a message's payload holds once it is copied out of the read buffer. Metadata
+// counts as if it were in the same buffer, so that no message counts for more than the largest.
+func (m *message) footprint() int {
+	if m.Payload == nil && m.rest == nil {
+		return messageFootprint
+	}
+	return footprint(len(m.Payload) + len(m.rest))
+}
+
+// ownPayload copies the payload out of the read buffer.
+func (m *message) ownPayload() []byte {
+	if m.Payload == nil {
+		return nil
+	}
+	return append(GetByteBufferCap(len(m.Payload)), m.Payload...)
+}

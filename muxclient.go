@@ -27,7 +27,8 @@ var errCredit = errors.New("grid: peer sent more stream messages than granted")
 // bound; the consumer (Stream.Results) takes it out; a pump carries requests
 // the other way where the handler takes any.
 type muxClient struct {
-	s        *session
+	*sender
+	muxes    *muxes
 	id       uint64
 	handler  *streamHandler
 	began    time.Duration   // when it was opened, since the session began
@@ -55,7 +56,6 @@ type muxClient struct {
 	queue   payloadQueue
 	credits int  // messages the pump may send
 	owed    int  // messages the consumer has taken for which the handler has no credit yet
-	counted int  // bytes of the queue that count; 0 once the stream has ended and the peer can add none
 	ended   bool // finish, abort or cancel was called
 	over    bool // done is closed, or about to be: the stream has ended, or the handler has returned with result
 	result  error
@@ -64,12 +64,13 @@ type muxClient struct {
 	pinged  time.Time // zero until the stream's opening is sent
 }
 
-// openMux opens a stream to handler h with the capacities of the handler that
+// open opens a stream to handler h with the capacities of the handler that
 // is registered here under the same name. The stream's end leaves the
 // connection's activity, which the caller has entered.
-func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte, observed *observation) (*muxClient, error) {
+func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, observed *observation) (*muxClient, error) {
 	m := &muxClient{
-		s:       s,
+		sender:  x.sender,
+		muxes:   x,
 		handler: h,
 		window:  h.outCapacity,
 		inputs:  h.inCapacity,
@@ -78,29 +79,25 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 	}
 	m.ctx = m.guard.over(ctx)
 	ctx = m.ctx
-	deadline, err := s.deadlineMS(ctx)
+	deadline, err := deadlineMS(ctx)
 	if err != nil {
-		s.conn.notSent(ctx, h.id, err)
-		s.conn.active.leave()
-		return nil, err
+		return x.unopened(ctx, h, err)
 	}
-	metadata, err := s.outgoing(ctx)
+	metadata, err := x.encodedMetadata(ctx)
 	if err != nil {
-		s.conn.notSent(ctx, h.id, err)
-		s.conn.active.leave()
-		return nil, err
+		return x.unopened(ctx, h, err)
 	}
 	now := time.Now()
-	m.id = s.nextMuxID()
-	m.began = now.Sub(s.began)
+	m.id = x.nextMuxID()
+	m.began = now.Sub(x.began)
 	m.needsPing = deadline == 0 || time.Duration(deadline)*time.Millisecond > muxPingInterval
 	m.deadline, _ = ctx.Deadline()
-	m.out.s, m.out.q = s, &m.sent
+	m.out.s, m.out.q = x.sender, &m.sent
 	m.heard.Store(int64(m.began))
 	open := message{
 		MuxID:      m.id,
 		DeadlineMS: deadline,
-		Seq:        s.openGrant(h),
+		Seq:        x.openGrant(h),
 		Handler:    h.id,
 		Op:         OpConnectMux,
 		Payload:    payload,
@@ -112,10 +109,8 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 	} else {
 		m.credited = make(chan struct{}, 1)
 	}
-	if !s.clients.put(m.id, m) {
-		s.conn.notSent(ctx, h.id, ErrDisconnected)
-		s.conn.active.leave()
-		return nil, ErrDisconnected
+	if !x.clients.put(m.id, m) {
+		return x.unopened(ctx, h, ErrDisconnected)
 	}
 	if err := m.out.send(ctx.Done(), m.done, open); err != nil {
 		m.abort(sendError(ctx, err))
@@ -129,11 +124,18 @@ func (s *session) openMux(ctx context.Context, h *streamHandler, payload []byte,
 	return m, nil
 }
 
+// unopened takes note that a stream could not be opened.
+func (x *muxes) unopened(ctx context.Context, h *streamHandler, err error) (*muxClient, error) {
+	x.notSent(ctx, h.id, err)
+	x.active.leave()
+	return nil, err
+}
+
 // opened takes note that the opening message, which may have waited for room, is on its way: the peer
 // has to show signs of life from now on.
 func (m *muxClient) opened() {
 	now := time.Now()
-	m.heard.Store(int64(now.Sub(m.s.began)))
+	m.heard.Store(int64(now.Sub(m.muxes.began)))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.pinged = now
@@ -169,19 +171,20 @@ func (m *muxClient) abort(err error) { m.end(err, false) }
 // cancel ends a stream at once and tells the peer.
 func (m *muxClient) cancel(err error) {
 	if m.end(err, false) {
-		m.s.advise(message{MuxID: m.id, Op: OpDisconnectServerMux}, &m.sent)
+		m.advise(message{MuxID: m.id, Op: OpDisconnectServerMux}, &m.sent)
 	}
 }
 
 // end returns false where the stream has ended before.
 func (m *muxClient) end(err error, deliver bool) bool {
-	err = m.s.conn.named(err, true, m.handler.id, m.handler.subroute)
+	err = m.named(err, true, m.handler.id, m.handler.subroute)
 	m.mu.Lock()
 	if m.ended {
 		m.mu.Unlock()
 		return false
 	}
 	m.ended, m.err = true, err
+	counted := m.queue.bytes // what is left to be read counts no more: the peer can add nothing
 	tellPump := !m.over
 	m.over = true
 	var undelivered payloadQueue
@@ -193,14 +196,12 @@ func (m *muxClient) end(err error, deliver bool) bool {
 		stop = nil
 	}
 	tell := m.claimUnread()
-	counted := m.counted
-	m.counted = 0
 	m.mu.Unlock()
-	m.s.conn.streams.free(counted)
+	m.streamQuota.free(counted)
 	undelivered.drop()
-	m.s.clients.remove(m.id)
-	m.s.conn.streamEnded(m, err)
-	m.s.conn.active.leave()
+	m.muxes.clients.remove(m.id)
+	m.streamEnded(m.ctx, m.handler.id, time.Since(m.muxes.began)-m.began, err)
+	m.active.leave()
 	if stop != nil {
 		stop()
 	}
@@ -222,8 +223,8 @@ func signal(c chan struct{}) {
 	}
 }
 
-// receive takes a message of the reader.
-func (m *muxClient) receive(msg *message) {
+// receive takes a message that the reader got now.
+func (m *muxClient) receive(msg *message, now time.Time) {
 	if m.late {
 		return
 	}
@@ -234,29 +235,29 @@ func (m *muxClient) receive(msg *message) {
 		}
 		m.received++
 	}
-	m.heard.Store(int64(m.s.arrived.Sub(m.s.began)))
+	m.heard.Store(int64(now.Sub(m.muxes.began)))
 	switch msg.Op {
 	case OpMuxServerMsg:
-		m.deliver(msg)
+		m.deliver(msg, now)
 	case OpAckMux:
-		if err := m.s.checkAck(m.handler, msg); err != nil {
+		if err := m.checkAck(m.handler, msg); err != nil {
 			m.cancel(err)
 		} else {
 			m.granted(m.inputs)
 		}
 	case OpUnblockClMux:
-		if msg.Flags&FlagEOF != 0 && m.s.has(featureStreams) {
+		if msg.Flags&FlagEOF != 0 && m.has(featureStreams) {
 			m.handlerReturned(msg)
 		} else {
 			m.granted(msg.credits())
 		}
 	case OpPong:
-		m.pong(msg)
+		m.pong(msg, now)
 	case OpDisconnectClientMux:
 		if msg.Flags&FlagPayloadIsErr != 0 {
-			m.abort(m.s.gaveUp(msg))
+			m.abort(m.gaveUp(msg))
 		} else {
-			m.lose()
+			m.lose(now)
 		}
 	}
 }
@@ -266,7 +267,7 @@ func (m *muxClient) receive(msg *message) {
 func (m *muxClient) handlerReturned(msg *message) {
 	var result error
 	if msg.Flags&FlagPayloadIsErr != 0 {
-		result = m.s.saidError(msg)
+		result = m.saidError(msg)
 	}
 	m.mu.Lock()
 	tellPump := !m.over
@@ -291,21 +292,21 @@ func (m *muxClient) outcome() (err error, over bool) {
 }
 
 // deliver queues a message of the handler for the consumer.
-func (m *muxClient) deliver(msg *message) {
+func (m *muxClient) deliver(msg *message, now time.Time) {
 	if msg.Flags&FlagPayloadIsErr != 0 {
-		m.finish(m.s.saidError(msg))
+		m.finish(m.saidError(msg))
 		return
 	}
 	last := msg.Flags&FlagEOF != 0
 	if !last || msg.Payload != nil {
 		size := msg.footprint()
-		if !m.s.hold(m, size) {
+		if !m.muxes.hold(m, size) {
 			m.overload()
 			return
 		}
-		fits, queued := m.enqueue(msg, size)
+		fits, queued := m.enqueue(msg)
 		if !queued {
-			m.s.conn.streams.free(size)
+			m.streamQuota.free(size)
 		}
 		if !fits {
 			m.cancel(errCredit)
@@ -314,30 +315,30 @@ func (m *muxClient) deliver(msg *message) {
 		signal(m.arrived)
 	}
 	if last {
-		m.finishWhole()
+		m.finishWhole(now)
 	}
 }
 
 // finishWhole ends a stream whose end says that the handler has returned without an error. A node of the original
 // says that also of a handler that returned because its context had ended. It cannot have done that before the
 // caller's deadline, as its own is later: only an end that comes afterwards is not believed.
-func (m *muxClient) finishWhole() {
-	if m.s.has(featureStreams) || !m.overdue() {
+func (m *muxClient) finishWhole(now time.Time) {
+	if m.has(featureStreams) || !m.overdue(now) {
 		m.finish(nil)
 	}
 }
 
 // lose ends a stream that the peer does not have any more. It ends streams at their deadline without a word.
-func (m *muxClient) lose() {
-	if !m.overdue() {
+func (m *muxClient) lose(now time.Time) {
+	if !m.overdue(now) {
 		m.abort(ErrDisconnected)
 	}
 }
 
 // overdue reports whether what has come in came after the caller's deadline. Then the stream ends with its context,
 // which is a moment behind, and nothing else that comes counts.
-func (m *muxClient) overdue() bool {
-	if m.deadline.IsZero() || m.s.arrived.Before(m.deadline) {
+func (m *muxClient) overdue(now time.Time) bool {
+	if m.deadline.IsZero() || now.Before(m.deadline) {
 		return false
 	}
 	m.late = true
@@ -345,8 +346,8 @@ func (m *muxClient) overdue() bool {
 	return true
 }
 
-// enqueue leaves a message that takes size bytes to the consumer. It does not fit where the peer sent more than was granted.
-func (m *muxClient) enqueue(msg *message, size int) (fits, queued bool) {
+// enqueue leaves a message to the consumer. It does not fit where the peer sent more than was granted.
+func (m *muxClient) enqueue(msg *message) (fits, queued bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
@@ -356,13 +357,12 @@ func (m *muxClient) enqueue(msg *message, size int) (fits, queued bool) {
 		return false, false
 	}
 	m.queue.push(msg.ownPayload())
-	m.counted += size
 	return true, true
 }
 
 // overload ends a stream whose messages pile up.
 func (m *muxClient) overload() {
-	m.s.conn.refuses(RoleClient, m.handler.id, limitStreamBytes)
+	m.refuses(RoleClient, m.handler.id, limitStreamBytes)
 	m.cancel(ErrOverloaded)
 }
 
@@ -380,8 +380,7 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 		if m.queue.len() > 0 {
 			b := m.queue.pop()
 			if !m.ended {
-				m.counted -= held(b)
-				m.s.conn.streams.free(held(b))
+				m.streamQuota.free(held(b))
 			}
 			m.owed++
 			grant := 0
@@ -389,7 +388,7 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 				grant = m.settle()
 			}
 			m.mu.Unlock()
-			m.s.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
+			m.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
 			return b, true, nil
 		}
 		if m.ended {
@@ -399,7 +398,7 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 		}
 		grant := m.settle()
 		m.mu.Unlock()
-		m.s.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
+		m.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
 		<-m.arrived
 	}
 }
@@ -443,46 +442,6 @@ func (m *muxClient) spend() bool {
 	}
 }
 
-// pumpRequests carries what comes in over requests to the handler until that or
-// ended is closed, nothing can be sent any more, or adopt hands the pump another job.
-func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{}, adopt <-chan func(), encode func(T) ([]byte, error)) {
-	done, coding := false, false
-	defer func() {
-		switch {
-		case done:
-		case coding: // and encode has ended the goroutine
-			m.cancel(fmt.Errorf("grid: stream request: %w", errExitedGoroutine))
-		default: // an observer has
-			go pumpRequests(m, requests, ended, adopt, encode)
-		}
-	}()
-	for !done {
-		select {
-		case <-m.done:
-			done = true
-		case <-ended:
-			done = true
-			m.endRequests()
-		case job := <-adopt:
-			done = true
-			job()
-		case v, ok := <-requests:
-			if !ok {
-				done = true
-				m.endRequests()
-				return
-			}
-			coding = true
-			b, err := safely(encode, v)
-			coding = false
-			if err != nil {
-				m.cancel(fmt.Errorf("grid: stream request: %w", err))
-			}
-			done = err != nil || !m.spend() || !m.sendRequest(b, 0)
-		}
-	}
-}
-
 // endRequests tells the handler that nothing follows, unless the stream is to be cut short: a caller whose context
 // has ended closes its Requests for that reason, and the handler must not take that for all of the input.
 func (m *muxClient) endRequests() {
@@ -509,7 +468,7 @@ func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
 }
 
 // pong takes the answer to a ping of the stream.
-func (m *muxClient) pong(msg *message) {
+func (m *muxClient) pong(msg *message, now time.Time) {
 	var pong pongMsg
 	if err := unmarshal(&pong, msg.Payload); err != nil {
 		m.cancel(fmt.Errorf("grid: malformed pong: %w", err))
@@ -519,7 +478,7 @@ func (m *muxClient) pong(msg *message) {
 	case pong.Err != nil:
 		m.cancel(&libraryError{text: *pong.Err})
 	case pong.NotFound:
-		m.lose()
+		m.lose(now)
 	}
 }
 
@@ -537,14 +496,14 @@ func (m *muxClient) checkAlive(l *look) {
 		return
 	}
 	if l.busy {
-		m.heard.Store(int64(now.Sub(m.s.began)))
+		m.heard.Store(int64(now.Sub(m.muxes.began)))
 	} else {
 		m.heard.Add(int64(l.missed))
 	}
 	m.mu.Lock()
 	opened := !m.pinged.IsZero() // else a ping would take the number of the opening, which waits for room
-	silent := opened && l.silence(now.Sub(m.s.began)-time.Duration(m.heard.Load())) > muxPeerTimeout
-	ping := opened && now.Sub(m.pinged) >= muxPingInterval-m.s.tick/2
+	silent := opened && l.silence(now.Sub(m.muxes.began)-time.Duration(m.heard.Load())) > muxPeerTimeout
+	ping := opened && now.Sub(m.pinged) >= muxPingInterval-m.muxes.tick/2
 	if ping {
 		m.pinged = now
 	}
@@ -553,6 +512,6 @@ func (m *muxClient) checkAlive(l *look) {
 	case silent:
 		m.cancel(ErrDisconnected)
 	case ping:
-		m.s.advise(message{MuxID: m.id, Op: OpPing}, &m.sent)
+		m.advise(message{MuxID: m.id, Op: OpPing}, &m.sent)
 	}
 }

@@ -258,35 +258,8 @@ func (c *cluster) idle() string {
 	for _, n := range c.nodes {
 		for _, host := range n.Targets() {
 			conn := n.Connection(host)
-			if running := conn.active.running.Load(); running != 0 {
-				return fmt.Sprintf("%v: %d calls, streams or handlers run", conn, running)
-			}
-			for what, q := range map[string]*quota{"requests": &conn.requests, "streams": &conn.streams} {
-				if used := q.used.Load(); used != 0 {
-					return fmt.Sprintf("%v: %d %s count, with %d bytes", conn, used>>quotaShift, what, used&quotaBytes)
-				}
-			}
-			s := conn.current.Load()
-			if s == nil {
-				continue
-			}
-			if got := conn.Stats(); got.OutgoingStreams+got.IncomingStreams+got.OutgoingRequests+got.IncomingRequests != 0 {
-				return fmt.Sprintf("%v: %+v", conn, got)
-			}
-			s.running.mu.Lock()
-			running := len(s.running.calls)
-			s.running.mu.Unlock()
-			if running != 0 {
-				return fmt.Sprintf("%v: %d requests of the peer", conn, running)
-			}
-			for i := range s.calls.shards {
-				sh := &s.calls.shards[i]
-				sh.mu.Lock()
-				waiting := len(sh.calls)
-				sh.mu.Unlock()
-				if waiting != 0 {
-					return fmt.Sprintf("%v: %d calls wait", conn, waiting)
-				}
+			if held := conn.holds(); !held.Empty() {
+				return fmt.Sprintf("%v: %+v", conn, held)
 			}
 		}
 	}

@@ -42,17 +42,17 @@ type StreamObserver struct {
 
 // observation is one stream with its observers. A nil one has none.
 type observation struct {
-	conn      *Connection
+	link      *link
 	handler   HandlerID
 	observers []StreamObserver
 	ended     atomic.Bool // OnEnd is being called, or was
 }
 
-func newObservation(c *Connection, h HandlerID, observers []StreamObserver) *observation {
+func newObservation(l *link, h HandlerID, observers []StreamObserver) *observation {
 	if len(observers) == 0 {
 		return nil
 	}
-	return &observation{conn: c, handler: h, observers: slices.Clone(observers)}
+	return &observation{link: l, handler: h, observers: slices.Clone(observers)}
 }
 
 func (o *observation) sent(n int) {
@@ -104,8 +104,8 @@ func (o *observation) tellEndFrom(i int, err error) {
 func (o *observation) tell(f func()) {
 	defer func() {
 		if r := recover(); r != nil {
-			if more, ok := o.conn.manager.panics.take(""); ok {
-				o.conn.log.Error("grid: stream observer panicked", "handler", o.handler.String(), "peer", o.conn.Remote,
+			if more, ok := o.link.panics.take(""); ok {
+				o.link.log.Error("grid: stream observer panicked", "handler", o.handler.String(), "peer", o.link.remote,
 					"panic", fmt.Sprint(r), "stack", string(debug.Stack()), "more", more)
 			}
 		}

@@ -61,16 +61,16 @@ func (b before) checkSame(t *testing.T, c *cluster) {
 			if s == nil {
 				t.Fatalf("%v was lost: %s", n.Connection(host), n.log)
 			}
-			if n := s.clients.len() + s.servers.len(); n > 0 {
+			if n := s.muxes.clients.len() + s.muxes.servers.len(); n > 0 {
 				t.Errorf("%d streams in the tables", n)
 			}
-			for i := range s.calls.shards {
-				if sh := &s.calls.shards[i]; sh.most > keptCalls {
+			for i := range s.calls.table.shards {
+				if sh := &s.calls.table.shards[i]; sh.most > keptCalls {
 					t.Errorf("a table of %d calls is kept", sh.most)
 				}
 			}
-			if s.running.most > keptCalls {
-				t.Errorf("a table of %d running requests is kept", s.running.most)
+			if s.requests.running.most > keptCalls {
+				t.Errorf("a table of %d running requests is kept", s.requests.running.most)
 			}
 		}
 	}
@@ -287,7 +287,7 @@ func TestMoreStreamsThanMayRun(t *testing.T) {
 	eventually(t, "the streams to settle", func() bool {
 		left := streams - int(o.overloaded.Load())
 		s := conn.current.Load()
-		return s != nil && s.clients.len() == left && c.conn(1, 0).Stats().IncomingStreams == left && left < most && int(runs.Load()) >= left
+		return s != nil && s.muxes.clients.len() == left && c.conn(1, 0).Stats().IncomingStreams == left && left < most && int(runs.Load()) >= left
 	}, func() string {
 		return fmt.Sprintf("%d refused, %+v, %+v", o.overloaded.Load(), conn.Stats(), c.conn(1, 0).Stats())
 	})
@@ -296,7 +296,7 @@ func TestMoreStreamsThanMayRun(t *testing.T) {
 	if got, err := conn.Request(t.Context(), testSingle, []byte("hello")); err != nil || string(got) != "hello" {
 		t.Errorf("a request got %q, %v", got, err)
 	}
-	if used := c.conn(1, 0).streams.used.Load(); used>>quotaShift > int64(most) || used&quotaBytes > int64(l.MaxStreamBytes) {
+	if used := c.conn(1, 0).streamQuota.used.Load(); used>>quotaShift > int64(most) || used&quotaBytes > int64(l.MaxStreamBytes) {
 		t.Errorf("%d streams hold %d bytes", used>>quotaShift, used&quotaBytes)
 	}
 	callersMemory := streams * (32<<10 + size)
@@ -349,11 +349,11 @@ func TestAPeerThatReadsNothing(t *testing.T) {
 				if sent%500 == 0 {
 					synctest.Wait()
 					most = max(most, memory()-start)
-					if queued := s.out.Queued(); queued > l.MaxQueuedBytes+l.MaxQueuedControlBytes+l.MaxMessageSize {
+					if queued := s.batch.Queued(); queued > l.MaxQueuedBytes+l.MaxQueuedControlBytes+l.MaxMessageSize {
 						t.Fatalf("%d bytes are queued", queued)
 					}
-					checkQuota(t, "requests", &conn.requests)
-					checkQuota(t, "streams", &conn.streams)
+					checkQuota(t, "requests", &conn.requestQuota)
+					checkQuota(t, "streams", &conn.streamQuota)
 				}
 			}
 			if !raceEnabled && most > worstCase(l) {

@@ -78,14 +78,5 @@ const messageFootprint = 64
 // footprint is what a payload of n bytes holds.
 func footprint(n int) int { return messageFootprint + bytepool.Size(n) }
 
-// footprint is what a message's payload holds once it is copied out of the read buffer. Metadata
-// counts as if it were in the same buffer, so that no message counts for more than the largest.
-func (m *message) footprint() int {
-	if m.Payload == nil && m.rest == nil {
-		return messageFootprint
-	}
-	return footprint(len(m.Payload) + len(m.rest))
-}
-
 // held is what a payload holds that was copied out of the read buffer: what footprint said.
 func held(b []byte) int { return messageFootprint + cap(b) }

@@ -187,7 +187,7 @@ func TestDecodedValuesCountInTheQuotas(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			conn, quota := c.conn(1, 0), &c.conn(0, 1).requests
+			conn, quota := c.conn(1, 0), &c.conn(0, 1).requestQuota
 			call := func(m *MSS) error {
 				_, err := h.Call(t.Context(), conn, m)
 				return err
@@ -210,10 +210,10 @@ func TestDecodedValuesCountInTheQuotas(t *testing.T) {
 					return err
 				}
 			case "payload":
-				quota = &c.conn(0, 1).streams
+				quota = &c.conn(0, 1).streamQuota
 				call = func(m *MSS) error { m.Set("wait", "x"); return open(m, nil) }
 			case "input":
-				quota = &c.conn(0, 1).streams
+				quota = &c.conn(0, 1).streamQuota
 				call = func(m *MSS) error { return open(NewMSS(), m) }
 			}
 			// 2,000 pairs of 10,000 bytes take 170,000 in memory, and count for 230,000.
@@ -294,7 +294,7 @@ func TestRequestsOfAStreamCountUntilTheNext(t *testing.T) {
 	if err := st.Results(nil); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "nothing to count", func() bool { return c.conn(1, 0).streams.used.Load() == 0 })
+	eventually(t, "nothing to count", func() bool { return c.conn(1, 0).streamQuota.used.Load() == 0 })
 }
 
 func TestAnswersThatAreTooMuchAreNotDecoded(t *testing.T) {

@@ -14,26 +14,6 @@ type sequence struct {
 	closed bool // the final message is queued
 }
 
-// counted reports whether messages of an operation take a number of their mux's sequence.
-func (o Op) counted() bool {
-	switch o {
-	case OpConnectMux, OpAckMux, OpMuxClientMsg, OpMuxServerMsg, OpUnblockSrvMux, OpUnblockClMux, OpPing:
-		return true
-	}
-	return false
-}
-
-// final reports whether nothing of the same direction may follow a message.
-func (m *message) final() bool {
-	switch m.Op {
-	case OpMuxServerMsg:
-		return m.Flags&FlagEOF != 0
-	case OpDisconnectServerMux:
-		return true
-	}
-	return false
-}
-
 // errCanceled is the end of a wait for room that its owner has given up.
 var errCanceled = errors.New("canceled while waiting for room in the send queue")
 
@@ -61,11 +41,21 @@ func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func
 	return err
 }
 
+// sender is the sending half of a session, and all that the calls and streams on it know of it.
+type sender struct {
+	*link
+	agreement
+	batch      *batch.Writer
+	dialed     bool  // this node opened the connection
+	checksum   Flags // FlagCRCxxh3, or 0 under TLS
+	endSession func(error)
+}
+
 // outbox sends the messages of one direction of a stream, one at a time: the next when the one before is
 // encoded. Where there is no room a message waits in it. It belongs to one goroutine.
 type outbox struct {
 	berth
-	s   *session
+	s   *sender
 	q   *sequence
 	end interface{ leave() } // is told before the end of the stream can be seen; may be nil
 	err error                // of the message that waited; Run's, until out is told
@@ -79,7 +69,7 @@ func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 	if err := o.s.fits(&m); err != nil {
 		return err
 	}
-	switch err := o.begin(o.s.out, o, &m, o.ready); err {
+	switch err := o.begin(o.s.batch, o, &m, o.ready); err {
 	case nil:
 		o.ending(&m)
 		return o.s.append(m, o.q)
@@ -116,7 +106,7 @@ func (o *outbox) wait(cancel, over <-chan struct{}) error {
 	case <-over:
 		err = errMuxDone
 	}
-	if o.s.out.Withdraw(&o.Waiter) {
+	if o.s.batch.Withdraw(&o.Waiter) {
 		o.m = message{}
 		return err
 	}
@@ -150,7 +140,7 @@ func (o *outbox) Done(err error) {
 }
 
 // fits checks the size of a message.
-func (s *session) fits(m *message) error {
+func (s *sender) fits(m *message) error {
 	if len(m.Payload)+len(m.rest) > s.maxMessage-maxOverhead {
 		return s.tooLarge(len(m.Payload))
 	}
@@ -158,31 +148,31 @@ func (s *session) fits(m *message) error {
 }
 
 // tooLarge is the error of a payload of n bytes. It names the limits of both nodes, where the peer has told its own.
-func (s *session) tooLarge(n int) error {
+func (s *sender) tooLarge(n int) error {
 	if s.peerMaxMessage == 0 {
 		return fmt.Errorf("%w: payload of %d bytes", ErrMessageTooLarge, n)
 	}
 	return fmt.Errorf("%w: payload of %d bytes; MaxMessageSize is %d at %s and %d at %s", ErrMessageTooLarge, n,
-		s.conn.limits.MaxMessageSize, s.conn.Local, s.peerMaxMessage, s.conn.Remote)
+		s.limits.MaxMessageSize, s.local, s.peerMaxMessage, s.remote)
 }
 
 // reply queues what answers the peer, credits for its messages among it, without waiting. A peer that makes this node queue answers without
 // end and does not read them loses its session.
-func (s *session) reply(m message, q *sequence) {
-	err := s.out.BeginNow()
+func (s *sender) reply(m message, q *sequence) {
+	err := s.batch.BeginNow()
 	if err == nil {
 		s.append(m, q)
 		return
 	}
 	if errors.Is(err, batch.ErrFull) {
-		s.fail(err)
+		s.endSession(err)
 	}
 }
 
 // advise queues what this node tells the peer of its own accord, without waiting: pings, and that something has
 // ended. There is no more of it than what it is about.
-func (s *session) advise(m message, q *sequence) {
-	if s.out.BeginAdvice() == nil {
+func (s *sender) advise(m message, q *sequence) {
+	if s.batch.BeginAdvice() == nil {
 		s.append(m, q)
 	}
 }
@@ -191,14 +181,14 @@ func (s *session) advise(m message, q *sequence) {
 // for the close frame alone, and not for long. So it goes behind all that waits for room.
 type parting struct {
 	berth
-	s *session
+	s *sender
 }
 
 // sendParting queues it, or lets it wait.
-func (s *session) sendParting() {
+func (s *sender) sendParting() {
 	p := &parting{s: s}
 	m := message{Op: OpDisconnect}
-	if p.begin(s.out, p, &m, nil) == nil {
+	if p.begin(s.batch, p, &m, nil) == nil {
 		s.append(m, nil)
 	}
 }
@@ -216,7 +206,7 @@ func (p *parting) AppendTo(b []byte) []byte { return p.m.appendTo(b) }
 func (p *parting) Done(error) {}
 
 // number makes m ready to be encoded as the next of its stream. The batch is locked.
-func (s *session) number(m *message, q *sequence) error {
+func (s *sender) number(m *message, q *sequence) error {
 	if m.MuxID != 0 {
 		m.Flags |= s.checksum
 	}
@@ -237,23 +227,23 @@ func (s *session) number(m *message, q *sequence) error {
 }
 
 // append encodes m into the batch that Begin has locked.
-func (s *session) append(m message, q *sequence) error {
+func (s *sender) append(m message, q *sequence) error {
 	if err := s.number(&m, q); err != nil {
-		s.out.Abort()
+		s.batch.Abort()
 		return err
 	}
 	switch m.Op {
 	case OpPing, OpPong, OpDisconnect:
-		s.out.Hurry() // where it waits the peer takes a busy node for a dead one
+		s.batch.Hurry() // where it waits the peer takes a busy node for a dead one
 	}
 	size := m.size()
 	if q == nil {
-		if buf, ok := s.out.Detach(size); ok {
-			s.out.Attach(m.appendTo(buf))
+		if buf, ok := s.batch.Detach(size); ok {
+			s.batch.Attach(m.appendTo(buf))
 			return nil
 		}
 	}
-	s.out.Commit(m.appendTo(s.out.Open(size)))
+	s.batch.Commit(m.appendTo(s.batch.Open(size)))
 	return nil
 }
 
@@ -266,4 +256,19 @@ func sendError(ctx context.Context, err error) error {
 		return ErrDisconnected
 	}
 	return err
+}
+
+// nextMuxID chooses the number of a new call or stream. Two nodes of this
+// project use odd and even numbers, so that no number means two things between
+// them. A node of the original counts from 1: numbers from 2^31 stay clear of its own.
+func (s *sender) nextMuxID() uint64 {
+	n := s.newMuxID()
+	switch {
+	case !s.has(featureNative):
+		return 1<<31 + n
+	case s.dialed:
+		return 2*n - 1
+	default:
+		return 2 * n
+	}
 }

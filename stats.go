@@ -257,7 +257,7 @@ func (m *Manager) Stats() Stats {
 	if m == nil {
 		return Stats{}
 	}
-	s := Stats{Local: m.local, Started: m.started, Time: time.Now()}
+	s := Stats{Local: m.options.Local, Started: m.started, Time: time.Now()}
 	table := newHandlerTable(m.registry.Load())
 	for _, host := range m.Targets() {
 		c := m.connections[host]
@@ -297,18 +297,18 @@ func (c *Connection) Stats() ConnectionStats {
 	}
 	c.mu.Unlock()
 	stats.In, stats.Out = c.traffic.in.stats(), c.traffic.out.stats()
-	stats.Refused = c.refused.stats()
-	stats.LastPong = c.lastPong()
+	stats.Refused = c.refusals.stats()
+	stats.LastPong = c.lastPongTime()
 	s := c.current.Load()
 	if s == nil {
 		return stats
 	}
-	stats.Dialed, stats.Native = s.dialed, s.native
-	stats.OutgoingStreams = s.clients.len()
-	stats.IncomingStreams = s.servers.len()
-	stats.OutgoingRequests = s.calls.len()
-	stats.IncomingRequests = s.incoming.running()
-	stats.BytesQueued = s.out.Backlog()
+	stats.Dialed, stats.Native = s.dialed, s.has(featureNative)
+	stats.OutgoingStreams = s.muxes.clients.len()
+	stats.IncomingStreams = s.muxes.servers.len()
+	stats.OutgoingRequests = s.calls.table.len()
+	stats.IncomingRequests = s.requests.requests.running()
+	stats.BytesQueued = s.batch.Backlog()
 	stats.RoundTrip = time.Duration(s.rtt.Load())
 	return stats
 }

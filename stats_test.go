@@ -432,7 +432,7 @@ func TestOpenListsWhatIsOpen(t *testing.T) {
 			}
 			for k, o := range open {
 				w := want[k]
-				if off := (o.Age - w.Age).Abs(); off > c.nodes[0].limits.tick() {
+				if off := (o.Age - w.Age).Abs(); off > c.nodes[0].options.Limits.tick() {
 					t.Errorf("%v: age %v, want %v", o.Name, o.Age, w.Age)
 				}
 				w.Age, w.Role, w.Peer, w.Name, w.number = o.Age, role, c.nodes[1-i].host, w.Handler.String(), o.number

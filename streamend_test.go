@@ -517,7 +517,7 @@ func TestTheContextOfACanceledHandlerEndsBeforeItsInput(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		open := c.conn(1, 0).current.Load().servers.all()
+		open := c.conn(1, 0).current.Load().muxes.servers.all()
 		if len(open) != 1 {
 			t.Fatalf("%d streams are open, want 1", len(open))
 		}

@@ -47,7 +47,7 @@ func (m *Manager) Traces() *pubsub.PubSub[TraceInfo, TraceType] {
 	if m == nil {
 		return nil
 	}
-	return m.traceTo
+	return m.options.TraceTo
 }
 
 // tracePrefix stands in front of handler names in traces.
@@ -56,17 +56,17 @@ const tracePrefix = "grid."
 // trace is a request that is being traced.
 type trace struct {
 	info TraceInfo
-	conn *Connection
+	to   *pubsub.PubSub[TraceInfo, TraceType]
 }
 
 // startTrace returns nil where nobody wants traces.
 func (c *Connection) startTrace(ctx context.Context, h HandlerID, subroute string, out int) *trace {
-	if !c.manager.traceTo.Wants(TraceInternode) {
+	if !c.traces.Wants(TraceInternode) {
 		return nil
 	}
 	params, _ := ctx.Value(TraceParamsKey{}).(map[string]string)
 	return &trace{
-		conn: c,
+		to: c.traces,
 		info: TraceInfo{
 			Type:     TraceInternode,
 			Time:     time.Now(),
@@ -86,5 +86,5 @@ func (t *trace) end(in int, err error) {
 	if err != nil {
 		t.info.Error = err.Error()
 	}
-	t.conn.manager.traceTo.Publish(t.info)
+	t.to.Publish(t.info)
 }

@@ -40,17 +40,17 @@ func VerifyPeerCertificate(r *http.Request, host string) error {
 
 // verify asks VerifyPeer whether a peer is the host that it says it is.
 func (m *Manager) verify(r *http.Request, host string) error {
-	if m.verifyPeer == nil {
+	if m.options.VerifyPeer == nil {
 		return nil
 	}
-	return m.ask("VerifyPeer", r, func() error { return m.verifyPeer(r, host) })
+	return m.ask("VerifyPeer", r, func() error { return m.options.VerifyPeer(r, host) })
 }
 
 // checkOrigin refuses what the pages of browsers send: a browser can have
 // credentials of its own, such as a client certificate, and uses them for any page.
 func (m *Manager) checkOrigin(r *http.Request) error {
 	for _, origin := range r.Header.Values("Origin") {
-		if m.allowOrigin == nil || !m.allowOrigin(origin) {
+		if m.options.AllowOrigin == nil || !m.options.AllowOrigin(origin) {
 			return fmt.Errorf("came from a browser, with Origin %q", clip(origin))
 		}
 	}

@@ -14,15 +14,15 @@ type workers struct {
 	run func() // work, bound once: starting it allocates nothing
 
 	mu      sync.Mutex // Protects following.
-	first   *incoming  // the queue, linked by next
-	last    *incoming
+	first   *request   // the queue, linked by next
+	last    *request
 	standby bool // a goroutine has been started that has not looked at the queue yet
 }
 
 func (w *workers) init() { w.run = w.work }
 
 // add queues a request. It waits for nothing.
-func (w *workers) add(in *incoming) {
+func (w *workers) add(in *request) {
 	w.mu.Lock()
 	if w.first == nil {
 		w.first = in
@@ -48,7 +48,7 @@ func (w *workers) work() {
 }
 
 // take takes the next request, and sees to it that somebody stands by for those behind it.
-func (w *workers) take() *incoming {
+func (w *workers) take() *request {
 	w.mu.Lock()
 	in := w.first
 	start := false

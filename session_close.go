@@ -37,10 +37,10 @@ func (s *session) leave(ctx context.Context, grace time.Duration) bool {
 	least := time.NewTimer(grace)
 	defer least.Stop()
 	s.blame(errLocalClose) // however the peer ends its side
-	if s.native {
+	if s.has(featureNative) {
 		s.sendParting()
 	}
-	s.out.CloseAfterFlush(s.closeFrame(ws.StatusGoingAway, ""))
+	s.batch.CloseAfterFlush(s.closeFrame(ws.StatusGoingAway, ""))
 	ended := s.await(ctx)
 	if !ended {
 		select {
@@ -49,7 +49,7 @@ func (s *session) leave(ctx context.Context, grace time.Duration) bool {
 		case <-least.C:
 		}
 	}
-	s.fail(errLocalClose)
+	s.end(errLocalClose)
 	<-s.finished
 	return ended || ctx.Err() == nil
 }
@@ -64,7 +64,7 @@ func (s *session) await(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-	answer := time.NewTimer(s.conn.limits.PeerTimeout)
+	answer := time.NewTimer(s.limits.PeerTimeout)
 	defer answer.Stop()
 	select {
 	case <-s.failed:
@@ -81,29 +81,24 @@ func (s *session) part(reason error, word string) {
 	s.blame(reason)
 	s.parted.Store(true)
 	s.abandon()
-	s.out.CloseAfterFlush(s.closeFrame(ws.StatusPolicyViolation, word))
-	time.AfterFunc(partingGrace, func() { s.fail(reason) })
+	s.batch.CloseAfterFlush(s.closeFrame(ws.StatusPolicyViolation, word))
+	time.AfterFunc(partingGrace, func() { s.end(reason) })
 }
 
 // peerLeaves takes note that the peer will close the connection: its close frame is right behind.
 // Nothing new is sent to it.
 func (s *session) peerLeaves() {
 	s.leaving = true
-	s.conn.lost(s)
-	rawSocket(s.socket).SetReadDeadline(time.Now().Add(s.conn.limits.WriteTimeout))
+	s.lost(s)
+	rawSocket(s.socket).SetReadDeadline(time.Now().Add(s.limits.WriteTimeout))
 }
 
 // abandon fails all that is open. It may be called again, and by anybody.
 func (s *session) abandon() {
-	s.conn.lost(s)
-	s.calls.close(ErrDisconnected)
-	for _, m := range s.clients.close() {
-		m.abort(ErrDisconnected)
-	}
-	for _, m := range s.servers.close() {
-		m.cancel(ErrDisconnected)
-	}
-	s.running.close()
+	s.lost(s)
+	s.calls.close()
+	s.muxes.close()
+	s.requests.close()
 }
 
 // farewell ends what reading has ended with err: it sends what is queued and a close frame, and
@@ -116,7 +111,7 @@ func (s *session) farewell(err error) error {
 	case errors.As(err, &closed):
 		err = s.closedByPeer(closed)
 		s.blame(err)
-		s.out.CloseAfterFlush(s.closeFrame(closed.Code, ""))
+		s.batch.CloseAfterFlush(s.closeFrame(closed.Code, ""))
 		s.flushed()
 		if s.dialed {
 			s.linger() // for the acceptor to close TCP first: RFC 6455, section 7.1.1
@@ -149,7 +144,7 @@ func (s *session) closedByPeer(closed *wsframe.CloseError) error {
 // its close frame included.
 func (s *session) refusePeer(reason error, code ws.StatusCode, word string) {
 	s.blame(reason)
-	s.out.CloseAfterFlush(s.closeFrame(code, word))
+	s.batch.CloseAfterFlush(s.closeFrame(code, word))
 	if s.linger() {
 		s.hangUp()
 	}
@@ -160,7 +155,7 @@ func (s *session) refusePeer(reason error, code ws.StatusCode, word string) {
 // yet, such as the close frame.
 func (s *session) hangUp() {
 	if half, ok := rawSocket(s.socket).(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		s.drain(s.conn.limits.WriteTimeout, s.conn.limits.WriteTimeout)
+		s.drain(s.limits.WriteTimeout, s.limits.WriteTimeout)
 	}
 }
 
@@ -177,7 +172,7 @@ func (s *session) flushed() {
 // the peer is still there, and quiet.
 func (s *session) linger() bool {
 	for {
-		switch s.drain(lingerQuiet, s.conn.limits.WriteTimeout) {
+		switch s.drain(lingerQuiet, s.limits.WriteTimeout) {
 		case drainQuiet:
 			select {
 			case <-s.written:
@@ -252,24 +247,43 @@ func (v *violation) word() string {
 
 // discard ends a session that was never run.
 func (s *session) discard(reason error) {
-	s.fail(reason)
+	s.end(reason)
 	s.frames.Release()
 	close(s.finished)
 }
 
-// fail ends the session at once, without a goodbye; the first reason counts. It may be called by
+// end ends the session at once, without a goodbye; the first reason counts. It may be called by
 // anybody and waits for nothing.
-func (s *session) fail(reason error) {
+func (s *session) end(reason error) {
 	s.blame(reason)
-	s.failOnce.Do(func() {
+	s.ending.Lock()
+	first := !isClosed(s.failed)
+	if first {
 		close(s.failed)
+	}
+	s.ending.Unlock()
+	if first {
 		closeSocket(s.socket)
-	})
+	}
 }
 
 // blame notes why the session ends. The first reason counts.
 func (s *session) blame(reason error) {
-	s.reasonOnce.Do(func() { s.reason = reason })
+	s.ending.Lock()
+	defer s.ending.Unlock()
+	if s.reason == nil {
+		s.reason = reason
+	}
+}
+
+// isClosed reports whether a channel is closed on which nothing is sent.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // closeSocket closes a connection without the farewell of TLS, which could wait for the peer.

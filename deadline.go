@@ -1,0 +1,59 @@
+package grid
+
+import (
+	"context"
+	"time"
+)
+
+// deadlineGrace bounds how long a context may be behind its own deadline.
+const deadlineGrace = time.Second
+
+// deadlineMS is what goes over the wire for the deadline of ctx: 0 for none. It is rounded up: a handler
+// that ended before its caller's deadline would leave the caller with ErrDisconnected.
+func deadlineMS(ctx context.Context) (uint32, error) {
+	if ctx.Err() != nil {
+		return 0, contextCause(ctx)
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0, nil
+	}
+	left := time.Until(deadline)
+	if left <= 0 {
+		return 0, pastDeadline(ctx)
+	}
+	return uint32((min(left, MaxDeadline) + time.Millisecond - 1) / time.Millisecond), nil
+}
+
+// pastDeadline is the error of a context whose deadline has passed just now: the
+// context itself, and with it the cause, is a moment behind the clock.
+func pastDeadline(ctx context.Context) error {
+	patience := time.NewTimer(deadlineGrace)
+	defer patience.Stop()
+	select {
+	case <-ctx.Done():
+		return contextCause(ctx)
+	case <-patience.C:
+		return context.DeadlineExceeded
+	}
+}
+
+// cutShort is what has ended ctx; nil where it lasts. A deadline that has passed counts, as the context
+// is a moment behind it: who was stopped by the deadline may be faster than the timer.
+func cutShort(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return pastDeadline(ctx)
+	}
+	return nil
+}
+
+// deadline is when the caller of a request or stream that came in now gives up; zero for never.
+func (m *message) deadline(now time.Time) time.Time {
+	if m.DeadlineMS == 0 {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(m.DeadlineMS) * time.Millisecond)
+}

@@ -1,0 +1,140 @@
+package grid
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gridmesh/grid/pubsub"
+)
+
+// link is what the sessions of a Connection, and the calls and streams on them, know of it: who the two nodes
+// are, what the peer may make this node do, what is registered here, and where to count and to log. It outlives
+// sessions, as handlers may. None of it leads back to the Connection or the Manager.
+type link struct {
+	local, remote string
+	log           *slog.Logger
+	limits        Limits
+	caller        RemoteClient // the peer, as handlers see it
+
+	registry     *atomic.Pointer[registry]
+	interceptors *interceptors
+	traces       *pubsub.PubSub[TraceInfo, TraceType]
+
+	active       activity
+	requestQuota quota // requests of the peer that run here
+	streamQuota  quota // streams of the peer that run here, and the bytes of all streams
+
+	nextID   *uint64 // Connection.NextID
+	lastPong *int64  // Connection.LastPong
+
+	traffic  *traffic
+	toldIn   *byteTeller  // ManagerOptions.Incoming
+	toldOut  *byteTeller  // ManagerOptions.Outgoing
+	served   counterTable // calls of the peer, by number of the registration
+	called   counterTable // calls from here, by handler ID
+	refusals refusalCounters
+	recent   *errorRing // of the Manager
+
+	panics    *logLimit // of handlers and observers; of the Manager
+	overloads logLimit  // refusals
+	ignored   logLimit  // operations of the peer
+}
+
+// init makes l the link of a connection of a node, from what the two have.
+func (l *link) init(m *Manager, c *Connection) {
+	l.local, l.remote = c.Local, c.Remote
+	l.caller = RemoteClient{Name: c.Remote}
+	l.log, l.limits = m.log, m.options.Limits
+	l.registry, l.interceptors, l.traces = &m.registry, &m.interceptors, m.options.TraceTo
+	l.nextID, l.lastPong = &c.NextID, &c.LastPong
+	l.active = newActivity()
+	l.requestQuota.init(limitRequests, l.limits.MaxRequests, limitRequestBytes, l.limits.MaxRequestBytes)
+	l.streamQuota.init(limitStreams, l.limits.MaxStreams, limitStreamBytes, l.limits.MaxStreamBytes)
+	l.traffic, l.toldIn, l.toldOut = new(traffic), m.received, m.written
+	l.recent, l.panics = &m.recent, &m.panics
+}
+
+// handlers returns the handlers registered at this moment.
+func (l *link) handlers() *registry { return l.registry.Load() }
+
+// newMuxID numbers a call or a stream from here.
+func (l *link) newMuxID() uint64 { return atomic.AddUint64(l.nextID, 1) }
+
+// ponged takes note of the answer to a ping.
+func (l *link) ponged(now time.Time) { atomic.StoreInt64(l.lastPong, now.UnixNano()) }
+
+// bothTLS reports whether TLS protects both names' traffic, so that messages need no checksum.
+func (l *link) bothTLS() bool { return isTLS(l.local) && isTLS(l.remote) }
+
+func isTLS(name string) bool {
+	return strings.HasPrefix(name, "https:") || strings.HasPrefix(name, "wss:")
+}
+
+// wrote counts bytes that were written to a socket.
+func (l *link) wrote(n int) {
+	l.traffic.out.bytes.Add(int64(n))
+	l.toldOut.add(int64(n))
+}
+
+// read counts bytes that were read from a socket.
+func (l *link) read(n int64) {
+	l.traffic.in.bytes.Add(n)
+	l.toldIn.add(n)
+}
+
+// handlerContext is the context of a handler that the peer called with m: with its deadline unless that is zero. r is
+// where what the handler decodes counts.
+func (l *link) handlerContext(deadline time.Time, subroute string, m *message, r room) (context.Context, context.CancelCauseFunc) {
+	parent := context.Context(callerContext{
+		Context:  context.Background(),
+		caller:   &l.caller,
+		subroute: subroute,
+		metadata: newIncomingMetadata(m),
+		room:     r,
+	})
+	ctx, cancel := context.WithCancelCause(parent)
+	if deadline.IsZero() {
+		return ctx, cancel
+	}
+	ctx, stop := context.WithDeadline(ctx, deadline)
+	return ctx, func(cause error) {
+		cancel(cause)
+		stop()
+	}
+}
+
+// ignore logs an operation that nothing is known of.
+func (l *link) ignore(op Op) {
+	if more, ok := l.ignored.take(op.String()); ok {
+		l.log.Debug("grid: unexpected operation ignored", "peer", l.remote, "op", op.String(), "more", more)
+	}
+}
+
+// lastPongTime is when the peer last answered a ping; zero for never.
+func (l *link) lastPongTime() time.Time {
+	if n := atomic.LoadInt64(l.lastPong); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
+}
+
+// recovered turns a panic of a handler into an error for its caller and a log entry.
+func (l *link) recovered(id HandlerID, err **RemoteErr) {
+	if r := recover(); r != nil {
+		if more, ok := l.panics.take(""); ok {
+			l.log.Error("grid: handler panicked", "handler", id.String(), "peer", l.remote,
+				"panic", fmt.Sprint(r), "stack", string(debug.Stack()), "more", more)
+		}
+		*err = NewRemoteErrf("handler %v panicked: %v", id, r)
+	}
+}
+
+// callInfo tells interceptors which call is about to be made, or served.
+func (l *link) callInfo(h HandlerID, subroute string) CallInfo {
+	return CallInfo{Handler: h, Subroute: subroute, Local: l.local, Remote: l.remote}
+}

@@ -1,0 +1,100 @@
+package grid
+
+import (
+	"time"
+)
+
+// muxes are the streams of a session, in both directions.
+type muxes struct {
+	*sender
+	began    time.Time            // of the session; times of streams are since then
+	tick     time.Duration        // between the rounds of the janitor
+	clients  muxTable[*muxClient] // opened here
+	servers  muxTable[*muxServer] // opened by the peer
+	heaviest heaviest             // with the most waiting; the reader's alone
+}
+
+func (x *muxes) init(s *sender, began time.Time, tick time.Duration) {
+	x.sender, x.began, x.tick = s, began, tick
+}
+
+// toServer hands a message of the peer's caller to the handler's side of its stream. It reports whether there is
+// a stream of that number.
+func (x *muxes) toServer(m *message, now time.Time) bool {
+	mux, ok := x.servers.get(m.MuxID)
+	switch {
+	case ok:
+		mux.receive(m, now)
+	case m.Op == OpMuxClientMsg:
+		x.reply(message{MuxID: m.MuxID, Op: OpDisconnectClientMux}, nil)
+	case m.Op == OpPing:
+		payload, _ := (&pongMsg{NotFound: true}).MarshalMsg(nil)
+		x.reply(message{MuxID: m.MuxID, Seq: m.Seq, Op: OpPong, Payload: payload}, nil)
+	}
+	return ok
+}
+
+// toClient hands a message of the peer's handler to the caller's side of its stream.
+func (x *muxes) toClient(m *message, now time.Time) {
+	mux, ok := x.clients.get(m.MuxID)
+	switch {
+	case ok:
+		mux.receive(m, now)
+	case m.Op == OpAckMux, m.Op == OpPong, m.Op == OpMuxServerMsg && m.Flags&FlagEOF == 0:
+		// Never DisconnectClientMux: it would concern a mux of the peer's own numbering.
+		x.reply(message{MuxID: m.MuxID, Op: OpDisconnectServerMux}, nil)
+	}
+}
+
+// refused ends a stream that the peer did not take.
+func (x *muxes) refused(id uint64, err error) {
+	if mux, ok := x.clients.get(id); ok {
+		mux.cancel(err)
+	}
+}
+
+// close ends all streams: the connection is lost. No more are taken.
+func (x *muxes) close() {
+	for _, m := range x.clients.close() {
+		m.abort(ErrDisconnected)
+	}
+	for _, m := range x.servers.close() {
+		m.cancel(ErrDisconnected)
+	}
+}
+
+// checkAlive pings the peers of streams, and ends those whose peer is silent. The janitor calls it.
+func (x *muxes) checkAlive(l *look) {
+	for _, m := range x.clients.all() {
+		m.checkAlive(l)
+	}
+	for _, m := range x.servers.all() {
+		m.checkAlive(l)
+	}
+}
+
+// hold counts the bytes of a message that a stream is about to queue. Where
+// streams hold too much, those with the most waiting are ended: slow consumers'
+// own. It returns false, and counts nothing, where that is this stream. The reader calls it.
+func (x *muxes) hold(own holder, bytes int) bool {
+	for ok := x.streamQuota.hold(bytes); !ok; ok = !x.streamQuota.over() {
+		if most := x.heaviest.get(x.streams); most != nil && most != own && most.waiting() > own.waiting()+bytes {
+			most.overload()
+			continue
+		}
+		x.streamQuota.free(bytes)
+		return false
+	}
+	return true
+}
+
+// streams returns all streams of this moment.
+func (x *muxes) streams() (all []holder) {
+	for _, m := range x.servers.all() {
+		all = append(all, m)
+	}
+	for _, m := range x.clients.all() {
+		all = append(all, m)
+	}
+	return all
+}

@@ -1,0 +1,356 @@
+package grid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// pumpRequests carries what comes in over requests to the handler until that or
+// ended is closed, nothing can be sent any more, or adopt hands the pump another job.
+func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{}, adopt <-chan func(), encode func(T) ([]byte, error)) {
+	done, coding := false, false
+	defer func() {
+		switch {
+		case done:
+		case coding: // and encode has ended the goroutine
+			m.cancel(fmt.Errorf("grid: stream request: %w", errExitedGoroutine))
+		default: // an observer has
+			go pumpRequests(m, requests, ended, adopt, encode)
+		}
+	}()
+	for !done {
+		select {
+		case <-m.done:
+			done = true
+		case <-ended:
+			done = true
+			m.endRequests()
+		case job := <-adopt:
+			done = true
+			job()
+		case v, ok := <-requests:
+			if !ok {
+				done = true
+				m.endRequests()
+				return
+			}
+			coding = true
+			b, err := safely(encode, v)
+			coding = false
+			if err != nil {
+				m.cancel(fmt.Errorf("grid: stream request: %w", err))
+			}
+			done = err != nil || !m.spend() || !m.sendRequest(b, 0)
+		}
+	}
+}
+
+// serveStream starts a handler and the pump between it and the session. What
+// both need is made here, by the reader: a goroutine that allocates has
+// twice the stack of one that waits, and idle streams are mostly stacks.
+func serveStream[In, Out any](m *muxServer, h *streamHandlerOf[In, Out], payload []byte) {
+	p := &streamPump[In, Out]{m: m, h: h, payload: payload, out: make(chan Out, min(m.window, maxOutBuffer))}
+	if m.inputs > 0 {
+		p.in = make(chan In)
+	}
+	go p.handle(p.in, p.out)
+	go p.run()
+}
+
+// maxOutBuffer bounds the messages that a handler may be ahead of the pump.
+const maxOutBuffer = 64
+
+// streamPump stands between a handler and the session.
+type streamPump[In, Out any] struct {
+	m       *muxServer
+	h       *streamHandlerOf[In, Out]
+	payload []byte
+
+	in    chan In // nil once closed, and where the handler takes no input
+	head  In      // the next request, where ready
+	size  int     // of head, in bytes
+	ready bool
+	owed  int // requests the handler has got for which the caller has no credit yet
+
+	out      chan Out
+	told     bool // the caller has been told that the handler has returned, before the end of the stream
+	finished bool // the end of the stream is sent
+
+	coding bool // the codec is being called
+	done   bool // run is through
+}
+
+// handle runs the handler. Its channels are passed in, as the pump changes its own.
+func (p *streamPump[In, Out]) handle(in <-chan In, out chan<- Out) {
+	result := &errExited // by runtime.Goexit
+	defer func() { p.m.finished(result) }()
+	result = p.h.call(p.m, p.payload, in, out)
+}
+
+// run pumps until the handler has returned and the stream has ended.
+func (p *streamPump[In, Out]) run() {
+	defer p.resume()
+	for p.step() {
+	}
+	cause := p.cause()
+	p.m.cancel(cause)
+	for p.drain() {
+	}
+	p.closeInput()
+	p.m.observed.end(p.outcome(cause))
+	p.m.streamServed(p.m.handler, time.Since(p.m.muxes.began)-p.m.began, p.m.result, cause)
+	p.m.depart(cause)
+	p.done = true
+}
+
+// resume goes on where a codec or an observer has ended the pump's goroutine.
+func (p *streamPump[In, Out]) resume() {
+	if p.done {
+		return
+	}
+	if p.coding {
+		p.coding = false
+		p.m.fail(&libraryError{text: "stream message: " + errExitedGoroutine.Error()})
+	}
+	go p.run()
+}
+
+// cause is what cut the stream short; nil where all that the handler sent has gone out, and the end behind it.
+func (p *streamPump[In, Out]) cause() error {
+	if p.finished {
+		return nil
+	}
+	p.m.mu.Lock()
+	cut := p.m.cut
+	p.m.mu.Unlock()
+	if cut != nil {
+		return cut
+	}
+	<-p.m.ctx.Done() // what could not be sent is followed by the end of the stream or of the session
+	return context.Cause(p.m.ctx)
+}
+
+// drain takes what the handler of an ended stream still sends. It returns false when the handler has returned.
+func (p *streamPump[In, Out]) drain() bool {
+	p.closeInput()
+	p.m.mu.Lock()
+	returned := p.m.returned
+	p.m.mu.Unlock()
+	if returned {
+		return false
+	}
+	select {
+	case _, ok := <-p.out:
+		if !ok {
+			p.out = nil
+		}
+	case <-p.m.wake:
+	}
+	return true
+}
+
+// step moves one message. It returns false when the stream has ended.
+func (p *streamPump[In, Out]) step() bool {
+	credits, returned, ok := p.prepare()
+	if !ok {
+		return false
+	}
+	out := p.out
+	if credits == 0 {
+		out = nil
+	}
+	if returned {
+		select {
+		case v, ok := <-out:
+			if ok {
+				return p.send(v)
+			}
+		default:
+		}
+		if credits > 0 || p.m.has(featureStreams) && len(p.out) == 0 {
+			p.finish()
+			return false
+		}
+		p.tellReturned()
+	}
+	var in chan In
+	if p.ready {
+		in = p.in
+	} else {
+		p.settle()
+	}
+	select {
+	case in <- p.head:
+		p.taken()
+	case v, ok := <-out:
+		if !ok {
+			p.out = nil // the handler has closed it, which is not its to do
+			return true
+		}
+		return p.send(v) && p.sendMore(credits-1)
+	case <-p.m.wake:
+	case <-p.m.ctx.Done():
+		return false
+	}
+	return true
+}
+
+// sendMore sends up to n further messages that the handler has ready. A
+// receive alone is much faster than the select of step.
+func (p *streamPump[In, Out]) sendMore(n int) bool {
+	for range n {
+		select {
+		case v, ok := <-p.out:
+			if !ok {
+				p.out = nil
+				return true
+			}
+			if !p.send(v) {
+				return false
+			}
+		default:
+			return true
+		}
+	}
+	return true
+}
+
+// prepare fetches the next request and says how many messages the caller lets the handler send, and whether that
+// has returned. ok is false where the stream has ended.
+func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
+	m := p.m
+	m.mu.Lock()
+	if m.ended || m.cut != nil {
+		m.mu.Unlock()
+		return 0, false, false
+	}
+	credits, returned = m.credits, m.returned
+	var b []byte
+	fetch := p.in != nil && !p.ready && m.queue.len() > 0 && !returned
+	if fetch {
+		b = m.queue.pop()
+		m.pumped = held(b)
+	}
+	inputEnd := !fetch && m.inputEnd && m.queue.len() == 0
+	m.mu.Unlock()
+	if returned || inputEnd && !p.ready {
+		p.closeInput()
+	}
+	if !fetch {
+		return credits, returned, true
+	}
+	p.size = len(b)
+	p.coding = true
+	head, err := safely(p.decode, b)
+	p.coding = false
+	if err != nil {
+		if errors.Is(err, errOverQuota) { // the stream has ended for that
+			return 0, false, false
+		}
+		m.fail(&libraryError{text: fmt.Sprintf("stream request: %v", err)})
+		return 0, false, false
+	}
+	p.head, p.ready = head, true
+	return credits, returned, true
+}
+
+func (p *streamPump[In, Out]) decode(b []byte) (In, error) { return p.h.decode(b, (*requestRoom)(p.m)) }
+
+// taken takes note that the handler has got a request, for which the caller gets credit.
+func (p *streamPump[In, Out]) taken() {
+	var none In
+	p.head, p.ready = none, false
+	p.m.mu.Lock()
+	done := p.m.handled // the handler is through with the one before
+	p.m.handled, p.m.pumped = p.m.pumped, 0
+	p.m.mu.Unlock()
+	p.m.streamQuota.free(done)
+	p.owed++
+	if p.owed >= creditBatch(p.m.inputs) {
+		p.settle()
+	}
+	p.m.observed.received(p.size)
+}
+
+// settle grants the caller the credits that it is owed.
+func (p *streamPump[In, Out]) settle() {
+	p.m.grant(OpUnblockClMux, p.m.id, p.owed, &p.m.sent)
+	p.owed = 0
+}
+
+// closeInput tells the handler that no more requests come.
+func (p *streamPump[In, Out]) closeInput() {
+	if p.in != nil {
+		close(p.in)
+		p.in, p.ready = nil, false
+	}
+}
+
+// send sends one answer of the handler, for one credit.
+func (p *streamPump[In, Out]) send(v Out) bool {
+	p.coding = true
+	b, err := safely(p.h.encode, v)
+	p.coding = false
+	if err != nil {
+		p.m.fail(&libraryError{text: fmt.Sprintf("stream response: %v", err)})
+		return false
+	}
+	if err = p.transmit(message{Payload: b}); err == nil {
+		p.m.observed.sent(len(b))
+	}
+	PutByteBuffer(b)
+	return err == nil
+}
+
+// finish sends the end of the stream, for one credit where the caller is of the original.
+func (p *streamPump[In, Out]) finish() {
+	p.finished = p.transmit(p.last()) == nil
+}
+
+// last says that the handler has returned, and with which error.
+func (p *streamPump[In, Out]) last() message {
+	last := message{Flags: FlagEOF}
+	if err := p.m.result; err != nil { // set before the handler counts as returned
+		last.Flags |= FlagPayloadIsErr
+		last.Payload = p.m.errorText(string(*err))
+	}
+	return last
+}
+
+// tellReturned tells a caller who may be sending that the handler has returned, once. The end of the stream comes
+// behind the messages for which the caller has given no credit: it may do so only when it has sent all it wants to.
+func (p *streamPump[In, Out]) tellReturned() {
+	if p.told || p.m.inputs == 0 || !p.m.has(featureStreams) {
+		return
+	}
+	p.told = true
+	msg := p.last()
+	msg.MuxID, msg.Op = p.m.id, OpUnblockClMux
+	p.m.out.send(p.m.ctx.Done(), nil, msg)
+}
+
+// outcome is why the stream ended, for observers.
+func (p *streamPump[In, Out]) outcome(cause error) error {
+	switch {
+	case cause != nil:
+		return cause
+	case p.m.result != nil:
+		return p.m.result
+	}
+	return nil
+}
+
+func (p *streamPump[In, Out]) transmit(msg message) error {
+	msg.MuxID = p.m.id
+	msg.Op = OpMuxServerMsg
+	p.m.mu.Lock()
+	p.m.credits--
+	p.m.mu.Unlock()
+	err := p.m.out.send(p.m.ctx.Done(), nil, msg)
+	if errors.Is(err, ErrMessageTooLarge) {
+		p.m.fail(&libraryError{ErrMessageTooLarge, err.Error()})
+	}
+	return err
+}

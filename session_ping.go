@@ -1,0 +1,155 @@
+package grid
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// pingDeadlineMS is what goes over the wire with a ping.
+const pingDeadlineMS = 5000
+
+// janitor pings the peer and ends what is overdue.
+func (s *session) janitor() {
+	tick := time.NewTicker(s.tick)
+	defer tick.Stop()
+	var pinged time.Time
+	for {
+		select {
+		case <-s.failed:
+			return
+		case <-tick.C:
+			if now := time.Now(); now.Sub(pinged) >= s.limits.PingInterval-s.tick/2 {
+				pinged = now
+				s.ping()
+			}
+			l := s.life.feel(turn(), s.tick, s.frames, s.batch)
+			// The sign of life may be older than the look that saw it by a tick, and the next look is a tick away.
+			if l.silent > s.limits.PeerTimeout-2*s.tick-s.tick/2 {
+				silent := l.silent.Round(time.Millisecond)
+				err := fmt.Errorf("%w for %v", errPeerSilent, silent)
+				s.part(err, fmt.Sprintf("nothing received for %v", silent))
+				s.flushed()
+				s.end(err)
+				return
+			}
+			s.calls.checkAlive(&l)
+			s.muxes.checkAlive(&l)
+		}
+	}
+}
+
+// ping asks the peer for a sign of life.
+func (s *session) ping() {
+	now := time.Now() // the janitor's own time may be late
+	payload, err := (&pingMsg{T: now}).MarshalMsg(nil)
+	if err != nil {
+		return
+	}
+	s.pings.sent(now)
+	s.advise(message{Op: OpPing, DeadlineMS: pingDeadlineMS, Payload: payload}, nil)
+}
+
+// pong takes the answer to a ping.
+func (s *session) pong(m *message) error {
+	var pong pongMsg
+	if err := unmarshal(&pong, m.Payload); err != nil {
+		return fmt.Errorf("malformed pong: %w", err)
+	}
+	now := time.Now()
+	s.ponged(now)
+	if rtt, ok := s.pings.answer(pong.T, now); ok {
+		s.rtt.Store(int64(max(rtt, 1))) // 0 says that there was none
+	}
+	return nil
+}
+
+// pings are the pings of a session that were not answered yet, and who waits for an answer. Its zero value is ready.
+type pings struct {
+	mu         sync.Mutex  // Protects following.
+	unanswered []time.Time // when each was sent, the oldest first
+	running    *probe      // nil for none
+}
+
+// maxPings bounds the pings that wait for their answer. A peer that is alive answers one after the other.
+const maxPings = 16
+
+// probe is one ping that somebody waits for.
+type probe struct {
+	sent     time.Time
+	answered chan struct{}
+	rtt      time.Duration // set before answered is closed
+}
+
+// probe sends a ping, or waits for the answer to one that is on its way.
+func (s *session) probe(ctx context.Context) (time.Duration, error) {
+	s.pings.mu.Lock()
+	p := s.pings.running
+	first := p == nil
+	if first {
+		p = &probe{sent: time.Now(), answered: make(chan struct{})}
+		s.pings.running = p
+	}
+	s.pings.mu.Unlock()
+	if first {
+		s.ping()
+	}
+	select {
+	case <-p.answered:
+		return p.rtt, nil
+	case <-s.failed:
+		return 0, ErrDisconnected
+	case <-ctx.Done():
+		return s.probeLate(ctx, p)
+	}
+}
+
+// probeLate looks again when ctx has ended: an answer that has come, and that this node has not got round to, counts.
+func (s *session) probeLate(ctx context.Context, p *probe) (time.Duration, error) {
+	late := turn()
+	select {
+	case <-p.answered:
+		return p.rtt, nil
+	default:
+	}
+	err := contextCause(ctx)
+	if late > lateTurn {
+		err = fmt.Errorf("%w; this node is busy itself: it is late by %v", err, late.Round(time.Millisecond))
+	}
+	return 0, err
+}
+
+// sent takes note of a ping.
+func (p *pings) sent(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.unanswered) == maxPings {
+		p.unanswered = slices.Delete(p.unanswered, 0, 1)
+	}
+	p.unanswered = append(p.unanswered, now)
+}
+
+// answer takes a pong, and returns how long the ping that it answers was on its way. The time that the peer has sent back
+// only says which ping that is; a peer that sends none, or another one, has answered the oldest. What is measured is the
+// time since that ping by the monotonic clock: no clock that is wrong or set anew changes it. It returns
+// false for a pong that answers none. It ends the probe that runs, where that began before the ping.
+func (p *pings) answer(echo, now time.Time) (rtt time.Duration, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.unanswered) == 0 {
+		return 0, false
+	}
+	i := slices.IndexFunc(p.unanswered, func(sent time.Time) bool { return sent.UnixNano() == echo.UnixNano() })
+	i = max(i, 0)
+	sent := p.unanswered[i]
+	p.unanswered = slices.Delete(p.unanswered, 0, i+1)
+	rtt = now.Sub(sent)
+	if p.running != nil && !sent.Before(p.running.sent) {
+		p.running.rtt = rtt
+		close(p.running.answered)
+		p.running = nil
+	}
+	return rtt, true
+}

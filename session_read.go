@@ -1,0 +1,139 @@
+package grid
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// readLoop dispatches what comes in until reading fails.
+func (s *session) readLoop() error {
+	taken := s.frames.Taken()
+	for {
+		b, err := s.frames.Next()
+		if n := s.frames.Taken(); n != taken {
+			s.read(n - taken)
+			taken = n
+		}
+		if err != nil {
+			return err
+		}
+		if s.parted.Load() {
+			continue
+		}
+		if s.forged {
+			return errUnaskedPong
+		}
+		now := s.began.Add(time.Since(s.began)) // half of what time.Now costs
+		if err := s.receive(b, now); err != nil {
+			return &violation{err}
+		}
+	}
+}
+
+// receive dispatches one frame that has come in now. An error ends the session.
+func (s *session) receive(b []byte, now time.Time) error {
+	var m message
+	if err := m.parse(b); err != nil {
+		return fmt.Errorf("malformed message: %w", err)
+	}
+	if m.Op != OpMerged {
+		s.traffic.in.frame(1)
+		err := s.dispatch(&m, now)
+		s.batch.WaitReserve()
+		return err
+	}
+	rest, merged := m.rest, m.Seq
+	s.traffic.in.frame(int(min(uint64(m.Seq), uint64(len(rest))))) // on 32 bits a Seq is more than an int holds
+	for range merged {
+		one, tail, err := nextMerged(rest)
+		if err != nil {
+			return fmt.Errorf("malformed merged message: %w", err)
+		}
+		rest = tail
+		if err := m.parse(one); err != nil {
+			return fmt.Errorf("malformed message: %w", err)
+		}
+		if m.Op == OpMerged {
+			return errors.New("malformed merged message: nested")
+		}
+		if err := s.dispatch(&m, now); err != nil {
+			return err
+		}
+		s.batch.WaitReserve()
+	}
+	if len(rest) > 0 {
+		return fmt.Errorf("malformed merged message: %d bytes behind the last of %d messages", len(rest), merged)
+	}
+	return nil
+}
+
+// dispatch hands a message to whom it concerns. m and its payload are valid during the call only. Nothing in here waits.
+func (s *session) dispatch(m *message, now time.Time) error {
+	if m.MuxID != 0 && s.has(featureNative) && s.checksum&^m.Flags != 0 { // a flipped bit in the flags would turn the check off
+		return errUnchecked
+	}
+	if m.rest != nil {
+		if err := s.takeMetadata(m); err != nil {
+			return err
+		}
+	}
+	if m.MuxID == 0 {
+		return s.dispatchConnection(m)
+	}
+	switch m.Op {
+	case OpRequest:
+		s.requests.handle(m, now)
+	case OpResponse:
+		s.calls.answer(m)
+	case OpConnectMux:
+		s.muxes.accept(m, now)
+	case OpMuxClientMsg, OpUnblockSrvMux, OpPing, OpDisconnectServerMux:
+		if !s.muxes.toServer(m, now) && m.Op == OpDisconnectServerMux {
+			s.requests.running.cancel(m.MuxID)
+		}
+	case OpAckMux, OpMuxServerMsg, OpUnblockClMux, OpPong, OpDisconnectClientMux:
+		s.muxes.toClient(m, now)
+	case OpMuxConnectError:
+		s.connectError(m)
+	default:
+		s.ignore(m.Op)
+	}
+	return nil
+}
+
+// dispatchConnection handles what concerns the connection itself.
+func (s *session) dispatchConnection(m *message) error {
+	switch m.Op {
+	case OpPing:
+		var ping pingMsg
+		if len(m.Payload) > 0 {
+			if err := unmarshal(&ping, m.Payload); err != nil {
+				return fmt.Errorf("malformed ping: %w", err)
+			}
+		}
+		payload, err := (&pongMsg{T: ping.T}).MarshalMsg(nil)
+		if err != nil {
+			return err
+		}
+		s.reply(message{Op: OpPong, Payload: payload}, nil)
+		return nil
+	case OpPong:
+		return s.pong(m)
+	case OpDisconnect:
+		s.peerLeaves()
+		return nil
+	}
+	return fmt.Errorf("%w: %v", errMessageNoMux, m.Op)
+}
+
+// connectError ends the call or the stream that the peer did not take.
+func (s *session) connectError(m *message) {
+	var refused muxConnectError
+	if err := unmarshal(&refused, m.Payload); err != nil {
+		refused.Error = "refused"
+	}
+	if err := refusal(refused.Error); !s.calls.refused(m.MuxID, err) {
+		s.muxes.refused(m.MuxID, err)
+	}
+}
