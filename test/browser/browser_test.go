@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
 	cdpruntime "github.com/chromedp/cdproto/runtime"
@@ -265,8 +266,11 @@ type tab struct {
 	complaints []string
 }
 
+// step is something to be done in a tab.
+type step = chromedp.Action[chromedp.Void]
+
 // open opens a page. options come first.
-func open(t *testing.T, url string, options ...chromedp.Action) *tab {
+func open(t *testing.T, url string, options ...step) *tab {
 	t.Helper()
 	if browser == "" {
 		t.Skip("SKIPPED: there is no Chromium")
@@ -275,14 +279,13 @@ func open(t *testing.T, url string, options ...chromedp.Action) *tab {
 		chromedp.ExecPath(browser), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true))...)
 	t.Cleanup(cancel)
-	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(log.Printf))
+	p := &tab{t: t}
+	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(log.Printf), chromedp.WithListener(p.listen))
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 3*patience)
+	p.ctx, cancel = context.WithTimeout(ctx, 3*patience)
 	t.Cleanup(cancel)
-	p := &tab{t: t, ctx: ctx}
-	chromedp.ListenTarget(ctx, p.listen)
-	p.run(options...)
-	p.run(chromedp.Navigate(url), chromedp.WaitVisible("#summary"))
+	p.do(options...)
+	p.do(chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("#summary")))
 	t.Cleanup(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -303,7 +306,7 @@ func (p *tab) listen(event any) {
 			text += " " + string(a.Value)
 		}
 	case *cdpruntime.EventExceptionThrown:
-		text = e.ExceptionDetails.Error()
+		text = (&chromedp.ExceptionError{ExceptionDetails: e.ExceptionDetails}).Error()
 	case *cdplog.EventEntryAdded:
 		text = e.Entry.Level.String() + ": " + e.Entry.Text + " " + e.Entry.URL
 	default:
@@ -314,35 +317,59 @@ func (p *tab) listen(event any) {
 	p.mu.Unlock()
 }
 
-func (p *tab) run(actions ...chromedp.Action) {
+func (p *tab) do(steps ...step) {
 	p.t.Helper()
-	if err := chromedp.Run(p.ctx, actions...); err != nil {
+	if err := chromedp.Do(p.ctx, steps...); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// get takes something from the page.
+func get[T any](p *tab, action chromedp.Action[T]) T {
+	p.t.Helper()
+	v, err := chromedp.Run(p.ctx, action)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return v
+}
+
+// value evaluates an expression on the page.
+func value[T any](p *tab, expression string) T {
+	p.t.Helper()
+	return get(p, chromedp.Evaluate[T](expression))
 }
 
 // wait waits until an expression is true on the page.
 func (p *tab) wait(what, expression string) {
 	p.t.Helper()
-	err := chromedp.Run(p.ctx, chromedp.Poll(expression, nil, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(patience)))
+	err := chromedp.Do(p.ctx, chromedp.Poll[chromedp.Void](expression,
+		chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(patience)))
 	if err != nil {
-		var text string
-		chromedp.Run(p.ctx, chromedp.Text("main", &text))
+		text, _ := chromedp.Run(p.ctx, chromedp.Text(chromedp.CSS("main")))
 		p.t.Fatalf("waited in vain for %s: %v\n%s", what, err, text)
 	}
 }
 
-// value evaluates an expression on the page.
-func value[T any](p *tab, expression string) (v T) {
-	p.t.Helper()
-	p.run(chromedp.Evaluate(expression, &v))
-	return v
+// run runs a script on the page.
+func run(script string) step { return chromedp.Evaluate[chromedp.Void](script) }
+
+// send sends a command of the DevTools protocol.
+func send[P any](command cdp.Command[P, cdp.Empty], params P) step {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, command, params)
+		return err
+	})
 }
 
-func size(width, height int64, scheme string) []chromedp.Action {
-	return []chromedp.Action{
-		emulation.SetDeviceMetricsOverride(width, height, 1, width < 600),
-		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+func size(width, height int64, scheme string) []step {
+	return []step{
+		send(emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+			Width: width, Height: height, DeviceScaleFactor: 1, Mobile: width < 600,
+		}),
+		send(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		}),
 	}
 }
 
@@ -367,7 +394,7 @@ func TestPageFollowsConnection(t *testing.T) {
 		}
 		t.Logf("%s: shown after %v", what, time.Since(start))
 	}
-	p.run(chromedp.Evaluate(fmt.Sprintf(`window.kept = document.querySelector('[data-key="%s"]')`, peer), nil))
+	p.do(run(fmt.Sprintf(`window.kept = document.querySelector('[data-key="%s"]')`, peer)))
 	follow("the cut", func() { c.setCut(true, peer, c.nodes[0].HostName()) }, grid.StateConnectionError)
 	p.wait("the summary", `/^[01] of 2/.test(document.getElementById("summary").textContent)`)
 	p.wait("the edge", `document.querySelector(".picture line.bad") !== null`)
@@ -391,21 +418,21 @@ func TestFilterOnThePage(t *testing.T) {
 	p.wait("all peers", rows+` === 3`)
 	p.wait("the handlers", `document.querySelectorAll("#handlers tbody tr").length >= 5`)
 	port := c.nodes[2].HostName()[len("http://"):]
-	p.run(chromedp.SendKeys("#q", port))
+	p.do(chromedp.SendKeys(chromedp.CSS("#q"), port))
 	p.wait("one peer", rows+` === 1`)
 	if got := value[string](p, `location.search`); !strings.HasPrefix(got, "?q=127.0.0.1") {
 		t.Errorf("the address does not keep the filter: %q", got)
 	}
-	p.run(chromedp.Evaluate(clearFilter, nil), chromedp.SendKeys("#q", "LOCKREFRESH"))
+	p.do(run(clearFilter), chromedp.SendKeys(chromedp.CSS("#q"), "LOCKREFRESH"))
 	p.wait("one handler", `document.querySelectorAll("#handlers tbody tr").length > 0 &&
 		[...document.querySelectorAll("#handlers tbody tr")].every(r => r.textContent.includes("LockRefresh"))`)
 	p.wait("its errors", `document.querySelectorAll("#errors tbody tr").length > 0 &&
 		[...document.querySelectorAll("#errors tbody tr")].every(r => r.textContent.includes("lock not found"))`)
-	p.run(chromedp.Reload(), chromedp.WaitVisible("#handlers"))
+	p.do(chromedp.Reload(), chromedp.WaitVisible(chromedp.CSS("#handlers")))
 	if n := value[int](p, `[...document.querySelectorAll("#handlers tbody tr")].filter(r => !r.textContent.includes("LockRefresh")).length`); n != 0 {
 		t.Errorf("after a reload %d rows do not match", n)
 	}
-	p.run(chromedp.Evaluate(clearFilter, nil), chromedp.SendKeys("#q", "no such thing"))
+	p.do(run(clearFilter), chromedp.SendKeys(chromedp.CSS("#q"), "no such thing"))
 	p.wait("nothing", `document.getElementById("peers") === null && document.body.textContent.includes("No connection matches the filter")`)
 }
 
@@ -417,36 +444,35 @@ func TestRatesAndTraces(t *testing.T) {
 	p.wait("a rate", `/[1-9].*B\/s/.test(document.querySelector("#peers td[data-label=In]").textContent)`)
 	p.wait("a histogram", `document.querySelectorAll("#handlers .histogram rect").length > 2`)
 	p.wait("open calls", `document.querySelectorAll("#open tbody tr").length >= 2`)
-	p.run(watchTraces)
+	p.do(watchTraces)
 	p.wait("traces", `document.querySelectorAll("#traces tbody tr").length > 5`)
-	p.run(chromedp.Click(`//a[text()="stop"]`, chromedp.BySearch), chromedp.WaitVisible(`//button[text()="watch"]`, chromedp.BySearch))
+	p.do(chromedp.Click(chromedp.Search(`//a[text()="stop"]`)), chromedp.WaitVisible(chromedp.Search(`//button[text()="watch"]`)))
 }
 
 // watchTraces asks for traces as a user does: no address of the page does.
-var watchTraces = chromedp.Tasks{
-	chromedp.Click(`//button[text()="watch"]`, chromedp.BySearch),
-	chromedp.WaitVisible(`//a[text()="stop"]`, chromedp.BySearch),
-}
+var watchTraces = chromedp.Steps(
+	chromedp.Click(chromedp.Search(`//button[text()="watch"]`)),
+	chromedp.WaitVisible(chromedp.Search(`//a[text()="stop"]`)),
+)
 
 func TestPause(t *testing.T) {
 	c := startCluster(t, 2)
 	p := open(t, c.server.URL+"/")
 	p.wait("news", `document.querySelector("#pause span").textContent === "live"`)
-	p.run(chromedp.Click("#pause"))
+	p.do(chromedp.Click(chromedp.CSS("#pause")))
 	p.wait("the pause", `document.querySelector("#pause span").textContent === "paused"`)
 	peer := c.nodes[1].HostName()
 	c.setCut(true, peer, c.nodes[0].HostName())
 	c.waitState(t, 0, 1, grid.StateConnectionError)
-	p.run(chromedp.Click("#pause"))
+	p.do(chromedp.Click(chromedp.CSS("#pause")))
 	p.wait("the news", `document.querySelector("#peers tr[data-state]").dataset.state === "ConnectionError"`)
 }
 
 // Without JavaScript the page is the same, made by the server.
 func TestPageWithoutScripts(t *testing.T) {
 	c := startCluster(t, 3)
-	p := open(t, c.server.URL+"/", emulation.SetScriptExecutionDisabled(true))
-	var text string
-	p.run(chromedp.Text("main", &text))
+	p := open(t, c.server.URL+"/", send(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}))
+	text := get(p, chromedp.Text(chromedp.CSS("main")))
 	for _, want := range []string{"2 of 2 peers connected", "Connections", "Handlers"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page has no %q: %s", want, text)
@@ -455,7 +481,7 @@ func TestPageWithoutScripts(t *testing.T) {
 	peer := c.nodes[1].HostName()
 	c.setCut(true, peer, c.nodes[0].HostName())
 	c.waitState(t, 0, 1, grid.StateConnectionError)
-	p.run(chromedp.WaitVisible("#peers .pill.bad")) // the page loads itself again
+	p.do(chromedp.WaitVisible(chromedp.CSS("#peers .pill.bad"))) // the page loads itself again
 }
 
 // Nothing is wider than the screen: a phone shows all without scrolling sideways.
@@ -464,7 +490,7 @@ func TestPhone(t *testing.T) {
 	c.traffic(t)
 	for _, width := range []int64{360, 390, 768, 1024, 1440} {
 		p := open(t, c.server.URL+"/", size(width, 800, "light")...)
-		p.run(watchTraces)
+		p.do(watchTraces)
 		p.wait("rows", `document.querySelectorAll("#handlers tbody tr").length >= 5 && document.querySelectorAll("#traces tbody tr").length > 0`)
 		if got := value[int64](p, `document.documentElement.scrollWidth`); got > width {
 			t.Errorf("at %d pixels the page has %d", width, got)
@@ -480,7 +506,7 @@ func TestContrast(t *testing.T) {
 	c.waitState(t, 0, 1, grid.StateConnectionError)
 	for _, scheme := range []string{"light", "dark"} {
 		p := open(t, c.server.URL+"/", size(1280, 900, scheme)...)
-		p.run(watchTraces)
+		p.do(watchTraces)
 		p.wait("rows", `document.querySelectorAll("#handlers tbody tr").length >= 5 && document.querySelector(".pill.bad") !== null`)
 		for _, fault := range value[[]string](p, contrastScript) {
 			t.Errorf("%s: %s", scheme, fault)
@@ -537,8 +563,7 @@ func TestScreenshots(t *testing.T) {
 		}
 		c.setCut(true, cut)
 		p.wait("the cut", `document.querySelector("#peers .pill.bad") !== null || document.querySelector(".matrix td.bad") !== null`)
-		var png []byte
-		p.run(chromedp.CaptureScreenshot(&png))
+		png := get(p, chromedp.CaptureScreenshot())
 		c.setCut(false, cut)
 		c.waitConnected(t)
 		if len(png) < 10_000 {
