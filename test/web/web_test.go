@@ -21,8 +21,8 @@ import (
 	"github.com/gorilla/handlers"
 	"github.com/gorilla/mux"
 	"github.com/gridmesh/grid"
-	"github.com/labstack/echo/v4"
-	echomiddleware "github.com/labstack/echo/v4/middleware"
+	"github.com/labstack/echo/v5"
+	echomiddleware "github.com/labstack/echo/v5/middleware"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 )
 
@@ -50,9 +50,10 @@ var servers = map[string]func(m *grid.Manager) http.Handler{
 	},
 	"echo": func(m *grid.Manager) http.Handler {
 		e := echo.New()
-		e.Use(echomiddleware.LoggerWithConfig(echomiddleware.LoggerConfig{Output: io.Discard}), echomiddleware.Recover(), echomiddleware.Gzip(),
-			echomiddleware.Secure(), echomiddleware.RequestID(), echomiddleware.BodyDump(func(echo.Context, []byte, []byte) {}),
-			echomiddleware.ContextTimeout(time.Second), echomiddleware.BodyLimit("1M"))
+		e.Logger = slog.New(slog.DiscardHandler)
+		e.Use(echomiddleware.RequestLogger(), echomiddleware.Recover(), echomiddleware.Gzip(), echomiddleware.Secure(),
+			echomiddleware.RequestID(), echomiddleware.BodyDump(func(*echo.Context, []byte, []byte, error) {}),
+			echomiddleware.ContextTimeout(time.Second), echomiddleware.BodyLimit(1<<20))
 		e.Any(grid.RoutePath, echo.WrapHandler(m.Handler()))
 		return e
 	},
