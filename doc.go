@@ -67,7 +67,7 @@
 //
 //   - [Connection.Request] in connection.go finds the session, which is the live
 //     socket of the connection.
-//   - session.request in call.go takes a pooled call, gives it a number, and
+//   - session.request in call_client.go takes a pooled call, gives it a number, and
 //     puts it into the session's callTable.
 //   - session.send in session.go encodes the message (msg.go) straight into the
 //     batch of the batch.Writer in internal/batch. Its Run writes everything
@@ -78,7 +78,7 @@
 //   - session.readLoop takes the frame from the wsframe.Reader in
 //     internal/wsframe. session.receive in session_read.go parses each message in
 //     it, and session.dispatch hands it on by its operation.
-//   - session.handleRequest in request.go finds the handler in the registry of
+//   - session.handleRequest in call_server.go finds the handler in the registry of
 //     handlers.go and starts it on a goroutine of its own.
 //   - incoming.serve in the same file runs the handler and sends its answer
 //     through that node's batch.Writer.
@@ -88,7 +88,7 @@
 // it dispatch, a caller whose context has ended, or the end of the session, is
 // the only one to complete it.
 //
-// Streams go the same way, with muxclient.go and muxserver.go in place of
-// call.go and request.go. Sessions come from dial.go on the node that dials,
+// Streams go the same way, with mux_client.go and mux_server.go in place of
+// call_client.go and call_server.go. Sessions come from dial.go on the node that dials,
 // and from accept.go on the other.
 package grid

@@ -7,6 +7,26 @@ import (
 	"github.com/gridmesh/grid/internal/bytepool"
 )
 
+// limit is one of Limits that a call can be over.
+type limit uint8
+
+const (
+	limitNone limit = iota
+	limitRequests
+	limitRequestBytes
+	limitStreams
+	limitStreamBytes
+
+	limitCount
+)
+
+var limitNames = [limitCount]string{
+	limitRequests:     "MaxRequests",
+	limitRequestBytes: "MaxRequestBytes",
+	limitStreams:      "MaxStreams",
+	limitStreamBytes:  "MaxStreamBytes",
+}
+
 // quota bounds how many requests, or streams, of a peer run here at once, and
 // the bytes they hold. It belongs to the Connection, because handlers may
 // outlive the session that started them.

@@ -46,6 +46,18 @@ func (f *flow) stats() FlowStats {
 	}
 }
 
+// refusalCounters count the refusals of a Connection by limit.
+type refusalCounters [limitCount]atomic.Int64
+
+func (r *refusalCounters) stats() RefusalStats {
+	return RefusalStats{
+		MaxRequests:     r[limitRequests].Load(),
+		MaxRequestBytes: r[limitRequestBytes].Load(),
+		MaxStreams:      r[limitStreams].Load(),
+		MaxStreamBytes:  r[limitStreamBytes].Load(),
+	}
+}
+
 // handlerCounters count the calls of one handler over one connection in one direction. They are made when the first
 // call comes, and fill four cache lines of their own, so that connections do not disturb each other.
 type handlerCounters struct {
