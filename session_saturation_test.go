@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,18 +26,25 @@ func TestSaturatedNode(t *testing.T) {
 		t.Skip("runs as a process of TestHandlersThatComputeLoseNoConnection")
 	}
 	runtime.GOMAXPROCS(2)
-	work := computing(20 * time.Millisecond)
 	patience, err := time.ParseDuration(limit)
 	if err != nil {
-		patience = 5 * turnOf(saturatedCallers, work)
+		patience = 5 * turnOf(saturatedCallers)
 	}
 	fmt.Println(patience)
 	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {host: peer}}}
 	c.startNode(t, c.nodes[0], func(o *ManagerOptions) { o.Limits = saturatedLimits(patience) })
 	c.nodes = c.nodes[:1]
+	var calls atomic.Uint64
 	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
-		return append(b, compute(work)), nil
+		// Some of those that began together end in each turn: there is more to write after each.
+		for range 1 + calls.Add(1)%16 {
+			compute()
+		}
+		return b, nil
 	})
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
+		return strconv.AppendInt(b, int64(turn()), 10), nil
+	}, saturatedTurn)
 	fmt.Println("ready", c.nodes[0].host)
 	io.Copy(io.Discard, os.Stdin)
 	if n := c.nodes[0].Stats().Peers[0].Connects; n != 1 {
@@ -44,31 +52,39 @@ func TestSaturatedNode(t *testing.T) {
 	}
 }
 
-const saturatedCallers = 100
+const (
+	saturatedCallers = 40
+	saturatedTurn    = "turn" // the subroute of a handler that waits for one turn, and returns how long that took
+)
+
+// compute takes one turn of a core. Who goes on is made to give way after about as long.
+func compute() {
+	for start := time.Now(); time.Since(start) < 10*time.Millisecond; {
+	}
+	runtime.Gosched()
+}
 
 // turnOf returns how long a goroutine waits for its turn beside many that compute.
-func turnOf(many, work int) (turn time.Duration) {
+func turnOf(many int) (longest time.Duration) {
 	var all, ready sync.WaitGroup
 	ready.Add(many)
 	var done atomic.Bool
 	for range many {
 		all.Go(func() {
-			computed.Add(uint64(compute(work)))
+			compute()
 			ready.Done()
 			for !done.Load() {
-				computed.Add(uint64(compute(work)))
+				compute()
 			}
 		})
 	}
 	ready.Wait()
 	for range 3 {
-		start := time.Now()
-		runtime.Gosched()
-		turn = max(turn, time.Since(start))
+		longest = max(longest, turn())
 	}
 	done.Store(true)
 	all.Wait()
-	return turn
+	return longest
 }
 
 // saturatedLimits has a peer dropped that is silent for some turns of the busy node, whatever they take on this machine: a
@@ -77,43 +93,43 @@ func saturatedLimits(patience time.Duration) Limits {
 	return Limits{PingInterval: patience / 5, PeerTimeout: patience}
 }
 
-// computing returns how many rounds of compute take a time of one core.
-func computing(d time.Duration) int {
-	const rounds = 1 << 20
-	best := time.Hour
-	for range 5 {
-		start := time.Now()
-		computed.Add(uint64(compute(rounds)))
-		best = min(best, time.Since(start))
-	}
-	return int(int64(rounds) * int64(d) / int64(best))
-}
-
-// computed keeps the compiler from leaving compute out.
-var computed atomic.Uint64
-
-func compute(rounds int) byte {
-	x := uint64(1)
-	for range rounds {
-		x = x*6364136223846793005 + 1442695040888963407
-	}
-	return byte(x >> 56)
-}
-
 // Handlers that compute keep a node busy. That is no reason for its peer to take it for dead, nor for it to do so.
 func TestHandlersThatComputeLoseNoConnection(t *testing.T) {
+	c, child := startSaturatedCluster(t, "")
+	stop := saturate(t, c, child)
+	callInTurn(t, c, 12)
+	stop()
+}
+
+// What a busy node has to say waits for no more turns than it must, even where no ping or pong hurries it.
+func TestHandlersThatComputeHoldUpNoAnswers(t *testing.T) {
+	c, child := startSaturatedCluster(t, "1h")
+	stop := saturate(t, c, child)
+	callInTurn(t, c, 8)
+	stop()
+}
+
+// startSaturatedCluster starts two nodes, the second one in a process of its own, with that PeerTimeout.
+func startSaturatedCluster(t *testing.T, patience string) (*cluster, *saturatedNode) {
+	t.Helper()
 	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {}}}
-	child := startSaturated(t, c, "")
+	child := startSaturated(t, c, patience)
 	c.startNode(t, c.nodes[0], func(o *ManagerOptions) { o.Limits = saturatedLimits(child.patience) })
-	conn := c.conn(0, 1)
-	if err := conn.WaitForConnect(t.Context()); err != nil {
+	if err := c.conn(0, 1).WaitForConnect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var wg sync.WaitGroup
+	return c, child
+}
+
+// saturate keeps the second node busy until stop is called, which ends it: all calls must have got an answer over one session.
+func saturate(t *testing.T, c *cluster, child *saturatedNode) (stop func()) {
+	conn := c.conn(0, 1)
+	var callers sync.WaitGroup
 	var failed atomic.Int32
+	var done atomic.Bool
 	for range saturatedCallers {
-		wg.Go(func() {
-			for range 4 {
+		callers.Go(func() {
+			for !done.Load() {
 				if _, err := conn.Request(t.Context(), testSingle, nil); err != nil {
 					failed.Add(1)
 					return
@@ -121,14 +137,43 @@ func TestHandlersThatComputeLoseNoConnection(t *testing.T) {
 			}
 		})
 	}
-	wg.Wait()
-	if n := failed.Load(); n > 0 {
-		t.Errorf("with a PeerTimeout of %v %d callers got an error: %s", child.patience, n, c.nodes[0].log)
+	return func() {
+		t.Helper()
+		done.Store(true)
+		callers.Wait()
+		if n := failed.Load(); n > 0 {
+			t.Errorf("with a PeerTimeout of %v %d callers got an error: %s", child.patience, n, c.nodes[0].log)
+		}
+		if n := conn.Stats().Connects; n != 1 {
+			t.Errorf("%d sessions came up, want one: %s", n, c.nodes[0].log)
+		}
+		child.end(t)
 	}
-	if n := conn.Stats().Connects; n != 1 {
-		t.Errorf("%d sessions came up, want one: %s", n, c.nodes[0].log)
+}
+
+// callInTurn makes n calls to a handler that takes one turn, one after another. They may take few turns more.
+func callInTurn(t *testing.T, c *cluster, n int) {
+	t.Helper()
+	var took, turns time.Duration
+	for range n {
+		start := time.Now()
+		b, err := c.conn(0, 1).Subroute(saturatedTurn).Request(t.Context(), testSingle, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		took += time.Since(start)
+		turn, err := strconv.ParseInt(string(b), 10, 64)
+		if err != nil {
+			t.Error(err)
+		}
+		turns += time.Duration(turn)
 	}
-	child.end(t)
+	t.Logf("calls took %.1f turns of %v", float64(took)/float64(turns), turns/time.Duration(n))
+	// Beside the turn of the handler there is one of the reader, until it sees the call, and now and then one of the flusher.
+	if took > 4*turns {
+		t.Errorf("calls to a handler that takes one turn took %v, and the turns of the handler %v of that", took, turns)
+	}
 }
 
 // saturatedNode is a node in a process of its own.

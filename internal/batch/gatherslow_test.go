@@ -1,0 +1,48 @@
+package batch
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Who computes between two messages takes long for a turn. The flusher lets one go by, and then none for a while.
+func TestAFlusherAmongGoroutinesThatComputeGivesWayOnce(t *testing.T) {
+	const busy = 60
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	w := New(nil, Config{Limit: 1 << 30, Reserve: 1 << 30, MaxShared: 1 << 20, Large: 1 << 20})
+	var turns, ready atomic.Int64
+	var done atomic.Bool
+	var all sync.WaitGroup
+	for range busy {
+		all.Go(func() {
+			for ready.Add(1); !done.Load(); runtime.Gosched() {
+				for start := time.Now(); time.Since(start) < 5*time.Millisecond; {
+				}
+				if err := w.BeginNow(); err != nil {
+					t.Error(err)
+					return
+				}
+				w.Commit(append(w.Open(1), 0))
+				turns.Add(1)
+			}
+		})
+	}
+	for ready.Load() < busy {
+		runtime.Gosched()
+	}
+	var gave []int64
+	for range 3 {
+		before := turns.Load()
+		w.gather()
+		gave = append(gave, (turns.Load()-before)/busy)
+	}
+	done.Store(true)
+	all.Wait()
+	// Now and then a goroutine gets two turns in one.
+	if gave[0]+gave[1]+gave[2] > 2 {
+		t.Errorf("three flushes waited for %v turns of all, want one", gave)
+	}
+}
