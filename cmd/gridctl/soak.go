@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,6 +99,9 @@ type soak struct {
 
 // runSoak puts load on a grid, cuts its connections, and checks what is promised.
 func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if peer := os.Getenv(busyEnv); peer != "" {
+		return runBusyNode(peer, os.Stdin, stdout, stderr)
+	}
 	var c soakConfig
 	if err := parse(c.flags(), args); err != nil {
 		return err
@@ -117,6 +121,8 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	fmt.Fprintf(stdout, "%d nodes, %d callers, for %v; the seed is %d\n\n", c.nodes, c.concurrency, c.duration, c.seed)
 	line := newStatusLine(stderr, c.verbose)
 	s.play(ctx, line)
+	line.set("a node whose handlers compute, for %v", (c.duration / busyShare).Round(time.Second))
+	s.busy(ctx)
 	line.clear()
 	s.print(stdout)
 	if count, _ := s.broken.all(); count > 0 {
@@ -141,7 +147,7 @@ func newSoak(c soakConfig, log *slog.Logger) *soak {
 func (s *soak) play(ctx context.Context, line *statusLine) {
 	s.tally.idle.before = settledFootprint()
 	start := time.Now()
-	limit, cancel := context.WithTimeout(ctx, s.config.duration)
+	limit, cancel := context.WithTimeout(ctx, s.config.duration-s.config.duration/busyShare)
 	defer cancel()
 	var all sync.WaitGroup
 	for _, c := range s.callers {

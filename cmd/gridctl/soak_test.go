@@ -27,7 +27,7 @@ func TestSoakKeepsItsPromises(t *testing.T) {
 		t.Fatalf("exit code %d\n%s%s", code, out, p.stderr.String())
 	}
 	for _, want := range []string{"the seed is 7", "\ncalls ", "\n  typed streams", "\nerrors ", "\ncuts ", "\nrestarts ", "\ngoroutines, nodes idle", "\nheap, nodes stopped",
-		"garbage collections", "No promise was broken."} {
+		"garbage collections", "\na node whose handlers compute ", "\n  net/rpc", "No promise was broken."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

@@ -25,6 +25,7 @@ type soakTally struct {
 	idle    soakUse // of the nodes without load
 	stopped soakUse // without nodes
 	peak    footprint
+	busy    soakBusy
 
 	mu                     sync.Mutex // Protects following.
 	errors, cuts, restarts map[string]uint64
@@ -113,6 +114,7 @@ func (s *soak) print(w io.Writer) {
 	runtime.ReadMemStats(&mem)
 	fmt.Fprintf(w, "\n%s of load. %d garbage collections, with pauses of %s in all. After the last call the heap may have grown by %s.\n",
 		t.elapsed.Round(time.Second), mem.NumGC, short(time.Duration(mem.PauseTotalNs)), mib(heapBound))
+	t.busy.print(w)
 	count, first := s.broken.all()
 	if count == 0 {
 		fmt.Fprintf(w, "No promise was broken.\n")

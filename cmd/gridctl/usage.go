@@ -75,9 +75,12 @@ between them. Meanwhile it cuts, holds up and slows down their connections, and 
 nodes. It checks for each call that it returns in time, with the right answer or an error
 that has a cause, that its handler runs once at the most, and that streams are whole and in
 order; and at the end that no call, handler or goroutine is left and that the heap has grown by
-at most %s. It ends early, with its results, when it is interrupted.
+at most %s. The last quarter of the time it calls a node in a process of its own, on two cores,
+whose handlers compute: it may lose no connection and fail no call, and the longest call may take
+%d times as long as the longest one of net/rpc to the same process at the same time. It ends early,
+with its results, when it is interrupted.
 
 Usage: gridctl soak [flags]
 
-`, mib(heapBound)) + flagList(new(soakConfig).flags())
+`, mib(heapBound), busyRatio) + flagList(new(soakConfig).flags())
 }
