@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/workload"
 )
 
 // simTampered is the deadline of streams that are tampered with and have none.
@@ -39,14 +40,14 @@ type faultPlan struct {
 	amount int // bytes per second, bits or messages
 }
 
-func (s *scenario) drawFaults(d drawer) {
+func (s *scenario) drawFaults(d workload.Drawer) {
 	for range d.IntN(8) {
 		f := faultPlan{
-			at:    d.between(0, s.length),
+			at:    d.Between(0, s.length),
 			kind:  faultKind(d.IntN(int(faultKinds))),
-			lasts: d.short(40 * time.Second),
+			lasts: d.Short(40 * time.Second),
 		}
-		f.a, f.b = d.pair(len(s.hosts))
+		f.a, f.b = d.Pair(len(s.hosts))
 		switch f.kind {
 		case faultSlow:
 			f.amount = 1 << (10 + d.IntN(8))
@@ -64,8 +65,8 @@ func (s *scenario) drawFaults(d drawer) {
 // its last message may wait for ever, as nothing follows that shows it.
 func (s *scenario) boundStreams(a, b int) {
 	for _, p := range s.calls {
-		if p.kind.stream() && nodesOf(p.from, p.to) == nodesOf(a, b) && !p.ends() {
-			p.deadline = simTampered
+		if p.Kind.Stream() && nodesOf(p.From, p.To) == nodesOf(a, b) && !p.Ends() {
+			p.Deadline = simTampered
 		}
 	}
 }
@@ -142,20 +143,20 @@ type stopPlan struct {
 	down time.Duration // until a new Manager starts; negative for never
 }
 
-func (s *scenario) drawStops(d drawer) {
+func (s *scenario) drawStops(d workload.Drawer) {
 	stopped := make(map[int]bool)
-	for range d.pick(0, 0, 1, 1, 2, 3) {
+	for range d.Pick(0, 0, 1, 1, 2, 3) {
 		st := stopPlan{
 			node: d.IntN(len(s.hosts)),
 			kind: stopKind(d.IntN(int(stopKinds))),
-			down: d.short(10 * time.Second),
+			down: d.Short(10 * time.Second),
 		}
 		if stopped[st.node] {
 			continue
 		}
 		stopped[st.node] = true
-		st.at = s.late[st.node] + d.between(0, s.length-s.late[st.node])
-		if d.chance(15) && len(stopped) < len(s.hosts)-1 {
+		st.at = s.late[st.node] + d.Between(0, s.length-s.late[st.node])
+		if d.Chance(15) && len(stopped) < len(s.hosts)-1 {
 			st.down = -1
 		}
 		s.stops = append(s.stops, st)
@@ -164,12 +165,12 @@ func (s *scenario) drawStops(d drawer) {
 
 // drawProxies puts proxies between some nodes, and lets nodes shut down under load there. It has
 // numbers of its own, so that all else stays as it was.
-func (s *scenario) drawProxies(d drawer) {
-	if !d.chance(40) {
+func (s *scenario) drawProxies(d workload.Drawer) {
+	if !d.Chance(40) {
 		return
 	}
 	for i, there := range s.links {
-		if there.from < there.to || d.chance(30) {
+		if there.from < there.to || d.Chance(30) {
 			continue
 		}
 		for j, back := range s.links {
@@ -181,22 +182,21 @@ func (s *scenario) drawProxies(d drawer) {
 	if len(s.stops) == 0 {
 		node := d.IntN(len(s.hosts))
 		s.stops = append(s.stops, stopPlan{
-			at:   max(s.late[node], d.between(s.length/2, s.length)),
+			at:   max(s.late[node], d.Between(s.length/2, s.length)),
 			kind: stopShutdown,
 			node: node,
-			down: d.short(10 * time.Second),
+			down: d.Short(10 * time.Second),
 		})
 	}
 	for _, st := range s.stops {
 		for range 40 {
-			p := s.drawCall(d, uint64(len(s.calls)+1), max(0, st.at-d.short(2*time.Second)))
-			if p.kind < callUnknown {
-				p.from, p.to = (st.node+1+d.IntN(len(s.hosts)-1))%len(s.hosts), st.node
-				if d.chance(20) {
-					p.from, p.to = p.to, p.from
+			c := s.drawCall(d, max(0, st.at-d.Short(2*time.Second)))
+			if c.Kind < workload.Unknown {
+				c.From, c.To = (st.node+1+d.IntN(len(s.hosts)-1))%len(s.hosts), st.node
+				if d.Chance(20) {
+					c.From, c.To = c.To, c.From
 				}
 			}
-			s.calls = append(s.calls, p)
 		}
 	}
 	for _, f := range s.faults {
@@ -215,7 +215,7 @@ func (w *world) stop(p stopPlan) {
 		w.violate("%s was to be stopped before it was started", n.host)
 		return
 	}
-	n.stopping(w.now())
+	n.stopping(w.Now())
 	switch p.kind {
 	case stopClose:
 		w.disturbNode(p.node)
@@ -251,9 +251,9 @@ func (n *simNode) leaveInGoodOrder(w *world, m *grid.Manager) {
 	ctx, cancel := contextFor(10 * time.Minute)
 	defer cancel()
 	stop := w.pester(n)
-	began := w.now()
+	began := w.Now()
 	err := m.Shutdown(ctx)
-	ended := w.now()
+	ended := w.Now()
 	stop()
 	if err != nil {
 		w.violate("Shutdown of %s returned %v after %v", n.host, err, ended-began)
@@ -275,7 +275,7 @@ func (w *world) pester(n *simNode) (stop func()) {
 		all.Go(func() {
 			c := from.manager.Load().Connection(n.name)
 			for pause := time.Millisecond; ctx.Err() == nil; pause += pause / 256 {
-				all.Go(func() { c.Request(ctx, simNobodys, nil) })
+				all.Go(func() { c.Request(ctx, workload.Nobodys, nil) })
 				time.Sleep(pause)
 			}
 		})

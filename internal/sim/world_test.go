@@ -17,22 +17,20 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/internal/simnet"
+	"github.com/gridmesh/grid/internal/workload"
 	"github.com/gridmesh/grid/pubsub"
 )
 
 // world is a scenario while it happens.
 type world struct {
 	*scenario
+	*workload.Workload
 	t     *testing.T
-	began time.Time
 	net   *simnet.Network
 	nodes []*simNode
-	typed simTyped
 
 	callers  sync.WaitGroup
 	stopping sync.WaitGroup
-	records  sync.Map      // of all calls, by ID: *record
-	pilots   atomic.Int64  // handlers that run
 	traced   chan struct{} // ends the subscribers to traces
 	tampers  tampers
 
@@ -53,6 +51,7 @@ type simNode struct {
 	host    string // in the network
 	name    string // in the grid
 	manager atomic.Pointer[grid.Manager]
+	races   workload.Races
 
 	mu      sync.Mutex // Protects following.
 	server  *http.Server
@@ -60,7 +59,6 @@ type simNode struct {
 	stopped bool
 	since   time.Duration // when the first stop began
 	left    leave
-	races   map[*record]context.CancelCauseFunc // see race
 }
 
 // leave is a Shutdown that took the time it needed.
@@ -70,35 +68,38 @@ const simPort = "9000"
 
 // Times, all virtual.
 const (
-	simNotices  = 30 * time.Second // for a connection that went silent to be given up
-	simConnects = 2 * time.Minute  // for all connections to be there again
-	simSettles  = 2 * time.Minute  // for everything to end
-	simEnds     = 5 * time.Minute  // for all calls to return, on a healthy network
+	simConnects = 2 * time.Minute // for all connections to be there again
+	simSettles  = 2 * time.Minute // for everything to end
+	simEnds     = 5 * time.Minute // for all calls to return, on a healthy network
 )
 
 func newWorld(t *testing.T, s *scenario) *world {
 	w := &world{
 		scenario:  s,
 		t:         t,
-		began:     time.Now(),
 		net:       simnet.New(s.seed),
-		typed:     newSimTyped(s),
 		tampers:   newTampers(s.seed),
 		traced:    make(chan struct{}),
 		disturbed: make(map[twoNodes]time.Duration),
 	}
 	for _, host := range s.hosts {
 		w.nodes = append(w.nodes, &simNode{
-			host:  host,
-			name:  "http://" + net.JoinHostPort(host, simPort),
-			races: make(map[*record]context.CancelCauseFunc),
+			host: host,
+			name: "http://" + net.JoinHostPort(host, simPort),
 		})
 	}
 	for _, l := range s.links {
 		w.setLink(l.from, l.to)
 	}
-	for _, p := range s.calls {
-		w.records.Store(p.id, &record{w: w, plan: p})
+	w.Workload = workload.New(workload.Config{
+		Names:        w.names(),
+		Windows:      s.windows,
+		Encodes:      s.encodes,
+		Violated:     func(text string) { w.violate("%s", text) },
+		Surroundings: w,
+	})
+	for _, c := range s.calls {
+		w.Add(c)
 	}
 	return w
 }
@@ -157,8 +158,8 @@ func (w *world) play() {
 		}
 	}
 	for _, p := range w.calls {
-		events = append(events, event{p.at, func() {
-			w.callers.Go(func() { w.call(w.record(p.id)) })
+		events = append(events, event{p.At, func() {
+			w.callers.Go(func() { w.call(w.Record(p.ID)) })
 		}})
 	}
 	for _, f := range w.faults {
@@ -170,9 +171,9 @@ func (w *world) play() {
 		}})
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
-	start := w.now()
+	start := w.Now()
 	for _, e := range events {
-		time.Sleep(e.at - (w.now() - start))
+		time.Sleep(e.at - (w.Now() - start))
 		e.run()
 	}
 }
@@ -209,15 +210,15 @@ func (w *world) start(i int, ready chan struct{}) error {
 		AddAuth:      func(string) string { return "simulation" },
 		Dialer:       w.tampers.dialer(w.net, n.host),
 		BlockConnect: ready,
-		Incoming:     n.incoming,
+		Incoming:     n.races.Incoming,
 		TraceTo:      w.subscriber(i),
 		Logger:       slog.New(simLog{w, n.host}),
-		Limits:       grid.Limits{MaxMessageSize: simMaxMessage},
+		Limits:       grid.Limits{MaxMessageSize: workload.MaxMessage},
 	})
 	if err != nil {
 		return err
 	}
-	if err := w.register(i, m); err != nil {
+	if err := w.Register(i, m); err != nil {
 		return err
 	}
 	l, err := w.net.Listen(net.JoinHostPort(n.host, simPort))
@@ -347,7 +348,7 @@ func (w *world) up() (up []*simNode) {
 
 // recover checks that all is well again: everybody is connected, nothing is left, and calls succeed.
 func (w *world) recover() {
-	time.Sleep(simNotices)
+	time.Sleep(workload.Notices)
 	w.waitConnected()
 	w.waitIdle()
 	var calls sync.WaitGroup
@@ -366,7 +367,7 @@ func (w *world) recover() {
 // waitIdle waits until nothing is open on any connection.
 func (w *world) waitIdle() {
 	var left []string
-	for end := w.now() + simSettles; w.now() < end; time.Sleep(time.Second) {
+	for end := w.Now() + simSettles; w.Now() < end; time.Sleep(time.Second) {
 		if left = w.left(); len(left) == 0 {
 			return
 		}
@@ -396,22 +397,37 @@ func (w *world) closeAll() {
 	close(w.traced)
 }
 
-// record returns the record of a call; nil for no call.
-func (w *world) record(id uint64) *record {
-	r, _ := w.records.Load(id)
-	found, _ := r.(*record)
-	return found
+// call makes a planned call.
+func (w *world) call(r *workload.Record) {
+	n := w.nodes[r.From]
+	if m := n.manager.Load(); m != nil { // it has started
+		r.Run(m, &n.races)
+	}
 }
 
-// extraCall returns the record of a call beyond the scenario's.
-func (w *world) extraCall(p *callPlan) *record {
+// greet makes a request and a stream that have to succeed.
+func (w *world) greet(from, to int) {
+	for _, kind := range []workload.Kind{workload.Context, workload.TwoWay} {
+		r := w.extraCall(&workload.Call{
+			From: from, To: to, Kind: kind, Size: 100,
+			Deadline: simSettles,
+			Work:     workload.Work{Size: 100, Read: workload.ReadEcho},
+			Use:      workload.Use{Send: 10, Size: 100, Close: true},
+		})
+		w.call(r)
+		if err := r.Snapshot().Err; err != nil {
+			w.violate("a call after everything was repaired, from %s to %s: %v", w.nodes[from].host, w.nodes[to].host, err)
+		}
+	}
+}
+
+// extraCall adds a call beyond the scenario's.
+func (w *world) extraCall(c *workload.Call) *workload.Record {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p.id = uint64(len(w.calls)) + 1
-	w.calls = append(w.calls, p)
-	r := &record{w: w, plan: p}
-	w.records.Store(p.id, r)
-	return r
+	c.ID = uint64(len(w.calls)) + 1
+	w.calls = append(w.calls, c)
+	return w.Add(c)
 }
 
 // disturb takes note that a pair may lose its connection from now on.
@@ -419,7 +435,7 @@ func (w *world) disturb(a, b int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, ok := w.disturbed[nodesOf(a, b)]; !ok {
-		w.disturbed[nodesOf(a, b)] = time.Since(w.began)
+		w.disturbed[nodesOf(a, b)] = w.Now()
 	}
 }
 
@@ -431,16 +447,13 @@ func (w *world) disturbNode(i int) {
 	}
 }
 
-// now is the time since the start.
-func (w *world) now() time.Duration { return time.Since(w.began) }
-
 func contextFor(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
 
 // violate takes note of a broken promise.
 func (w *world) violate(format string, args ...any) {
-	text := fmt.Sprintf("%v: "+format, append([]any{w.now()}, args...)...)
+	text := fmt.Sprintf("%v: "+format, append([]any{w.Now()}, args...)...)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.violations = append(w.violations, text)
@@ -448,7 +461,7 @@ func (w *world) violate(format string, args ...any) {
 }
 
 func (w *world) logf(format string, args ...any) {
-	text := fmt.Sprintf("%v: "+format, append([]any{w.now()}, args...)...)
+	text := fmt.Sprintf("%v: "+format, append([]any{w.Now()}, args...)...)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.log = append(w.log, text)
