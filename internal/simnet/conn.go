@@ -125,10 +125,13 @@ func (c *Conn) await(p *pipe, try func(now time.Time) (done bool, wake time.Time
 	for {
 		c.net.mu.Lock()
 		now := time.Now()
-		done, wake := try(now)
-		if done {
-			c.net.mu.Unlock()
-			return
+		wake := c.net.frozen[c.hosts.from]
+		if !wake.After(now) {
+			var done bool
+			if done, wake = try(now); done {
+				c.net.mu.Unlock()
+				return
+			}
 		}
 		changed := p.change()
 		c.net.mu.Unlock()

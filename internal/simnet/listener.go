@@ -104,12 +104,18 @@ func (n *Network) dial(ctx context.Context, from, address string) (*Conn, error)
 		return nil, err
 	}
 	n.mu.Lock()
-	n.path(from, to).dials++
+	p := n.path(from, to)
+	p.dials++
+	target := address
+	if p.astray.After(time.Now()) {
+		_, port, _ := net.SplitHostPort(address)
+		to, target = p.via, net.JoinHostPort(p.via, port)
+	}
 	n.mu.Unlock()
 	if err := n.travel(ctx, from, to); err != nil {
 		return nil, err
 	}
-	c := n.connect(from, to, address)
+	c := n.connect(from, to, target, address)
 	if err := n.travel(ctx, to, from); err != nil {
 		if c != nil {
 			c.Close()
@@ -152,12 +158,13 @@ func (n *Network) travel(ctx context.Context, from, to string) error {
 	}
 }
 
-// connect makes a connection to whoever listens and returns the dialer's end; nil where nobody does.
-func (n *Network) connect(from, to, address string) *Conn {
+// connect makes a connection to who listens at target, which the dialer takes for address, and returns the dialer's end;
+// nil where nobody does.
+func (n *Network) connect(from, to, target, address string) *Conn {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	there, back := n.path(from, to), n.path(to, from)
-	l := n.listeners[address]
+	l := n.listeners[target]
 	if l == nil || len(l.backlog) >= maxBacklog || time.Now().Before(there.refused) {
 		return nil
 	}
@@ -165,7 +172,7 @@ func (n *Network) connect(from, to, address string) *Conn {
 	local := addr(fmt.Sprintf("%s:%d", from, n.ports))
 	out, in := n.newPipe(there), n.newPipe(back)
 	client := &Conn{net: n, hosts: route{from, to}, local: local, remote: addr(address), in: in, out: out}
-	server := &Conn{net: n, hosts: route{to, from}, local: addr(address), remote: local, in: out, out: in, peer: client}
+	server := &Conn{net: n, hosts: route{to, from}, local: addr(target), remote: local, in: out, out: in, peer: client}
 	client.peer = server
 	n.open[client], n.open[server] = struct{}{}, struct{}{}
 	l.backlog = append(l.backlog, server)

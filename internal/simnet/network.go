@@ -16,8 +16,9 @@ type Network struct {
 	mu        sync.Mutex // Protects following, and all that belongs to conns, listeners and paths.
 	listeners map[string]*Listener
 	paths     map[route]*path
-	open      map[*Conn]struct{} // not yet closed by their owner
-	ports     int                // handed out to dialers
+	frozen    map[string]time.Time // hosts whose reads and writes wait until then
+	open      map[*Conn]struct{}   // not yet closed by their owner
+	ports     int                  // handed out to dialers
 }
 
 // Link says how bytes travel one way between two hosts. Its zero value is a
@@ -49,6 +50,8 @@ type path struct {
 	rng     *rand.Rand
 	stalled time.Time // nothing arrives until then
 	refused time.Time // dials fail until then
+	astray  time.Time // dials reach another host until then
+	via     string    // that host
 	flips   int       // bits to be flipped in what is written from now on
 	dials   int
 	pipes   map[*pipe]struct{}
@@ -61,6 +64,7 @@ func New(seed uint64) *Network {
 		seed:      seed,
 		listeners: make(map[string]*Listener),
 		paths:     make(map[route]*path),
+		frozen:    make(map[string]time.Time),
 		open:      make(map[*Conn]struct{}),
 		ports:     40000,
 	}
@@ -111,6 +115,25 @@ func (n *Network) Refuse(from, to string, d time.Duration) {
 	}
 }
 
+// Misroute lets dials from one host to another reach a third for d, on the same port, as a name does that is resolved to
+// the address of somebody else.
+func (n *Network) Misroute(from, to, third string, d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.path(from, to)
+	p.astray, p.via = time.Now().Add(d), third
+}
+
+// Freeze lets nobody on a host read or write for d, as if its processes got no time. What is sent to it arrives, as far as
+// there is room.
+func (n *Network) Freeze(host string, d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if until := time.Now().Add(d); until.After(n.frozen[host]) {
+		n.frozen[host] = until
+	}
+}
+
 // Flip flips count bits in what is written from one host to another from now on, at most one bit a write.
 func (n *Network) Flip(from, to string, count int) {
 	n.mu.Lock()
@@ -118,12 +141,12 @@ func (n *Network) Flip(from, to string, count int) {
 	n.path(from, to).flips += count
 }
 
-// Heal ends all stalls and refusals, and flips no more bits. Connections that were dropped stay so.
+// Heal ends all stalls, refusals and wrong routes, and flips no more bits. Connections that were dropped stay so.
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range n.paths {
-		p.stalled, p.refused, p.flips = time.Time{}, time.Time{}, 0
+		p.stalled, p.refused, p.astray, p.flips = time.Time{}, time.Time{}, time.Time{}, 0
 		p.notify()
 	}
 }

@@ -492,3 +492,67 @@ func TestHTTPRunsOnIt(t *testing.T) {
 		}
 	})
 }
+
+func TestMisroutedDialsReachAnotherHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		reached := make(chan string)
+		for _, address := range []string{"b:80", "c:80"} {
+			l, err := n.Listen(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					reached <- address
+					c.Close()
+				}
+			}()
+		}
+		dial := func(want string) {
+			t.Helper()
+			c, err := n.Dialer("a")(t.Context(), "tcp", "b:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if got := <-reached; got != want || c.RemoteAddr().String() != "b:80" {
+				t.Errorf("reached %s, taken for %v, want %s", got, c.RemoteAddr(), want)
+			}
+		}
+		dial("b:80")
+		n.Misroute("a", "b", "c", time.Minute)
+		dial("c:80")
+		time.Sleep(time.Minute)
+		dial("b:80")
+		n.Misroute("a", "b", "c", time.Minute)
+		n.Heal()
+		dial("b:80")
+		if got := n.Dials("a", "b"); got != 4 {
+			t.Errorf("%d dials were counted, want 4", got)
+		}
+	})
+}
+
+func TestAFrozenHostReadsAndWritesLater(t *testing.T) {
+	in(t, nil, func(t *testing.T, n *Network, a, b net.Conn) {
+		n.Freeze("b", 2*time.Second)
+		n.Freeze("b", time.Second) // shortens nothing
+		if d := took(func() { write(t, a, []byte("hello")) }); d != 0 {
+			t.Errorf("to write to a frozen host took %v", d)
+		}
+		if d := took(func() { wantRead(t, b, "hello") }); d != 2*time.Second {
+			t.Errorf("a frozen host has read after %v", d)
+		}
+		n.Freeze("b", time.Second)
+		if d := took(func() { write(t, b, []byte("soup")) }); d != time.Second {
+			t.Errorf("a frozen host has written after %v", d)
+		}
+		wantRead(t, a, "soup")
+	})
+}
