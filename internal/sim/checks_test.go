@@ -138,7 +138,19 @@ func (w *world) disturbedBy(a, b int, then time.Duration) bool {
 
 // Stopped is part of workload.Surroundings.
 func (w *world) Stopped(a, b int, _, until time.Duration) bool {
-	return w.stopped(a, until) || w.stopped(b, until)
+	if w.stopped(a, until) || w.stopped(b, until) {
+		return true
+	}
+	// A twin may have taken the place of a node whose connection was lost.
+	return (w.twinStopped(a, until) || w.twinStopped(b, until)) && w.disturbedBy(a, b, until)
+}
+
+// twinStopped says whether a twin of a node had begun to stop.
+func (w *world) twinStopped(i int, then time.Duration) bool {
+	n := w.nodes[i]
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.twinStops > 0 && n.twinStops <= then
 }
 
 // stopped says whether a node had begun to stop.
@@ -152,10 +164,10 @@ func (w *world) stopped(i int, then time.Duration) bool {
 // Tampered is part of workload.Surroundings.
 func (w *world) Tampered(a, b int) bool { return w.tampers.with(a, b) }
 
-// Slowed is part of workload.Surroundings.
+// Slowed is part of workload.Surroundings. A node that stands still has little of any bandwidth.
 func (w *world) Slowed(a, b int) (d time.Duration) {
 	for _, f := range w.faults {
-		if f.kind == faultSlow && nodesOf(f.a, f.b) == nodesOf(a, b) {
+		if f.kind == faultSlow && nodesOf(f.a, f.b) == nodesOf(a, b) || f.kind == faultStarve && (f.a == a || f.a == b) {
 			d += f.lasts
 		}
 	}

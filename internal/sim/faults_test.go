@@ -24,10 +24,12 @@ const (
 	faultSlow                       // leaves little bandwidth
 	faultFlip                       // flips bits
 	faultTamper                     // loses, repeats and swaps messages of streams
+	faultMisroute                   // resets what is open, and lets new connections reach a third node
+	faultStarve                     // lets one of them read and write now and then only; it must not lose a connection
 	faultKinds
 )
 
-var faultNames = [faultKinds]string{"stall", "stall both ways", "cut", "drop", "refuse", "slow", "flip", "tamper"}
+var faultNames = [faultKinds]string{"stall", "stall both ways", "cut", "drop", "refuse", "slow", "flip", "tamper", "misroute", "starve"}
 
 func (k faultKind) String() string { return faultNames[k] }
 
@@ -36,9 +38,13 @@ type faultPlan struct {
 	at     time.Duration
 	kind   faultKind
 	a, b   int
+	third  int
 	lasts  time.Duration
 	amount int // bytes per second, bits or messages
 }
+
+// simStarved is the longest time that a starved node stands still: half of what a write may take.
+const simStarved = 1500 * time.Millisecond
 
 func (s *scenario) drawFaults(d workload.Drawer) {
 	for range d.IntN(8) {
@@ -48,7 +54,13 @@ func (s *scenario) drawFaults(d workload.Drawer) {
 			lasts: d.Short(40 * time.Second),
 		}
 		f.a, f.b = d.Pair(len(s.hosts))
+		f.third = d.IntN(len(s.hosts))
+		if f.kind == faultMisroute && (f.third == f.a || f.third == f.b) || f.kind == faultStarve && len(s.twins) > 0 {
+			continue // a process that stands still has to give way to another of its name
+		}
 		switch f.kind {
+		case faultMisroute, faultStarve:
+			f.lasts = d.Between(100*time.Millisecond, 15*time.Second)
 		case faultSlow:
 			f.amount = 1 << (10 + d.IntN(8))
 		case faultFlip, faultTamper:
@@ -74,7 +86,9 @@ func (s *scenario) boundStreams(a, b int) {
 // harm lets a fault happen.
 func (w *world) harm(f faultPlan) {
 	w.logf("%v between %s and %s for %v (%d)", f.kind, w.nodes[f.a].host, w.nodes[f.b].host, f.lasts, f.amount)
-	w.disturb(f.a, f.b)
+	if f.kind != faultStarve {
+		w.disturb(f.a, f.b)
+	}
 	a, b := w.nodes[f.a].host, w.nodes[f.b].host
 	switch f.kind {
 	case faultStall:
@@ -99,6 +113,20 @@ func (w *world) harm(f faultPlan) {
 		w.net.Flip(a, b, f.amount)
 	case faultTamper:
 		w.tamper(f)
+	case faultMisroute:
+		w.net.Misroute(a, b, w.nodes[f.third].host, f.lasts)
+		w.net.Misroute(b, a, w.nodes[f.third].host, f.lasts)
+		w.net.Cut(a, b)
+	case faultStarve:
+		w.starve(a, w.Now()+f.lasts)
+	}
+}
+
+// starve lets a host stand still again and again, for as long as it runs in between.
+func (w *world) starve(host string, until time.Duration) {
+	if left := until - w.Now(); left > 0 {
+		w.net.Freeze(host, min(left, simStarved))
+		time.AfterFunc(2*simStarved, func() { w.starve(host, until) })
 	}
 }
 
@@ -119,6 +147,37 @@ func (w *world) setLink(from, to int) {
 			w.net.SetLink(w.nodes[from].host, w.nodes[to].host, l.Link)
 		}
 	}
+}
+
+// twinPlan is a second process with the name of a node, which nobody can reach: it dials.
+type twinPlan struct {
+	at    time.Duration
+	node  int
+	lasts time.Duration
+}
+
+func (s *scenario) drawTwins(d workload.Drawer) {
+	if d.Chance(15) {
+		s.twins = append(s.twins, twinPlan{d.Between(0, s.length), d.IntN(len(s.hosts)), d.Between(time.Second, 20*time.Second)})
+	}
+}
+
+// twin runs a twin. Where the node itself is connected, the twin is held back and does no harm.
+func (w *world) twin(p twinPlan) {
+	n := w.nodes[p.node]
+	w.logf("a twin of %s for %v", n.host, p.lasts)
+	ready := make(chan struct{})
+	m, err := w.newManager(p.node, n.host+"-twin", ready)
+	if err != nil {
+		w.violate("%v", err)
+		return
+	}
+	close(ready)
+	time.Sleep(p.lasts)
+	n.mu.Lock()
+	n.twinStops = w.Now()
+	n.mu.Unlock()
+	m.Close()
 }
 
 type stopKind int
@@ -160,6 +219,22 @@ func (s *scenario) drawStops(d workload.Drawer) {
 			st.down = -1
 		}
 		s.stops = append(s.stops, st)
+	}
+}
+
+// drawCrowds lets much wait in line for a node that is about to leave in good order.
+func (s *scenario) drawCrowds(d workload.Drawer) {
+	for _, st := range s.stops {
+		if st.kind != stopShutdown || d.Chance(50) {
+			continue
+		}
+		for range d.Pick(4, 16, 40) {
+			c := s.drawCall(d, max(0, st.at-d.Short(500*time.Millisecond)))
+			c.From, c.To = (st.node+1+d.IntN(len(s.hosts)-1))%len(s.hosts), st.node
+			c.Kind = workload.Kind(d.Pick(int(workload.Request), int(workload.Context), int(workload.Typed)))
+			c.Deadline, c.Cancel, c.Races = 0, 0, false
+			c.Work = workload.Work{Pause: d.Short(time.Second), Size: 100_000}
+		}
 	}
 }
 

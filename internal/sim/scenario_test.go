@@ -21,6 +21,7 @@ type scenario struct {
 	calls   []*workload.Call
 	faults  []faultPlan
 	stops   []stopPlan
+	twins   []twinPlan
 	length  time.Duration // of the part with calls, faults and stops
 }
 
@@ -56,9 +57,11 @@ func newScenario(seed uint64) *scenario {
 	s.drawLinks(d)
 	s.drawCalls(d)
 	if d.Chance(75) {
+		s.drawTwins(d)
 		s.drawFaults(d)
 		s.drawStops(d)
 	}
+	s.drawCrowds(d)
 	s.drawProxies(workload.NewDrawer(seed, 0x70726f78))
 	return s
 }
@@ -93,12 +96,18 @@ func (s *scenario) drawCalls(d workload.Drawer) {
 	n := 20 + d.IntN(60)
 	for len(s.calls) < n {
 		at := d.Between(0, s.length)
-		heavy := d.Chance(4)
+		heavy, askLarge, answerLarge := d.Chance(6), d.Chance(60), d.Chance(60)
 		from, to := d.Pair(len(s.hosts))
 		for range d.Pick(1, 1, 1, 2, 16) { // callers come in crowds
 			c := s.drawCall(d, at)
-			if heavy && c.Kind < workload.Unknown { // more at once than the send queue takes
-				c.From, c.To, c.Size = from, to, 100_000
+			if heavy && c.Kind < workload.Unknown { // more at once than the send queue takes, there or back
+				c.From, c.To = from, to
+				if askLarge {
+					c.Size = 100_000
+				}
+				if answerLarge && !c.Kind.Stream() {
+					c.Work.Size = 100_000
+				}
 			}
 		}
 	}

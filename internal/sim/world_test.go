@@ -59,6 +59,8 @@ type simNode struct {
 	stopped bool
 	since   time.Duration // when the first stop began
 	left    leave
+
+	twinStops time.Duration // when a twin began to stop; 0 for never
 }
 
 // leave is a Shutdown that took the time it needed.
@@ -165,6 +167,11 @@ func (w *world) play() {
 	for _, f := range w.faults {
 		events = append(events, event{f.at, func() { w.harm(f) }})
 	}
+	for _, p := range w.twins {
+		events = append(events, event{p.at, func() {
+			w.stopping.Go(func() { w.twin(p) })
+		}})
+	}
 	for _, p := range w.stops {
 		events = append(events, event{p.at, func() {
 			w.stopping.Go(func() { w.stop(p) })
@@ -203,22 +210,8 @@ func (w *world) start(i int, ready chan struct{}) error {
 	if ready == nil {
 		ready = registered
 	}
-	m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
-		Local:        n.name,
-		Hosts:        w.names(),
-		AuthRequest:  simAuth,
-		AddAuth:      func(string) string { return "simulation" },
-		Dialer:       w.tampers.dialer(w.net, n.host),
-		BlockConnect: ready,
-		Incoming:     n.races.Incoming,
-		TraceTo:      w.subscriber(i),
-		Logger:       slog.New(simLog{w, n.host}),
-		Limits:       grid.Limits{MaxMessageSize: workload.MaxMessage},
-	})
+	m, err := w.newManager(i, n.host, ready)
 	if err != nil {
-		return err
-	}
-	if err := w.Register(i, m); err != nil {
 		return err
 	}
 	l, err := w.net.Listen(net.JoinHostPort(n.host, simPort))
@@ -238,12 +231,33 @@ func (w *world) start(i int, ready chan struct{}) error {
 	n.mu.Lock()
 	n.server, n.served = server, served
 	n.mu.Unlock()
-	w.mu.Lock()
-	w.managers = append(w.managers, m)
-	w.mu.Unlock()
 	n.manager.Store(m)
 	close(registered)
 	return nil
+}
+
+// newManager makes a process of a node, on a host of the network. It dials when ready is closed.
+func (w *world) newManager(i int, host string, ready chan struct{}) (*grid.Manager, error) {
+	n := w.nodes[i]
+	m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
+		Local:        n.name,
+		Hosts:        w.names(),
+		AuthRequest:  simAuth,
+		AddAuth:      func(string) string { return "simulation" },
+		Dialer:       w.tampers.dialer(w.net, host),
+		BlockConnect: ready,
+		Incoming:     n.races.Incoming,
+		TraceTo:      w.subscriber(i),
+		Logger:       slog.New(simLog{w, host}),
+		Limits:       grid.Limits{MaxMessageSize: workload.MaxMessage},
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	w.managers = append(w.managers, m)
+	w.mu.Unlock()
+	return m, w.Register(i, m)
 }
 
 // simRequestTime is what a server grants a request. Connections between nodes live longer.

@@ -115,7 +115,8 @@ func (r *Record) checkCaller() {
 	if !r.Waits && took > defaultDeadline+allowance {
 		r.violate("a request took %v: %v", took, n.Err)
 	}
-	if r.Work.Pause == 0 && r.Work.End != EndWithCall && took > prompt+allowance && !r.w.config.MayLose(r.From, r.To, n.Began, n.Ended) {
+	slowed := r.w.config.Slowed(r.From, r.To)
+	if r.Work.Pause == 0 && r.Work.End != EndWithCall && took > prompt+slowed+allowance && !r.w.config.MayLose(r.From, r.To, n.Began, n.Ended) {
 		r.violate("took %v on a healthy connection: %v", took, n.Err)
 	}
 }
@@ -126,8 +127,8 @@ func (r *Record) checkHandler() {
 	if n.Runs == 0 || r.orphan {
 		return
 	}
-	notices := canceled + r.w.config.Allowance
-	lost := notices + Notices + s.Slowed(r.From, r.To)
+	notices := canceled + r.w.config.Allowance + s.Slowed(r.From, r.To)
+	lost := notices + Notices
 	if limit := notices; r.hears() && n.HandlerEnded > n.Ended+limit {
 		if s.MayLose(r.From, r.To, n.Began, n.HandlerEnded) {
 			limit = lost
