@@ -21,10 +21,11 @@ func main() {
 	dir := flag.String("dir", "secrets", "`directory` with the certificates and the secret")
 	ops := flag.String("ops", "", "`address` for metrics, probes and the status page")
 	prepare := flag.Bool("prepare", false, "write certificates and a secret for -hosts to -dir, to try it out, and end")
+	force := flag.Bool("force", false, "with -prepare, replace the secrets that -dir has; all nodes have to be started again")
 	flag.Parse()
 	names := strings.Split(*hosts, ",")
 	if *prepare {
-		if err := prepareSecrets(*dir, names); err != nil {
+		if err := prepareSecrets(*dir, names, *force); err != nil {
 			log.Fatal(err)
 		}
 		return

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -213,16 +214,35 @@ func write(t *testing.T, file string, b []byte) {
 	}
 }
 
-func TestSecretsAreNotReplaced(t *testing.T) {
+func TestSecretsAreNotReplacedUnlessForced(t *testing.T) {
 	dir := t.TempDir()
-	if err := prepareSecrets(dir, names); err != nil {
+	if err := prepareSecrets(dir, names, false); err != nil {
 		t.Fatal(err)
 	}
-	before := read(t, filepath.Join(dir, authorityFile))
-	if err := prepareSecrets(dir, names); err == nil || !strings.Contains(err.Error(), authorityFile) {
+	authority, secret := filepath.Join(dir, authorityFile), filepath.Join(dir, secretFile)
+	before, secretBefore := read(t, authority), read(t, secret)
+	if err := prepareSecrets(dir, names, false); err == nil || !strings.Contains(err.Error(), authorityFile) || !strings.Contains(err.Error(), "-force") {
 		t.Errorf("secrets were written twice: %v", err)
 	}
-	if !bytes.Equal(before, read(t, filepath.Join(dir, authorityFile))) {
+	if err := prepareSecrets(dir, append(names[:1:1], "nonsense"), true); err == nil {
+		t.Error("a name that is none was taken")
+	}
+	if !bytes.Equal(before, read(t, authority)) {
 		t.Error("the authority was replaced")
+	}
+	if err := os.Chmod(secret, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepareSecrets(dir, names, true); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(before, read(t, authority)) || bytes.Equal(secretBefore, read(t, secret)) {
+		t.Error("the secrets were not replaced")
+	}
+	if info, err := os.Stat(secret); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+		t.Errorf("others may read the new secret: %v, %v", info.Mode(), err)
+	}
+	if _, err := readSecrets(dir, names[0]); err != nil {
+		t.Errorf("the new secrets are no use: %v", err)
 	}
 }

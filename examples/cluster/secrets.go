@@ -10,7 +10,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/url"
@@ -59,11 +61,17 @@ func readSecrets(dir, name string) (*secrets, error) {
 	return s, nil
 }
 
-// prepareSecrets is writeSecrets for a directory that has none: nodes that use those would not know new ones.
-func prepareSecrets(dir string, names []string) error {
+// prepareSecrets is writeSecrets for a directory that has none: nodes that use those would not know new ones. With force it
+// replaces them.
+func prepareSecrets(dir string, names []string, force bool) error {
+	for _, name := range names { // before anything is replaced
+		if _, err := hostOf(name); err != nil {
+			return err
+		}
+	}
 	authority := filepath.Join(dir, authorityFile)
-	if _, err := os.Stat(authority); err == nil {
-		return fmt.Errorf("%s is there already: nodes that use it would not know new ones; remove %s to begin anew", authority, dir)
+	if _, err := os.Stat(authority); err == nil && !force {
+		return fmt.Errorf("%s is there already: nodes that use it would not know new ones; -force replaces all in %s", authority, dir)
 	}
 	return writeSecrets(dir, names)
 }
@@ -115,7 +123,7 @@ func writeSecrets(dir string, names []string) error {
 	}
 	secret := make([]byte, gridauth.MinSecret)
 	rand.Read(secret) // never fails
-	return os.WriteFile(filepath.Join(dir, secretFile), []byte(hex.EncodeToString(secret)+"\n"), 0o600)
+	return replaceFile(filepath.Join(dir, secretFile), []byte(hex.EncodeToString(secret)+"\n"))
 }
 
 // certificate makes a certificate with a new key, signed by parent, or by itself where that is nil.
@@ -140,7 +148,15 @@ func certificate(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey
 }
 
 func writePEM(file, kind string, der []byte) error {
-	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
+	return replaceFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// replaceFile writes a file that its owner alone can read, whoever could read the one that it replaces.
+func replaceFile(file string, b []byte) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(file, b, 0o600)
 }
 
 // hostOf returns the host of a node's name.
