@@ -118,7 +118,10 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		s.stopAll()
 		return refused(err)
 	}
-	fmt.Fprintf(stdout, "%d nodes, %d callers, for %v; the seed is %d\n\n", c.nodes, c.concurrency, c.duration, c.seed)
+	if _, err := fmt.Fprintf(stdout, "%d nodes, %d callers, for %v; the seed is %d\n\n", c.nodes, c.concurrency, c.duration, c.seed); err != nil {
+		s.stopAll() // the results would be lost
+		return err
+	}
 	line := newStatusLine(stderr, c.verbose)
 	s.play(ctx, line)
 	line.set("a node whose handlers compute, for %v", (c.duration / busyShare).Round(time.Second))
