@@ -45,7 +45,7 @@ test-netns: ## make the network between nodes in network namespaces fail (needs 
 	cd test/netns && $(GO) test -count=1 -timeout 5m -parallel 4
 
 .PHONY: test-proxies
-test-proxies: ## shut nodes down behind haproxy, nginx and caddy (installs them with apt-get, as root)
+test-proxies: ## shut nodes down behind haproxy, nginx, caddy and Apache (installs them with apt-get, as root)
 	cd test/proxies && $(GO) test -count=1 -timeout 5m -v .
 
 .PHONY: mutants

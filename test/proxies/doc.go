@@ -1,2 +1,2 @@
-// Package proxies tests nodes with real proxies between them: haproxy, nginx and caddy.
+// Package proxies tests nodes with real proxies between them: haproxy, nginx, caddy and Apache.
 package proxies

@@ -14,15 +14,19 @@ import (
 
 // proxy is a program that is put between two nodes.
 type proxy struct {
-	name, config string
-	args         func(dir, config string) []string
+	name, pkg, config string // of the program, Debian's package and the file in config
+	args              func(dir, config string) []string
 }
 
 var all = []proxy{
-	{"haproxy", "haproxy.cfg", func(_, config string) []string { return []string{"-db", "-f", config} }},
-	{"nginx", "nginx.conf", func(dir, config string) []string { return []string{"-p", dir, "-c", config} }},
-	{"caddy", "Caddyfile", func(_, config string) []string {
+	{"haproxy", "haproxy", "haproxy.cfg", func(_, config string) []string { return []string{"-db", "-f", config} }},
+	{"nginx", "nginx", "nginx.conf", func(dir, config string) []string { return []string{"-p", dir, "-c", config} }},
+	{"caddy", "caddy", "Caddyfile", func(_, config string) []string {
 		return []string{"run", "--config", config, "--adapter", "caddyfile"}
+	}},
+	// The package apache2 would start a server of its own.
+	{"apache2", "apache2-bin", "apache2.conf", func(dir, config string) []string {
+		return []string{"-DFOREGROUND", "-d", dir, "-f", config}
 	}},
 }
 
@@ -45,7 +49,7 @@ func (p proxy) install() {
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
 		return
 	}
-	for _, args := range [][]string{{"update", "-qq"}, {"install", "-y", "-qq", "--no-install-recommends", p.name}} {
+	for _, args := range [][]string{{"update", "-qq"}, {"install", "-y", "-qq", "--no-install-recommends", p.pkg}} {
 		cmd := exec.Command("apt-get", args...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
