@@ -25,6 +25,8 @@ type Link struct {
 	State grid.State
 	// RoundTrip is how long the other end took to answer the last ping; 0 where it has not.
 	RoundTrip time.Duration
+	// Absent says that the other end was missed and has not been connected yet.
+	Absent bool
 }
 
 // Bounds of asking other nodes.
@@ -55,9 +57,31 @@ func RegisterCluster(m *grid.Manager, id grid.HandlerID) error {
 func linksOf(stats *grid.Stats) map[string]Link {
 	links := make(map[string]Link, len(stats.Peers))
 	for _, p := range stats.Peers {
-		links[p.Remote] = Link{p.State, p.RoundTrip}
+		links[p.Remote] = linkOf(&p)
 	}
 	return links
+}
+
+func linkOf(p *grid.ConnectionStats) Link {
+	return Link{p.State, p.RoundTrip, p.State == grid.StateConnectionError && p.Connects == 0}
+}
+
+// text is the state of a link in words.
+func (l Link) text() string {
+	switch l.State {
+	case grid.StateConnected:
+		return "connected"
+	case grid.StateConnecting:
+		return "connecting"
+	case grid.StateConnectionError:
+		if l.Absent {
+			return "absent"
+		}
+		return "lost"
+	case grid.StateShutdown:
+		return "shut down"
+	}
+	return "waiting"
 }
 
 // cluster asks other nodes, not more often than it has to, whoever looks. Its zero value is ready.

@@ -3,11 +3,14 @@ package debugz
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"html"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -441,6 +444,77 @@ func TestFormats(t *testing.T) {
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// Who has never been there is told apart from who has been lost: in the table, the matrix, the drawing and the filter.
+func TestAbsentPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const local, dialed, awaited = "http://c:1", "http://b:1", "http://a:1" // the names decide who dials
+		m, err := grid.NewManager(t.Context(), grid.ManagerOptions{
+			Local:       local,
+			Hosts:       []string{local, dialed, awaited},
+			AuthRequest: func(*http.Request) error { return nil },
+			Logger:      slog.New(slog.DiscardHandler),
+			Dialer:      func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("nobody is at home") },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		h := Handler(m, Options{})
+		time.Sleep(time.Minute) // a peer that has to dial this node is missed after some seconds
+
+		const missed = "not connected yet; it dials this node"
+		body := get(t, h, "/").Body.String()
+		for _, want := range []string{
+			`<span class="pill bad" id="summary">0 of 2 peers connected</span>`,
+			`<line class="bad" x1=`, `<title>c → a: absent</title>`, `<td class="bad" title="c → a: absent">absent</td>`,
+			`<line class="warn" x1=`, `<title>c → b: connecting</title>`, `<td class="warn" title="c → b: connecting">connecting</td>`,
+			`<span class="pill bad" title="` + missed + `">absent</span>`,
+			`<span class="pill warn" title="dial http://b:1: nobody is at home">connecting</span>`,
+		} {
+			if !strings.Contains(body, want) {
+				t.Errorf("the page has no %q", want)
+			}
+		}
+		s := getStatus(t, h, "")
+		if links := s.Cluster[0].Links; !links[awaited].Absent || links[dialed].Absent {
+			t.Errorf("%+v", links)
+		}
+		for query, want := range map[string][]string{"absent": {awaited}, "connecting": {dialed}, "lost": nil} {
+			var found []string
+			for _, p := range getStatus(t, h, "?q="+query).Peers {
+				found = append(found, p.Remote)
+			}
+			if !slices.Equal(found, want) {
+				t.Errorf("the filter %q finds %q, want %q", query, found, want)
+			}
+		}
+	})
+}
+
+// The words and colors of all states.
+func TestStatesOnThePage(t *testing.T) {
+	for _, test := range []struct {
+		state      grid.State
+		connects   int64
+		text, mood string
+	}{
+		{grid.StateUnconnected, 0, "waiting", moodWarn},
+		{grid.StateConnecting, 0, "connecting", moodWarn},
+		{grid.StateConnected, 1, "connected", moodGood},
+		{grid.StateConnectionError, 0, "absent", moodBad},
+		{grid.StateConnectionError, 1, "lost", moodBad},
+		{grid.StateShutdown, 1, "shut down", moodNone},
+		{grid.StateShutdown, 0, "shut down", moodNone},
+	} {
+		stats := grid.ConnectionStats{Remote: "http://b:1", State: test.state, Connects: test.connects}
+		row := peerRow{Peer: Peer{ConnectionStats: stats}}
+		if row.StateText() != test.text || moodOf(test.state) != test.mood {
+			t.Errorf("%v after %d connects is %q and %s, want %q and %s", test.state, test.connects,
+				row.StateText(), moodOf(test.state), test.text, test.mood)
 		}
 	}
 }

@@ -153,7 +153,7 @@ func newCell(r *Row, other string, short func(string) string) cell {
 	case l.State == grid.StateConnected:
 		return cell{moodGood, "up", title + "connected"}
 	}
-	return cell{moodOf(l.State), stateText(l.State), title + stateText(l.State)}
+	return cell{moodOf(l.State), l.text(), title + l.text()}
 }
 
 // picture is the cluster as a drawing: nodes in a circle, with lines for their connections.

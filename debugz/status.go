@@ -79,7 +79,7 @@ func (h *handler) take(r *http.Request) (*Status, []sample) {
 	}
 	match := matcher(r.URL.Query().Get("q"))
 	for _, p := range stats.Peers {
-		if match(p.Remote, p.State.String(), p.LastError) {
+		if match(p.Remote, p.State.String(), linkOf(&p).text(), p.LastError) {
 			peer := Peer{ConnectionStats: p}
 			last := func(v func(*flows) int64) float64 { return lastRate(peerSeries(samples, p.Remote, v)) }
 			peer.BytesInRate, peer.BytesOutRate = last(bytesIn), last(bytesOut)

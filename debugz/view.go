@@ -234,12 +234,7 @@ func moodOf(s grid.State) string {
 }
 
 // StateText is the state of the connection in words.
-func (p peerRow) StateText() string {
-	if p.State == grid.StateConnectionError && p.Connects == 0 {
-		return "absent"
-	}
-	return stateText(p.State)
-}
+func (p peerRow) StateText() string { return linkOf(&p.ConnectionStats).text() }
 
 // Why is the reason why there is no connection; empty while there is one.
 func (p peerRow) Why() string {
@@ -247,21 +242,6 @@ func (p peerRow) Why() string {
 		return ""
 	}
 	return p.LastError
-}
-
-// stateText is a state in words.
-func stateText(s grid.State) string {
-	switch s {
-	case grid.StateConnected:
-		return "connected"
-	case grid.StateConnecting:
-		return "connecting"
-	case grid.StateConnectionError:
-		return "lost"
-	case grid.StateShutdown:
-		return "shut down"
-	}
-	return "waiting"
 }
 
 // funcs are what the templates may call.
@@ -276,7 +256,6 @@ var funcs = map[string]any{
 	"ago":       func(now, t time.Time) string { return age(now.Sub(t)) },
 	"clock":     func(t time.Time) string { return t.Format("15:04:05") },
 	"stamp":     func(t time.Time) string { return t.Format(time.RFC3339Nano) },
-	"state":     stateText,
 	"percent":   percent,
 	"perFrame":  perFrame,
 	"kind":      kindOf,
