@@ -28,24 +28,24 @@ func TestHandshakesAreBounded(t *testing.T) {
 	log.wait(t, "grid: upgrade failed", "status 503", "Limits.MaxHandshakes")
 
 	// A stranger to AuthRequest takes no place, and one that goes gives its own back.
-	m.lobby.mu.Lock()
+	m.acceptor.lobby.mu.Lock()
 	var one net.Conn
-	for _, guests := range m.lobby.guests {
+	for _, guests := range m.acceptor.lobby.guests {
 		one = guests[0].socket
 	}
-	m.lobby.mu.Unlock()
+	m.acceptor.lobby.mu.Unlock()
 	one.Close()
 	eventually(t, "room", func() bool {
-		m.lobby.mu.Lock()
-		defer m.lobby.mu.Unlock()
-		return m.lobby.count < most
+		m.acceptor.lobby.mu.Lock()
+		defer m.acceptor.lobby.mu.Unlock()
+		return m.acceptor.lobby.count < most
 	})
 	p := dialPlayer(t, m.HostName(), m.Targets()[0])
 	p.handshake(m, generations[0])
 	eventually(t, "the end of the handshake", func() bool {
-		m.lobby.mu.Lock()
-		defer m.lobby.mu.Unlock()
-		return m.lobby.count == most-1
+		m.acceptor.lobby.mu.Lock()
+		defer m.acceptor.lobby.mu.Unlock()
+		return m.acceptor.lobby.count == most-1
 	})
 }
 
@@ -54,9 +54,9 @@ func TestStrangersTakeNoPlace(t *testing.T) {
 	l, local := listen(t)
 	o := playerOptions(local)
 	o.Limits.MaxHandshakes = 1
-	m := newNode(t, o)
+	m := newTestNode(t, o)
 	serveNode(t, l, m)
-	g, _ := m.lobby.enter("192.0.2.1:1")
+	g, _ := m.acceptor.lobby.enter("192.0.2.1:1")
 	defer g.leave()
 	if resp, _ := exchange(t, l.Addr().String(), rawUpgrade(getRoute, "Origin: http://page")); resp.StatusCode != 403 {
 		t.Errorf("answered with %s where the lobby is full, want 403", resp.Status)
@@ -179,8 +179,8 @@ func TestAnOustedHandshakeEndsNoSession(t *testing.T) {
 			o.Limits.MaxHandshakes = 2
 			o.VerifyPeer = func(r *http.Request, _ string) error {
 				if ousting.Load() {
-					m.lobby.enter(r.RemoteAddr)
-					m.lobby.enter("192.0.2.1:1")
+					m.acceptor.lobby.enter(r.RemoteAddr)
+					m.acceptor.lobby.enter("192.0.2.1:1")
 				}
 				return nil
 			}
@@ -211,7 +211,7 @@ func TestARejectedGuestIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)
 		n, _ := startForFake(t, c, nil)
-		l := &n.Manager.lobby
+		l := &n.Manager.acceptor.lobby
 		count := func() int {
 			l.mu.Lock()
 			defer l.mu.Unlock()

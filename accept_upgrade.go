@@ -8,32 +8,28 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"time"
 )
 
 // admit reports whether a request comes from somebody who may connect: the error is why not.
-func (m *Manager) admit(r *http.Request) error {
-	err := m.ask("AuthRequest", r, func() error { return m.options.AuthRequest(r) }) // before anything else is looked at, or told
+func (a *acceptor) admit(r *http.Request) error {
+	err := a.ask("AuthRequest", r, func() error { return a.AuthRequest(r) }) // before anything else is looked at, or told
 	if err != nil {
 		return err
 	}
-	return m.ask("AllowOrigin", r, func() error { return m.checkOrigin(r) })
+	return a.ask("AllowOrigin", r, func() error { return a.checkOrigin(r) })
 }
 
 // ask calls a function of the application that decides about a request. One that panics lets nobody in, and
 // may do so for everybody who knocks: net/http would log the stack each time.
-func (m *Manager) ask(callback string, r *http.Request, decide func() error) (err error) {
+func (a *acceptor) ask(callback string, r *http.Request, decide func() error) (err error) {
 	defer func() {
 		p := recover()
 		if p == nil {
 			return
 		}
 		err = fmt.Errorf("%s panicked: %v", callback, p)
-		if more, ok := m.callbackPanics.take(""); ok {
-			m.log.Error("grid: callback panicked", "callback", callback, "remote", r.RemoteAddr, "local", m.options.Local,
-				"panic", fmt.Sprint(p), "stack", string(debug.Stack()), "more", more)
-		}
+		a.panicked(callback, r.RemoteAddr)(p, debug.Stack())
 	}()
 	return decide()
 }
@@ -83,30 +79,10 @@ func checkUpgrade(r *http.Request) error {
 	return &upgradeError{http.StatusUpgradeRequired, lacks}
 }
 
-// wrongHeader says what is wrong with a header that should have a value.
-func wrongHeader(h http.Header, name, want string) string {
-	if len(h.Values(name)) == 0 {
-		return fmt.Sprintf("header %s is missing", name)
-	}
-	return fmt.Sprintf("header %s is not %s", name, want)
-}
-
 // validKey reports whether a Sec-WebSocket-Key is one.
 func validKey(key string) bool {
 	b, err := base64.StdEncoding.DecodeString(key)
 	return err == nil && len(b) == 16
-}
-
-// headerHas reports whether a list of tokens, which may come in several lines, holds one.
-func headerHas(h http.Header, name, token string) bool {
-	for _, line := range h.Values(name) {
-		for t := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(t), token) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // hijack takes the network connection of a request, from behind whatever middleware lets it through. It returns the bytes that came in behind the request.
@@ -149,9 +125,9 @@ func noHijack(w http.ResponseWriter, err error) string {
 }
 
 // switchProtocols sends the answer that makes a connection a WebSocket.
-func (m *Manager) switchProtocols(socket net.Conn, key string) error {
+func (a *acceptor) switchProtocols(socket net.Conn, key string) error {
 	// The server's deadlines are for requests.
-	if err := errors.Join(socket.SetDeadline(time.Time{}), socket.SetWriteDeadline(time.Now().Add(unhurried(m.options.Limits.HandshakeTimeout)))); err != nil {
+	if err := errors.Join(socket.SetDeadline(time.Time{}), socket.SetWriteDeadline(time.Now().Add(unhurried(a.Limits.HandshakeTimeout)))); err != nil {
 		return err
 	}
 	_, err := socket.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +

@@ -51,7 +51,7 @@ func loggedNode(t *testing.T, wrap func(http.Handler) http.Handler, edit func(*M
 	if edit != nil {
 		edit(&o)
 	}
-	m = newNode(t, o)
+	m = newTestNode(t, o)
 	h := http.Handler(m.Handler())
 	if wrap != nil {
 		h = wrap(h)
@@ -207,7 +207,7 @@ func TestUpgradeOverHTTP2IsExplained(t *testing.T) {
 	o.Logger = slog.New(slog.NewTextHandler(log, nil))
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: newNode(t, o).Handler(), Protocols: protocols}
+	server := &http.Server{Handler: newTestNode(t, o).Handler(), Protocols: protocols}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 	transport := &http.Transport{Protocols: protocols}
@@ -279,9 +279,9 @@ func TestACallbackThatExitsEndsTheConnection(t *testing.T) {
 				t.Errorf("the connection stays open after %q", answer)
 			}
 			eventually(t, "the end of its place in the lobby", func() bool {
-				m.lobby.mu.Lock()
-				defer m.lobby.mu.Unlock()
-				return m.lobby.count == 0
+				m.acceptor.lobby.mu.Lock()
+				defer m.acceptor.lobby.mu.Unlock()
+				return m.acceptor.lobby.count == 0
 			})
 		})
 	}
@@ -311,7 +311,7 @@ func TestARefusalEndsItsConnection(t *testing.T) {
 				c := newPipes(1)
 				n, _ := startForFake(t, c, test.edit)
 				if test.status == 503 {
-					n.lobby.enter("pipe")
+					n.acceptor.lobby.enter("pipe")
 				}
 				conn, err := c.dialPipe(t.Context(), strings.TrimPrefix(n.host, "http://"))
 				if err != nil {

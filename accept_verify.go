@@ -5,12 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-
-	"github.com/gridmesh/grid/internal/visible"
 )
-
-// rejected is the reason that a peer gets who has not shown who it is. The log has the real one.
-const rejected = "rejected"
 
 // VerifyPeerCertificate is a ManagerOptions.VerifyPeer for mutual TLS: the host
 // of the name that a peer says is its own has to be among the names and
@@ -39,30 +34,20 @@ func VerifyPeerCertificate(r *http.Request, host string) error {
 }
 
 // verify asks VerifyPeer whether a peer is the host that it says it is.
-func (m *Manager) verify(r *http.Request, host string) error {
-	if m.options.VerifyPeer == nil {
+func (a *acceptor) verify(r *http.Request, host string) error {
+	if a.VerifyPeer == nil {
 		return nil
 	}
-	return m.ask("VerifyPeer", r, func() error { return m.options.VerifyPeer(r, host) })
+	return a.ask("VerifyPeer", r, func() error { return a.VerifyPeer(r, host) })
 }
 
 // checkOrigin refuses what the pages of browsers send: a browser can have
 // credentials of its own, such as a client certificate, and uses them for any page.
-func (m *Manager) checkOrigin(r *http.Request) error {
+func (a *acceptor) checkOrigin(r *http.Request) error {
 	for _, origin := range r.Header.Values("Origin") {
-		if m.options.AllowOrigin == nil || !m.options.AllowOrigin(origin) {
+		if a.AllowOrigin == nil || !a.AllowOrigin(origin) {
 			return fmt.Errorf("came from a browser, with Origin %q", clip(origin))
 		}
 	}
 	return nil
-}
-
-// clip makes what a peer says fit to be kept, and told: short, and without characters that control a terminal or hide.
-func clip(s string) string {
-	const limit = 256 // bytes
-	text, cut := visible.Cut(s, limit)
-	if cut {
-		text += "..."
-	}
-	return text
 }

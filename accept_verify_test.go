@@ -56,7 +56,7 @@ func TestAuthRequestComesBeforeAllElse(t *testing.T) {
 		t.Error("VerifyPeer was asked")
 		return nil
 	}
-	serveNode(t, l, newNode(t, o))
+	serveNode(t, l, newTestNode(t, o))
 	var first *answer
 	for name, change := range map[string]func(*http.Request){
 		"an upgrade":               func(*http.Request) {},
@@ -81,13 +81,13 @@ func TestAuthRequestComesBeforeAllElse(t *testing.T) {
 func TestBrowsersAreRefused(t *testing.T) {
 	l, local := listen(t)
 	peer := nameThat(func(name string) bool { return shouldDial(name, local) })
-	m := newNode(t, playerOptions(local, peer))
+	m := newTestNode(t, playerOptions(local, peer))
 	serveNode(t, l, m)
 	open, openLocal := listen(t)
 	peer = nameThat(func(name string) bool { return shouldDial(name, openLocal) })
 	o := playerOptions(openLocal, peer)
 	o.AllowOrigin = func(origin string) bool { return origin == "https://ours.example" }
-	serveNode(t, open, newNode(t, o))
+	serveNode(t, open, newTestNode(t, o))
 
 	for _, test := range []struct {
 		name    string
@@ -129,7 +129,7 @@ func verifyingNode(t *testing.T, verify func(r *http.Request, host string) error
 		<-ctx.Done() // the other node is not up
 		return nil, ctx.Err()
 	}
-	m = newNode(t, o)
+	m = newTestNode(t, o)
 	serveNode(t, l, m)
 	return m, log, peer
 }
@@ -291,7 +291,7 @@ func TestNoTokenIsLogged(t *testing.T) {
 		}
 		return nil
 	}
-	node := newNode(t, o)
+	node := newTestNode(t, o)
 	serveNode(t, l, node)
 	requests := map[string]func(*http.Request){ // by what is logged, if anything
 		"wrong token":         func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token+token) },
@@ -362,7 +362,7 @@ func TestNoTokenIsLogged(t *testing.T) {
 		defer server.Close()
 		o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 		edit(&o)
-		newNode(t, o)
+		newTestNode(t, o)
 		log.wait(t, "cannot connect", want, remote)
 	}
 	node.Close()

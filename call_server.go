@@ -3,6 +3,7 @@ package grid
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/gridmesh/grid/internal/batch"
@@ -11,14 +12,15 @@ import (
 // callServer is the handler's side of a session's single requests.
 type callServer struct {
 	*sender
+	registry *atomic.Pointer[registry]
 	began    time.Time // of the session; times of requests are since then
 	workers  workers
 	running  runningCalls // requests whose handlers have a context
 	requests requestPool
 }
 
-func (cs *callServer) init(s *sender, began time.Time) {
-	cs.sender, cs.began = s, began
+func (cs *callServer) init(s *sender, handlers *atomic.Pointer[registry], began time.Time) {
+	cs.sender, cs.registry, cs.began = s, handlers, began
 	cs.workers.init()
 }
 
@@ -46,7 +48,7 @@ type request struct {
 
 // handle starts the handler of a request that has come in now on a goroutine of its own.
 func (cs *callServer) handle(m *message, now time.Time) {
-	h := cs.handlers().single(m.Handler, m.subroute)
+	h := cs.registry.Load().single(m.Handler, m.subroute)
 	if h == nil {
 		cs.refuseUnknown(m)
 		return
@@ -99,7 +101,7 @@ func (in *request) respond(out []byte, failure *RemoteErr) {
 		return
 	}
 	inTime := in.deadline.IsZero() || now < in.deadline.Sub(cs.began)
-	cs.requestServed(in.handler.Load(), now-time.Duration(in.began.Load()), failure, inTime, in.cut)
+	cs.requestServed(in.handler.Load().registration, now-time.Duration(in.began.Load()), failure, inTime, in.cut)
 	if inTime && in.cut == nil {
 		answer := message{MuxID: in.id, Seq: in.seq, Op: OpResponse, Flags: FlagEOF, Payload: out}
 		if failure != nil {

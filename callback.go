@@ -3,6 +3,7 @@ package grid
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // endedBy is how a call of the application's code ended.
@@ -55,3 +56,16 @@ func attempt[T any](f func() (T, error), done func(T, error)) {
 		})
 	}()
 }
+
+// safely calls f, which may be the application's code, and makes an error of its panic.
+func safely[A, B any](f func(A) (B, error), a A) (b B, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return f(a)
+}
+
+// callbackGrace is how long the application's code of a dial may take to see that its context has ended.
+const callbackGrace = time.Second

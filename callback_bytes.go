@@ -1,7 +1,6 @@
 package grid
 
 import (
-	"fmt"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -10,24 +9,20 @@ import (
 // byteTeller tells a callback of the application of bytes, from a goroutine that lives while there are any to
 // tell of: readers and flushers only add up, and never wait for it. A nil one tells nobody.
 type byteTeller struct {
-	tell func(n int64)
-	log  func(panicValue, stack string)
+	tell     func(n int64)
+	panicked func(value any, stack []byte)
 
 	mu     sync.Mutex // Protects following.
 	untold int64
 	told   chan struct{} // closed when all is told; nil while nothing is being told
 }
 
-// newByteTeller returns nil for a nil callback.
-func (m *Manager) newByteTeller(name string, tell func(n int64)) *byteTeller {
+// newByteTeller returns nil for a nil callback. Panics of the callback are given to panicked.
+func newByteTeller(tell func(n int64), panicked func(value any, stack []byte)) *byteTeller {
 	if tell == nil {
 		return nil
 	}
-	return &byteTeller{tell: tell, log: func(panicValue, stack string) {
-		if more, ok := m.callbackPanics.take(""); ok {
-			m.log.Error("grid: callback panicked", "callback", name, "local", m.options.Local, "panic", panicValue, "stack", stack, "more", more)
-		}
-	}}
+	return &byteTeller{tell: tell, panicked: panicked}
 }
 
 // add counts bytes that are to be told.
@@ -50,7 +45,7 @@ func (b *byteTeller) run() {
 		guarded(func() { b.tell(n) }, func(how endedBy, value any) {
 			switch how {
 			case panicked:
-				b.log(fmt.Sprint(value), string(debug.Stack()))
+				b.panicked(value, debug.Stack())
 			case exited:
 				go b.run()
 			}

@@ -295,7 +295,7 @@ func TestByteCallbacksThatMisbehave(t *testing.T) {
 				c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
 				close(started)
 				if how == "closes" {
-					eventually(t, "the end", func() bool { return c.nodes[0].ended() })
+					eventually(t, "the end", func() bool { return c.nodes[0].Manager.node.ended() })
 					c.nodes[0].Close()
 					return
 				}
@@ -407,7 +407,7 @@ func TestTheApplicationsCodeMayCallBack(t *testing.T) {
 					c.waitConnected(t)
 				} else {
 					eventually(t, "a connection, or an end", func() bool {
-						return c.conn(0, 1).State() == StateConnected || c.nodes[0].ended() || c.nodes[1].ended()
+						return c.conn(0, 1).State() == StateConnected || c.nodes[0].Manager.node.ended() || c.nodes[1].Manager.node.ended()
 					})
 				}
 				_, err := c.conn(0, 1).Request(ctx, testSingle, nil)

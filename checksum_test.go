@@ -75,7 +75,7 @@ func TestAMessageThatHasBecomeAPongEndsTheConnection(t *testing.T) {
 		{"an empty one", nativeFeatures, "", false},
 		{"one of the original", 0, "bytes", false},
 	} {
-		c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+		c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 		n, host := startForFake(t, c, nil)
 		p := c.knock(t, n)
 		p.introduceAs(t, host, test.features)

@@ -2,7 +2,6 @@ package grid
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -26,8 +25,11 @@ type Connection struct {
 
 	link
 
-	goWork     func(f func()) bool // starts a goroutine of the Manager's, unless that is closing
-	stuckDials atomic.Int32        // calls of the application's code by dials that have not returned
+	node         *node
+	registry     *atomic.Pointer[registry] // of the Manager
+	interceptors *interceptors             // of the Manager
+
+	stuckDials atomic.Int32 // calls of the application's code by dials that have not returned
 
 	current atomic.Pointer[session] // the connected session; nil while there is none
 
@@ -53,19 +55,25 @@ type Connection struct {
 	lastErrorTime time.Time
 }
 
-var errNilContext = errors.New("grid: nil context")
-
-// newConnection returns the connection of a Manager to a peer. Nothing runs yet.
-func newConnection(m *Manager, remote string) *Connection {
+// newConnection returns the connection of a node to a peer. Nothing runs yet.
+func newConnection(n *node, remote string, handlers *atomic.Pointer[registry], i *interceptors) *Connection {
 	c := &Connection{
-		Local:   m.options.Local,
-		Remote:  remote,
-		goWork:  m.goWork,
-		changed: make(chan struct{}),
-		since:   time.Now(),
-		comings: logLimit{lines: comingLines},
+		Local:        n.Local,
+		Remote:       remote,
+		node:         n,
+		registry:     handlers,
+		interceptors: i,
+		changed:      make(chan struct{}),
+		since:        time.Now(),
+		comings:      logLimit{lines: comingLines},
 	}
-	c.init(m, c)
+	c.link.local, c.link.remote, c.caller = n.Local, remote, RemoteClient{Name: remote}
+	c.log, c.limits, c.recent, c.panics = n.log, n.Limits, &n.recent, &n.panics
+	c.nextID, c.lastPong = &c.NextID, &c.LastPong
+	c.traffic, c.toldIn, c.toldOut = new(traffic), n.toldIn, n.toldOut
+	c.active = newActivity()
+	c.requestQuota.init(limitRequests, c.limits.MaxRequests, limitRequestBytes, c.limits.MaxRequestBytes)
+	c.streamQuota.init(limitStreams, c.limits.MaxStreams, limitStreamBytes, c.limits.MaxStreamBytes)
 	return c
 }
 
@@ -161,7 +169,7 @@ func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, 
 	case h == handlerInvalid:
 		return nil, fmt.Errorf("%w: %v", ErrUnknownHandler, h)
 	case c.interceptors.clientRequests != nil:
-		info := c.callInfo(h, subroute)
+		info := callInfo(&c.link, h, subroute)
 		return c.interceptors.request(ctx, &info, req, func(ctx context.Context, req []byte) ([]byte, error) {
 			return c.do(ctx, h, subroute, route, req)
 		})
@@ -171,7 +179,7 @@ func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, 
 
 // do makes a request, behind all interceptors.
 func (c *Connection) do(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) (resp []byte, err error) {
-	if trace := c.startTrace(ctx, h, subroute, len(req)); trace != nil {
+	if trace := startTrace(ctx, c.node.TraceTo, &c.link, h, subroute, len(req)); trace != nil {
 		defer func() { trace.end(len(resp), err) }()
 	}
 	resp, err = c.roundTrip(ctx, h, subroute, route, req)
@@ -210,7 +218,7 @@ func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute strin
 	case ctx == nil:
 		return nil, errNilContext
 	case c.interceptors.clientStreams != nil:
-		return c.interceptors.stream(ctx, c.callInfo(id, subroute), payload,
+		return c.interceptors.stream(ctx, callInfo(&c.link, id, subroute), payload,
 			func(ctx context.Context, payload []byte, observers []StreamObserver) (*Stream, error) {
 				return c.open(ctx, id, subroute, route, payload, observers)
 			})
@@ -220,12 +228,12 @@ func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute strin
 
 // open opens a stream, behind all interceptors. observers are told about it.
 func (c *Connection) open(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte, observers []StreamObserver) (st *Stream, err error) {
-	if trace := c.startTrace(ctx, id, subroute, len(payload)); trace != nil {
+	if trace := startTrace(ctx, c.node.TraceTo, &c.link, id, subroute, len(payload)); trace != nil {
 		defer func() {
 			told := false
 			defer func() {
 				if !told && st != nil { // a subscriber's filter has ended the goroutine
-					st.mux.cancel(errNotReturned)
+					st.cancel(errNotReturned)
 				}
 			}()
 			trace.end(0, err)
@@ -241,7 +249,7 @@ func (c *Connection) open(ctx context.Context, id HandlerID, subroute string, ro
 
 // openMux opens a stream. Its errors do not name the call yet.
 func (c *Connection) openMux(ctx context.Context, id HandlerID, route *routeID, payload []byte, observers []StreamObserver) (*muxClient, error) {
-	h := c.handlers().stream(id, route)
+	h := c.registry.Load().stream(id, route)
 	if h == nil {
 		return nil, fmt.Errorf("%w: not registered at %s, where the stream was to be opened from", ErrUnknownHandler, c.Local)
 	}
@@ -260,11 +268,12 @@ func (c *Connection) openMux(ctx context.Context, id HandlerID, route *routeID, 
 // newSession returns a session with a process of the peer, which has said that it has features and takes messages
 // of maxMessage bytes. It does not run yet.
 func (c *Connection) newSession(g *greeting, peer process, features, maxMessage uint32) *session {
-	return newSession(&c.link, c.lost, peer, agree(c.limits.MaxMessageSize, features, maxMessage), g)
+	return newSession(&c.link, c.registry, c.lost, peer, agree(c.limits.MaxMessageSize, features, maxMessage), g)
 }
 
 // start makes s the connection's session and runs it to its end. An older
-// session ends first, with all that is open on it. confirm tells the peer that the session begins.
+// session ends first, with all that is open on it. confirm, which may be nil, tells the peer that the session
+// begins.
 func (c *Connection) start(s *session, confirm func() error) error {
 	c.mu.Lock()
 	older := c.newest
@@ -281,10 +290,12 @@ func (c *Connection) start(s *session, confirm func() error) error {
 		older.part(errReplaced, errReplaced.Error())
 		<-older.finished
 	}
-	if err := confirm(); err != nil {
-		c.forget(s)
-		s.discard(err)
-		return err
+	if confirm != nil {
+		if err := confirm(); err != nil {
+			c.forget(s)
+			s.discard(err)
+			return err
+		}
 	}
 	c.mu.Lock()
 	connected := c.newest == s && c.state != StateShutdown

@@ -21,7 +21,7 @@ type absence struct {
 // expect begins to watch. Nothing of the Connection is running yet.
 func (c *Connection) expect() {
 	c.absence.since = time.Now()
-	c.absence.timer = time.AfterFunc(c.patience(), func() { c.goWork(c.look) })
+	c.absence.timer = time.AfterFunc(c.patience(), func() { c.node.goWork(c.look) })
 }
 
 // patience is how long a peer may take to dial.

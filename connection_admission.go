@@ -16,12 +16,6 @@ const knownProcesses = 8
 
 var errOvertaken = errors.New("overtaken by a newer handshake of the same host")
 
-// process is one that has been connected under the name of a peer.
-type process struct {
-	id      [16]byte
-	address string // where it was last
-}
-
 // twinError says that a process was turned away because another of the same name is connected.
 type twinError struct{ name, address string }
 

@@ -301,7 +301,7 @@ func TestANodeThatRunsTwice(t *testing.T) {
 		if err := dialer.RegisterSingleHandler(testSingle, func(b []byte) ([]byte, *RemoteErr) { return b, nil }); err != nil {
 			t.Fatal(err)
 		}
-		second := &node{host: dialer.host, listener: newPipeListener()}
+		second := &testNode{host: dialer.host, listener: newPipeListener()}
 		c.startNode(t, second, func(*ManagerOptions) {})
 		conn := there.Connection(dialer.host)
 		const length = 10 * time.Minute

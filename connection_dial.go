@@ -18,15 +18,15 @@ const (
 )
 
 // keepDialing keeps the connection up until ctx ends, or the connection is shut down.
-func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context) (*session, func() error, error)) {
+func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context) (*session, error)) {
 	attempt, short := 0, 0
 	for ctx.Err() == nil && c.State() != StateShutdown { // by no error: a Dialer's may be ErrShutdown, of another Manager
 		c.connecting()
 		began := time.Now()
-		s, confirm, err := dial(ctx)
+		s, err := dial(ctx)
 		if err == nil {
 			started := time.Now()
-			err = c.start(s, confirm)
+			err = c.start(s, nil)
 			c.logLoss(ctx, s, err)
 			attempt, began = 0, time.Now()
 			if began.Sub(started) > maxBackoff {

@@ -216,7 +216,7 @@ func TestTheDialerShowsItsToken(t *testing.T) {
 }
 
 func TestPeersThatDoNotBelongAreRejected(t *testing.T) {
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n := c.nodes[0]
 	dialed := "http://10.0.0.2:1"
 	for i := 1; !shouldDial(n.host, dialed); i++ {

@@ -57,3 +57,12 @@ func (m *message) deadline(now time.Time) time.Time {
 	}
 	return now.Add(time.Duration(m.DeadlineMS) * time.Millisecond)
 }
+
+// whole is the result of a handler whose context an interceptor may have replaced: an error where that
+// has ended, and the handler returned for that reason perhaps.
+func whole(ctx context.Context, err *RemoteErr) *RemoteErr {
+	if err != nil || ctx == nil {
+		return err
+	}
+	return NewRemoteErr(cutShort(ctx))
+}

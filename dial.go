@@ -12,36 +12,36 @@ import (
 	"time"
 )
 
-// dialWhenAllowed keeps the connection up once block is closed; nil blocks nothing.
-func (m *Manager) dialWhenAllowed(c *Connection, block chan struct{}) {
-	if block != nil {
+// dialer opens the connections of a Manager.
+type dialer struct{ *node }
+
+// keepUp keeps a connection up until the Manager ends, from when dialing is not blocked.
+func (d *dialer) keepUp(c *Connection) {
+	if d.BlockConnect != nil {
 		select {
-		case <-block:
-		case <-m.ctx.Done():
+		case <-d.BlockConnect:
+		case <-d.ctx.Done():
 			return
 		}
 	}
-	c.keepDialing(m.ctx, func(ctx context.Context) (*session, func() error, error) {
-		s, err := m.dial(ctx, c)
-		return s, func() error { return nil }, err
-	})
+	c.keepDialing(d.ctx, func(ctx context.Context) (*session, error) { return d.dial(ctx, c) })
 }
 
 // dial opens a connection and goes through the handshake. The dialer does not wait for the application's code beyond
 // the time of each step.
-func (m *Manager) dial(ctx context.Context, c *Connection) (*session, error) {
-	token, err := m.token(ctx, c)
+func (d *dialer) dial(ctx context.Context, c *Connection) (*session, error) {
+	token, err := d.token(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	up, err := m.upgradeInTime(ctx, c, token)
+	up, err := d.upgradeInTime(ctx, c, token)
 	if err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { closeSocket(up.socket) })
 	defer stop()
-	g := newGreeting(up.socket, up.early, true, m.options.Limits.MaxHandshakeSize)
-	resp, err := m.introduceInTime(ctx, g, c, token)
+	g := newGreeting(up.socket, up.early, true, d.Limits.MaxHandshakeSize)
+	resp, err := d.introduceInTime(ctx, g, c, token)
 	if err != nil {
 		return nil, fmt.Errorf("handshake with %s: %w", c.Remote, err)
 	}
@@ -56,13 +56,13 @@ type webSocket struct {
 }
 
 // upgradeInTime opens the WebSocket within DialTimeout.
-func (m *Manager) upgradeInTime(ctx context.Context, c *Connection, token string) (webSocket, error) {
-	ctx, cancel := context.WithTimeout(ctx, unhurried(m.options.Limits.DialTimeout))
+func (d *dialer) upgradeInTime(ctx context.Context, c *Connection, token string) (webSocket, error) {
+	ctx, cancel := context.WithTimeout(ctx, unhurried(d.Limits.DialTimeout))
 	defer cancel()
 	var at atomic.Value // what is being called
 	at.Store("Dialer")
 	up, err := inTime(ctx, &c.stuckDials, func() (webSocket, error) {
-		socket, early, err := m.upgrade(ctx, c.Remote, token, &at)
+		socket, early, err := d.upgrade(ctx, c.Remote, token, &at)
 		return webSocket{socket, early}, err
 	}, func(late webSocket) { closeSocket(late.socket) })
 	if named := callbackError(at.Load(), err); named != err {
@@ -73,14 +73,14 @@ func (m *Manager) upgradeInTime(ctx context.Context, c *Connection, token string
 
 // introduceInTime goes through the grid's own handshake within HandshakeTimeout, which is a deadline of the socket,
 // too. Where it fails it has ended the greeting.
-func (m *Manager) introduceInTime(ctx context.Context, g *greeting, c *Connection, token string) (*connectResp, error) {
-	ctx, cancel := context.WithTimeout(ctx, unhurried(m.options.Limits.HandshakeTimeout))
+func (d *dialer) introduceInTime(ctx context.Context, g *greeting, c *Connection, token string) (*connectResp, error) {
+	ctx, cancel := context.WithTimeout(ctx, unhurried(d.Limits.HandshakeTimeout))
 	defer cancel()
 	ended := false
 	resp, err := inTime(ctx, &c.stuckDials, func() (*connectResp, error) {
-		resp, err := m.introduce(g, c, token)
+		resp, err := d.introduce(g, c, token)
 		if ended = err != nil; ended {
-			m.endGreeting(g, err)
+			d.endGreeting(g, err)
 		}
 		return resp, err
 	}, func(*connectResp) { g.frames.Release() })
@@ -96,29 +96,29 @@ func (m *Manager) introduceInTime(ctx context.Context, g *greeting, c *Connectio
 }
 
 // endGreeting ends a handshake that has failed, beside the dialer, which does not wait for the peer's part of that.
-func (m *Manager) endGreeting(g *greeting, err error) {
+func (d *dialer) endGreeting(g *greeting, err error) {
 	end := func() {
-		stop := context.AfterFunc(m.ctx, func() { closeSocket(g.socket) })
+		stop := context.AfterFunc(d.ctx, func() { closeSocket(g.socket) })
 		defer stop()
 		g.end(err, err.Error())
 	}
-	if !m.goWork(end) {
+	if !d.goWork(end) {
 		closeSocket(g.socket)
 		g.frames.Release()
 	}
 }
 
 // upgrade opens the WebSocket. It returns the socket and the bytes that came in behind the answer, and notes at what it is.
-func (m *Manager) upgrade(ctx context.Context, remote, token string, at *atomic.Value) (net.Conn, []byte, error) {
-	u, err := url.Parse("ws" + strings.TrimPrefix(remote, "http") + m.options.RoutePath)
+func (d *dialer) upgrade(ctx context.Context, remote, token string, at *atomic.Value) (net.Conn, []byte, error) {
+	u, err := url.Parse("ws" + strings.TrimPrefix(remote, "http") + d.RoutePath)
 	if err != nil {
 		return nil, nil, err
 	}
-	socket, err := m.connect(ctx, u, at)
+	socket, err := d.connect(ctx, u, at)
 	if err != nil {
 		return nil, nil, fmt.Errorf("dial %s: %w", remote, dialError(u, err))
 	}
-	early, err := m.requestUpgrade(ctx, socket, u, token)
+	early, err := d.requestUpgrade(ctx, socket, u, token)
 	if err != nil {
 		closeSocket(socket)
 		return nil, nil, fmt.Errorf("dial %s: %w", remote, dialError(u, err))
@@ -127,12 +127,12 @@ func (m *Manager) upgrade(ctx context.Context, remote, token string, at *atomic.
 }
 
 // connect opens the network connection, with TLS where the URL says so.
-func (m *Manager) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ net.Conn, err error) {
+func (d *dialer) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ net.Conn, err error) {
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
 	}
-	conn, err := m.options.Dialer(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	conn, err := d.Dialer(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w", err) // calls its Error here
@@ -151,10 +151,10 @@ func (m *Manager) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ 
 		whole = true
 		return conn, nil
 	}
-	config := m.options.TLSConfig
-	if m.options.GetTLSConfig != nil {
+	config := d.TLSConfig
+	if d.GetTLSConfig != nil {
 		at.Store("GetTLSConfig")
-		if config, err = m.options.GetTLSConfig(); err != nil {
+		if config, err = d.GetTLSConfig(); err != nil {
 			return nil, fmt.Errorf("GetTLSConfig: %w", err)
 		}
 	}
@@ -168,11 +168,11 @@ func (m *Manager) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ 
 }
 
 // introduce sends who this node is and whom it means, and reads whether it is accepted, and by whom.
-func (m *Manager) introduce(g *greeting, c *Connection, token string) (*connectResp, error) {
-	if err := g.socket.SetDeadline(time.Now().Add(unhurried(m.options.Limits.HandshakeTimeout))); err != nil {
+func (d *dialer) introduce(g *greeting, c *Connection, token string) (*connectResp, error) {
+	if err := g.socket.SetDeadline(time.Now().Add(unhurried(d.Limits.HandshakeTimeout))); err != nil {
 		return nil, err
 	}
-	req := connectReq{ID: m.ID, Host: m.options.Local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote, Max: uint32(m.options.Limits.MaxMessageSize)}
+	req := connectReq{ID: d.id, Host: d.Local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote, Max: uint32(d.Limits.MaxMessageSize)}
 	req.Token = token
 	req.Sum = agreementSum(req.Grid, req.Max)
 	payload, err := req.MarshalMsg(nil)

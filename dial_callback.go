@@ -8,12 +8,8 @@ import (
 	"time"
 )
 
-const (
-	// callbackGrace is how long the application's code of a dial may take to see that its context has ended.
-	callbackGrace = time.Second
-	// maxStuckDials is how many dials to one peer may be stuck in the application's code before there is no other.
-	maxStuckDials = 4
-)
+// maxStuckDials is how many dials to one peer may be stuck in the application's code before there is no other.
+const maxStuckDials = 4
 
 var errStuckDials = errors.New("AddAuth, Dialer, GetTLSConfig or a TLS callback has not returned from earlier dials")
 
@@ -72,15 +68,15 @@ func callbackError(name any, err error) error {
 }
 
 // token asks the application for the token to show, before anything else: the time it takes is not the peer's.
-func (m *Manager) token(ctx context.Context, c *Connection) (string, error) {
-	name, ask := "AddAuthContext", m.options.AddAuthContext
-	if m.options.AddAuth != nil {
-		name, ask = "AddAuth", func(context.Context) (string, error) { return m.options.AddAuth(""), nil }
+func (d *dialer) token(ctx context.Context, c *Connection) (string, error) {
+	name, ask := "AddAuthContext", d.AddAuthContext
+	if d.AddAuth != nil {
+		name, ask = "AddAuth", func(context.Context) (string, error) { return d.AddAuth(""), nil }
 	}
 	if ask == nil {
 		return "", nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, unhurried(m.options.Limits.DialTimeout))
+	ctx, cancel := context.WithTimeout(ctx, unhurried(d.Limits.DialTimeout))
 	defer cancel()
 	token, err := inTime(ctx, &c.stuckDials, func() (string, error) {
 		token, err := ask(ctx)
@@ -96,4 +92,4 @@ func (m *Manager) token(ctx context.Context, c *Connection) (string, error) {
 }
 
 // hasToken reports whether there is a token to show, which may be empty.
-func (m *Manager) hasToken() bool { return m.options.AddAuth != nil || m.options.AddAuthContext != nil }
+func (d *dialer) hasToken() bool { return d.AddAuth != nil || d.AddAuthContext != nil }

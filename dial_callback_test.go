@@ -31,7 +31,7 @@ func TestCallbacksOfADialThatMisbehave(t *testing.T) {
 					o := dialingOptions("https")
 					o.Logger = slog.New(slog.NewTextHandler(log, nil))
 					set(&o)
-					m := newNode(t, o)
+					m := newTestNode(t, o)
 					want := "panic: misbehaved"
 					if how == "exits" {
 						want = errExitedGoroutine.Error()
@@ -82,7 +82,7 @@ func TestCallbacksOfADialThatAreStuck(t *testing.T) {
 				o := dialingOptions("https")
 				o.Logger = slog.New(slog.NewTextHandler(log, nil))
 				dialCallbacks(func() { <-release })[name](&o)
-				m := newNode(t, o)
+				m := newTestNode(t, o)
 				log.wait(t, "cannot connect", name+" has not returned in time")
 				time.Sleep(10 * time.Minute)
 				c := m.Connection(o.Hosts[1])
@@ -113,7 +113,7 @@ func TestCallbacksOfADialMayEndTheManager(t *testing.T) {
 					m.Shutdown(context.Background())
 					close(ended)
 				})[name](&o)
-				m := newNode(t, o)
+				m := newTestNode(t, o)
 				made <- m
 				<-ended
 			})
@@ -134,7 +134,7 @@ func TestAddAuthContextMayFail(t *testing.T) {
 			return "", errors.New("no key")
 		}
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
-		m := newNode(t, o)
+		m := newTestNode(t, o)
 		log.wait(t, "cannot connect", "dial "+o.Hosts[1]+": AddAuthContext: no key")
 		m.Close()
 	})

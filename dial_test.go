@@ -54,9 +54,9 @@ func TestASilentAcceptorIsGivenUp(t *testing.T) {
 						}()
 					}
 				}()
-				n := &node{host: nameThat(func(name string) bool { return shouldDial(name, remote.host) })}
+				n := &testNode{host: nameThat(func(name string) bool { return shouldDial(name, remote.host) })}
 				n.log = new(logBuffer)
-				newNode(t, ManagerOptions{
+				newTestNode(t, ManagerOptions{
 					Local:       n.host,
 					Hosts:       []string{n.host, remote.host},
 					AuthRequest: func(*http.Request) error { return nil },
@@ -131,7 +131,7 @@ func TestAnEndlessAnswerToTheUpgradeIsCut(t *testing.T) {
 	log := newLogLines()
 	o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 	o.Logger = slog.New(slog.NewTextHandler(log, nil))
-	newNode(t, o)
+	newTestNode(t, o)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -179,7 +179,7 @@ func TestARefusedCertificateIsNamedWhereThePeerIsGoneAlready(t *testing.T) {
 		c, err := new(net.Dialer).DialContext(ctx, network, address)
 		return &lateWriter{Conn: c, first: 3, wait: gone}, err // after the two flights of the handshake, before the request
 	}
-	newNode(t, o)
+	newTestNode(t, o)
 	p.dialerLog.wait(t, "cannot connect", "does not accept this node's certificate: remote error: tls: unknown certificate authority")
 }
 
@@ -212,7 +212,7 @@ func TestAStatusIsExplained(t *testing.T) {
 		log := newLogLines()
 		o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
-		newNode(t, o)
+		newTestNode(t, o)
 		log.wait(t, "cannot connect", "dial "+remote+": answered with "+want)
 	}
 }
@@ -223,11 +223,11 @@ func TestADialersErrShutdownIsNoEnd(t *testing.T) {
 		n, host := startForFake(t, newPipes(1), nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		dials := 0
-		n.Connection(host).keepDialing(ctx, func(context.Context) (*session, func() error, error) {
+		n.Connection(host).keepDialing(ctx, func(context.Context) (*session, error) {
 			if dials++; dials == 3 {
 				cancel()
 			}
-			return nil, nil, fmt.Errorf("tunnel: %w", ErrShutdown)
+			return nil, fmt.Errorf("tunnel: %w", ErrShutdown)
 		})
 		if dials != 3 {
 			t.Errorf("dialed %d times, want until the end of the context, 3", dials)
@@ -243,10 +243,10 @@ func TestNothingIsDialedAfterShutdown(t *testing.T) {
 		c.shutdown(t.Context(), 0)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		c.keepDialing(ctx, func(context.Context) (*session, func() error, error) {
+		c.keepDialing(ctx, func(context.Context) (*session, error) {
 			t.Error("dialed")
 			cancel()
-			return nil, nil, ErrShutdown
+			return nil, ErrShutdown
 		})
 	})
 }

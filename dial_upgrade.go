@@ -5,11 +5,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha1"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -21,7 +19,7 @@ import (
 
 // requestUpgrade makes a WebSocket of a network connection, within the time of ctx.
 // It returns the bytes that came in behind the answer.
-func (m *Manager) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL, token string) (early []byte, err error) {
+func (d *dialer) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL, token string) (early []byte, err error) {
 	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() {
@@ -29,11 +27,11 @@ func (m *Manager) requestUpgrade(ctx context.Context, socket net.Conn, u *url.UR
 		}
 	}()
 	header := http.Header{"X-Minio-Time": {time.Now().UTC().Format(time.RFC3339)}}
-	if m.hasToken() {
+	if d.hasToken() {
 		header.Set("Authorization", "Bearer "+token)
 	}
 	key := newWebSocketKey()
-	conn := &upgradeConn{Conn: socket, left: m.options.Limits.MaxHandshakeSize}
+	conn := &upgradeConn{Conn: socket, left: d.Limits.MaxHandshakeSize}
 	if _, err := conn.Write(upgradeRequestBytes(u, key, header)); err != nil {
 		return nil, err
 	}
@@ -63,12 +61,6 @@ func newWebSocketKey() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
 	return base64.StdEncoding.EncodeToString(b[:])
-}
-
-// acceptKey is the Sec-WebSocket-Accept that belongs to a Sec-WebSocket-Key (RFC 6455, 4.2.2).
-func acceptKey(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // errBadAnswer is for an answer to the upgrade that is no HTTP/1.1. It does not quote what came, which may hold the token.
@@ -145,11 +137,4 @@ func (c *upgradeConn) Write(b []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// buffered copies what a reader has read ahead.
-func buffered(br *bufio.Reader) ([]byte, error) {
-	b := make([]byte, br.Buffered())
-	_, err := io.ReadFull(br, b)
-	return b, err
 }

@@ -83,7 +83,7 @@ func TestDialerTakesEveryUpgradeOfTheRFC(t *testing.T) {
 			log := newLogLines()
 			o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 			o.Logger = slog.New(slog.NewTextHandler(log, nil))
-			newNode(t, o)
+			newTestNode(t, o)
 			if line := log.wait(t, "grid: c"); !strings.Contains(line, "grid: connected") {
 				t.Error(line)
 			}
@@ -129,7 +129,7 @@ func TestDialerRefusesWhatIsNoUpgrade(t *testing.T) {
 			log := newLogLines()
 			o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 			o.Logger = slog.New(slog.NewTextHandler(log, nil))
-			newNode(t, o)
+			newTestNode(t, o)
 			log.wait(t, "cannot connect", test.want)
 		})
 	}
@@ -160,7 +160,7 @@ func TestUpgradeIsTheRecordedOne(t *testing.T) {
 		t.Errorf("request is %q, want %q", got, request)
 	}
 	l, local := listen(t)
-	serveNode(t, l, newNode(t, playerOptions(local)))
+	serveNode(t, l, newTestNode(t, playerOptions(local)))
 	conn, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +181,7 @@ func TestATokenStaysInItsLine(t *testing.T) {
 	l, remote := listen(t)
 	o := playerOptions(nameThat(func(local string) bool { return shouldDial(local, remote) }), remote)
 	o.AddAuth = func(string) string { return "token\r\nX-Injected: yes" }
-	newNode(t, o)
+	newTestNode(t, o)
 	if r := readUpgrade(t, l); r.Header.Get("X-Injected") != "" || r.Header.Get("Authorization") != "Bearer token  X-Injected: yes" {
 		t.Errorf("the request has %q", r.Header)
 	}

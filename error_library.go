@@ -89,8 +89,8 @@ func (c errorCode) err() error {
 const libraryKey = "library"
 
 // marked makes m, which holds the text of an error of the library, say so where the peer looks for that.
-func (s *sender) marked(m message, err error) message {
-	if s.has(featureErrors) {
+func (a *agreement) marked(m message, err error) message {
+	if a.has(featureErrors) {
 		m.rest = appendMark(nil, codeOf(err))
 	}
 	return m
@@ -105,9 +105,9 @@ func appendMark(b []byte, code errorCode) []byte {
 
 // saidError is the error that a message with the flag of one carries. It may be the handler's or the
 // library's, which nodes that do not mark theirs leave to be told by the text.
-func (s *sender) saidError(m *message) error {
+func (a *agreement) saidError(m *message) error {
 	text := string(m.Payload)
-	if !s.has(featureErrors) {
+	if !a.has(featureErrors) {
 		return NewRemoteErrString(text)
 	}
 	if code, ok := markOf(m.rest); ok {
@@ -122,9 +122,9 @@ func (s *sender) saidError(m *message) error {
 }
 
 // said is what a response or a final message carries: a copy of its payload that belongs to the receiver, or its error.
-func (s *sender) said(m *message) ([]byte, error) {
+func (a *agreement) said(m *message) ([]byte, error) {
 	if m.Flags&FlagPayloadIsErr != 0 {
-		return nil, s.saidError(m)
+		return nil, a.saidError(m)
 	}
 	return m.ownPayload(), nil
 }
@@ -171,11 +171,11 @@ func libraryText(text string) *libraryError {
 }
 
 // gaveUp is why the peer's side of a stream ended it, which only the library says.
-func (s *sender) gaveUp(m *message) error {
+func (a *agreement) gaveUp(m *message) error {
 	if m.Flags&FlagPayloadIsErr == 0 {
 		return ErrDisconnected
 	}
-	if code, ok := markOf(m.rest); ok && s.has(featureErrors) {
+	if code, ok := markOf(m.rest); ok && a.has(featureErrors) {
 		return &libraryError{is: code.err(), text: string(m.Payload)}
 	}
 	return libraryText(string(m.Payload))

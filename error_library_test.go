@@ -166,7 +166,7 @@ func TestErrorsOfPeersWithAndWithoutMarks(t *testing.T) {
 		"a node that does more": {nativeFeatures | 1<<30, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+			c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 			n, host := startForFake(t, c, nil)
 			c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return nil, &errShutdown })
 			p := c.knock(t, n)

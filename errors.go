@@ -97,3 +97,12 @@ type Response struct {
 	Msg []byte
 	Err error
 }
+
+// What the library says besides of calls.
+var (
+	errNilContext  = errors.New("grid: nil context")
+	errResultsLeft = errors.New("grid: results of the stream no longer wanted")
+)
+
+// errCredit ends a stream whose peer sends more than it was granted.
+var errCredit = errors.New("grid: peer sent more stream messages than granted")

@@ -411,9 +411,9 @@ func FuzzAccept(f *testing.F) {
 			}
 			var running sync.WaitGroup
 			r := httptest.NewRequest(http.MethodGet, RoutePath, nil)
-			g, _ := m.lobby.enter(r.RemoteAddr)
+			g, _ := m.acceptor.lobby.enter(r.RemoteAddr)
 			g.use(here)
-			running.Go(func() { m.accept(r, g, first) })
+			running.Go(func() { m.acceptor.accept(r, g, first) })
 			running.Go(func() { readValid(t, there, true) })
 			for {
 				b, pause, more := in.next()
@@ -473,7 +473,7 @@ func FuzzDial(f *testing.F) {
 			defer m.Close()
 			var running sync.WaitGroup
 			running.Go(func() {
-				s, err := m.dial(t.Context(), c)
+				s, err := m.dialer.dial(t.Context(), c)
 				if err != nil {
 					here.Close() // as the dial did, if it came that far
 					return

@@ -123,3 +123,10 @@ func (h HandlerID) String() string {
 	}
 	return "HandlerID(" + strconv.Itoa(int(h)) + ")"
 }
+
+// registration is what a registered handler is known by.
+type registration struct {
+	id       HandlerID
+	subroute string
+	number   int // among the registrations of the node
+}

@@ -81,3 +81,6 @@ func shouldDial(local, remote string) bool {
 	}
 	return ours < theirs
 }
+
+// rejected is the reason that a peer gets who has not shown who it is. The log has the real one.
+const rejected = "rejected"

@@ -151,7 +151,7 @@ func TestTheDialerChecksWhoAnswers(t *testing.T) {
 			log := newLogLines()
 			o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 			o.Logger = slog.New(slog.NewTextHandler(log, nil))
-			newNode(t, o)
+			newTestNode(t, o)
 			conn, err := l.Accept()
 			if err != nil {
 				t.Fatal(err)
@@ -234,7 +234,7 @@ func TestRejectionsEndWithACloseFrame(t *testing.T) {
 			name := nameThat(func(name string) bool { return shouldDial(name, local) })
 			o := playerOptions(local, name)
 			o.VerifyPeer = test.verify
-			serveNode(t, l, newNode(t, o))
+			serveNode(t, l, newTestNode(t, o))
 			p := dialPlayer(t, local, name)
 			test.send(p)
 			code, reason := p.expectCloseFrame()
@@ -308,7 +308,7 @@ func TestControlFramesAreObeyedBeforeTheHandshake(t *testing.T) {
 	})
 	t.Run("dialer, ping behind the answer to the upgrade", func(t *testing.T) {
 		l, remote := listen(t)
-		newNode(t, playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote))
+		newTestNode(t, playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote))
 		conn, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)
@@ -387,7 +387,7 @@ func TestANodeThatHasEndedAnswers503(t *testing.T) {
 		t.Errorf("it logs\n%s", there.log)
 	}
 	r := upgradeRequest(t, there.host+RoutePath)
-	there.options.AuthRequest = func(*http.Request) error { return errors.New("no token") }
+	there.node.AuthRequest = func(*http.Request) error { return errors.New("no token") }
 	if got := ask(t, r); got.status != http.StatusForbidden {
 		t.Errorf("a stranger got %+v", got)
 	}

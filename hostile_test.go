@@ -22,7 +22,7 @@ func TestAPeerMaySendAnything(t *testing.T) {
 
 // sendAnything is a peer that comes some times and sends one node what it likes.
 func sendAnything(t *testing.T, random *rand.Rand) {
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, nil)
 	c.handle(t, echo)
 	c.stream(t, 2, 2, func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
@@ -100,7 +100,7 @@ func TestCallsThatAreResetAtOnceAreLimited(t *testing.T) {
 		{"requests whose handlers do not", message{Op: OpRequest, Handler: testSingle}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+			c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 			n, host := startForFake(t, c, func(o *ManagerOptions) { o.Limits.MaxStreams, o.Limits.MaxRequests = most, most })
 			var running, peak, served atomic.Int64
 			gate := make(chan struct{})
@@ -163,7 +163,7 @@ func TestPingsThatAreNotReadAreBounded(t *testing.T) {
 		"requests to unknown handlers": {Op: OpRequest, MuxID: 1, Handler: 125},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+			c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 			n, host := startForFake(t, c, func(o *ManagerOptions) {
 				o.Limits.MaxQueuedControlBytes, o.Limits.MaxQueuedBytes, o.Limits.WriteTimeout = most, most, 300*time.Millisecond
 			})

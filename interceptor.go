@@ -86,9 +86,6 @@ type ServerRequestInterceptor func(ctx context.Context, info *CallInfo, payload 
 // called once, and must have returned when the interceptor does.
 type ServerStreamInterceptor func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr
 
-// ServeStreamFunc serves a stream and returns when the handler does.
-type ServeStreamFunc func(ctx context.Context, payload []byte) *RemoteErr
-
 var (
 	errNoStream    = errors.New("grid: an interceptor returned neither a stream nor an error")
 	errNotReturned = errors.New("grid: an interceptor did not return the stream")
@@ -162,7 +159,7 @@ func (s *interceptors) stream(ctx context.Context, call CallInfo, payload []byte
 	defer func() { // also after a panic
 		for _, one := range opened {
 			if one != st {
-				one.mux.cancel(errNotReturned)
+				one.cancel(errNotReturned)
 			}
 		}
 	}()
@@ -238,11 +235,18 @@ func (s *interceptors) serve(ctx context.Context, call CallInfo, payload []byte,
 	return next(ctx, payload)
 }
 
-// whole is the result of a handler whose context an interceptor may have replaced: an error where that
-// has ended, and the handler returned for that reason perhaps.
-func whole(ctx context.Context, err *RemoteErr) *RemoteErr {
-	if err != nil || ctx == nil {
-		return err
-	}
-	return NewRemoteErr(cutShort(ctx))
+// callInfo tells interceptors which call is about to be made, or served, over a link.
+func callInfo(l *link, h HandlerID, subroute string) CallInfo {
+	return CallInfo{Handler: h, Subroute: subroute, Local: l.local, Remote: l.remote}
 }
+
+// StreamInfo says which stream an interceptor stands around, and takes observers of it.
+type StreamInfo struct {
+	CallInfo
+
+	observers []StreamObserver
+}
+
+// Observe lets o watch the stream. It has to be called before next, on the interceptor's own goroutine.
+// Several observers are told in the order in which they were given.
+func (i *StreamInfo) Observe(o StreamObserver) { i.observers = append(i.observers, o) }

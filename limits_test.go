@@ -272,7 +272,7 @@ func TestHandlersCountBeyondTheirSession(t *testing.T) {
 
 // An original is answered with what it knows.
 func TestARefusalIsAMuxConnectError(t *testing.T) {
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, func(o *ManagerOptions) { o.Limits = Limits{MaxRequests: 1, MaxStreams: 1} })
 	g := newGate()
 	defer close(g.open)
@@ -428,7 +428,7 @@ func pull(st *Stream) (next func() ([]byte, error), stop func()) {
 
 func TestMessagesOverTheLimitCloseTheConnection(t *testing.T) {
 	const limit = 100 << 10
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, func(o *ManagerOptions) { o.Limits.MaxMessageSize = limit })
 	c.handle(t, func(_ context.Context, payload []byte) ([]byte, *RemoteErr) { return payload[:1], nil })
 	p := c.knock(t, n)
@@ -471,7 +471,7 @@ func TestTheHandshakesSizeIsLimited(t *testing.T) {
 		}
 		return m
 	}
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, func(o *ManagerOptions) { o.Limits.MaxHandshakeSize = limit })
 	for _, size := range []int{limit, limit + 1} {
 		p := c.knock(t, n)

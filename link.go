@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/gridmesh/grid/pubsub"
 )
 
 // link is what the sessions of a Connection, and the calls and streams on them, know of it: who the two nodes
@@ -20,10 +18,6 @@ type link struct {
 	log           *slog.Logger
 	limits        Limits
 	caller        RemoteClient // the peer, as handlers see it
-
-	registry     *atomic.Pointer[registry]
-	interceptors *interceptors
-	traces       *pubsub.PubSub[TraceInfo, TraceType]
 
 	active       activity
 	requestQuota quota // requests of the peer that run here
@@ -44,23 +38,6 @@ type link struct {
 	overloads logLimit  // refusals
 	ignored   logLimit  // operations of the peer
 }
-
-// init makes l the link of a connection of a node, from what the two have.
-func (l *link) init(m *Manager, c *Connection) {
-	l.local, l.remote = c.Local, c.Remote
-	l.caller = RemoteClient{Name: c.Remote}
-	l.log, l.limits = m.log, m.options.Limits
-	l.registry, l.interceptors, l.traces = &m.registry, &m.interceptors, m.options.TraceTo
-	l.nextID, l.lastPong = &c.NextID, &c.LastPong
-	l.active = newActivity()
-	l.requestQuota.init(limitRequests, l.limits.MaxRequests, limitRequestBytes, l.limits.MaxRequestBytes)
-	l.streamQuota.init(limitStreams, l.limits.MaxStreams, limitStreamBytes, l.limits.MaxStreamBytes)
-	l.traffic, l.toldIn, l.toldOut = new(traffic), m.received, m.written
-	l.recent, l.panics = &m.recent, &m.panics
-}
-
-// handlers returns the handlers registered at this moment.
-func (l *link) handlers() *registry { return l.registry.Load() }
 
 // newMuxID numbers a call or a stream from here.
 func (l *link) newMuxID() uint64 { return atomic.AddUint64(l.nextID, 1) }
@@ -132,9 +109,4 @@ func (l *link) recovered(id HandlerID, err **RemoteErr) {
 		}
 		*err = NewRemoteErrf("handler %v panicked: %v", id, r)
 	}
-}
-
-// callInfo tells interceptors which call is about to be made, or served.
-func (l *link) callInfo(h HandlerID, subroute string) CallInfo {
-	return CallInfo{Handler: h, Subroute: subroute, Local: l.local, Remote: l.remote}
 }

@@ -25,7 +25,7 @@ func TestRefusalsAreLoggedInABoundedNumber(t *testing.T) {
 		o := playerOptions("http://127.0.0.1:1")
 		o.AuthRequest = func(*http.Request) error { return errors.New("wrong token") }
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
-		handler := newNode(t, o).Handler()
+		handler := newTestNode(t, o).Handler()
 		knock := func(times int) {
 			for range times {
 				handler(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, RoutePath, nil))
@@ -64,7 +64,7 @@ func TestUpgradesThatFailAreLoggedInABoundedNumber(t *testing.T) {
 		log := newLogLines()
 		o := playerOptions("http://127.0.0.1:1")
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
-		handler := newNode(t, o).Handler()
+		handler := newTestNode(t, o).Handler()
 		for range 100 {
 			r := httptest.NewRequest(http.MethodGet, RoutePath, nil)
 			r.Header = http.Header{
@@ -85,7 +85,7 @@ func TestAPeerThatComesAndGoesIsLoggedInABoundedNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)
 		n, host := startForFake(t, c, nil)
-		n.recent.add("another", RoleClient, handlerInvalid, "lost")
+		n.node.recent.add("another", RoleClient, handlerInvalid, "lost")
 		come := func(reason string) {
 			p := c.knock(t, n)
 			if resp := p.introduce(t, host); !resp.Accepted {

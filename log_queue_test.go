@@ -161,14 +161,14 @@ func TestTheEndOfAManagerWaitsForItsLog(t *testing.T) {
 	node := func(t *testing.T, handle func(slog.Record)) *Manager {
 		o := playerOptions("http://127.0.0.1:1")
 		o.Logger = slog.New(hookHandler{handle: handle})
-		return newNode(t, o)
+		return newTestNode(t, o)
 	}
 	t.Run("slow", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var got recordedLines
 			m := node(t, func(r slog.Record) { time.Sleep(logGrace / 10); got.add(r) })
 			for range 5 {
-				m.log.Info("line")
+				m.node.log.Info("line")
 			}
 			m.Close()
 			if n := len(got.all()); n != 5 {
@@ -181,8 +181,8 @@ func TestTheEndOfAManagerWaitsForItsLog(t *testing.T) {
 			var got recordedLines
 			stuck := make(chan struct{})
 			m := node(t, func(r slog.Record) { got.add(r); <-stuck })
-			m.log.Info("line")
-			m.log.Info("never written")
+			m.node.log.Info("line")
+			m.node.log.Info("never written")
 			began := time.Now()
 			m.Close()
 			if took := time.Since(began); took > 2*logGrace {
@@ -205,7 +205,7 @@ func TestTheEndOfAManagerWaitsForItsLog(t *testing.T) {
 				var m *Manager
 				ended := make(chan struct{})
 				m = node(t, func(slog.Record) { end(m); close(ended) })
-				m.log.Info("line")
+				m.node.log.Info("line")
 				<-ended
 			})
 		})

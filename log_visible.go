@@ -46,3 +46,13 @@ func visibleValue(a slog.Attr) slog.Value {
 	}
 	return a.Value
 }
+
+// clip makes what a peer says fit to be kept, and told: short, and without characters that control a terminal or hide.
+func clip(s string) string {
+	const limit = 256 // bytes
+	text, cut := visible.Cut(s, limit)
+	if cut {
+		text += "..."
+	}
+	return text
+}

@@ -56,7 +56,7 @@ func TestTextsOfPeersAreMadeVisible(t *testing.T) {
 		}
 		return nil
 	}
-	m := newNode(t, o)
+	m := newTestNode(t, o)
 	// A middleware that believes a header, as those for real addresses do.
 	h := m.Handler()
 	server := &http.Server{ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -117,7 +117,7 @@ func TestReasonOfARejectionIsMadeVisible(t *testing.T) {
 	l, remote := listen(t)
 	o := playerOptions(nameThat(func(local string) bool { return shouldDial(local, remote) }), remote)
 	o.Logger = slog.New(plainLog{log})
-	m := newNode(t, o)
+	m := newTestNode(t, o)
 	conn, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

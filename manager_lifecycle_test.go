@@ -126,10 +126,10 @@ func TestANilManagerAnswersThatItIsUnavailable(t *testing.T) {
 }
 
 func TestUseAfterTheEndGivesErrShutdown(t *testing.T) {
-	for name, end := range map[string]func(n *node, cancel func()) error{
-		"Close":    func(n *node, _ func()) error { return n.Close() },
-		"Shutdown": func(n *node, _ func()) error { return n.Shutdown(context.Background()) },
-		"the end of NewManager's context": func(_ *node, cancel func()) error {
+	for name, end := range map[string]func(n *testNode, cancel func()) error{
+		"Close":    func(n *testNode, _ func()) error { return n.Close() },
+		"Shutdown": func(n *testNode, _ func()) error { return n.Shutdown(context.Background()) },
+		"the end of NewManager's context": func(_ *testNode, cancel func()) error {
 			cancel()
 			return nil
 		},

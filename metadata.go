@@ -122,13 +122,13 @@ type outgoingMetadata struct {
 }
 
 // encodedMetadata returns the metadata of a call; nil for none, and where the peer takes none.
-func (s *sender) encodedMetadata(ctx context.Context) ([]byte, error) {
+func (a *agreement) encodedMetadata(ctx context.Context) ([]byte, error) {
 	out, ok := ctx.Value(outgoingKey{}).(*outgoingMetadata)
 	if !ok {
 		return nil, nil
 	}
 	out.once.Do(func() { out.encoded, out.err = out.md.encode() })
-	if out.err != nil || !s.has(featureMetadata) {
+	if out.err != nil || !a.has(featureMetadata) {
 		return nil, out.err
 	}
 	return out.encoded, nil
@@ -267,8 +267,8 @@ func readMetadata(b []byte, each func(key, value []byte)) (err error) {
 
 // takeMetadata checks the metadata of a message, and drops it where it means
 // nothing. What stands in its place is ignored where the two nodes have not agreed on metadata.
-func (s *sender) takeMetadata(m *message) error {
-	if !s.has(featureMetadata) {
+func (a *agreement) takeMetadata(m *message) error {
+	if !a.has(featureMetadata) {
 		m.rest = nil
 		return nil
 	}

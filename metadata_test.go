@@ -436,7 +436,7 @@ func TestMetadataIsSentToWhoTakesItOnly(t *testing.T) {
 		"a node that takes metadata only so": {featureMetadata, nativeFeatures},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+			c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 			n, host := startForFake(t, c, nil)
 			c.stream(t, 0, 1, echoBack)
 			p := c.knock(t, n)
@@ -498,7 +498,7 @@ func TestMalformedMetadataEndsTheSession(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel() // a peer that does not answer a close frame is waited for
-			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+			c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 			n, host := startForFake(t, c, nil)
 			metadataCalls(t, c)
 			p := c.knock(t, n)
@@ -559,7 +559,7 @@ func TestMetadataCountsForWhatAPeerHolds(t *testing.T) {
 }
 
 func TestMetadataOfStreamMessagesIsDropped(t *testing.T) {
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, nil)
 	c.stream(t, 1, 1, echoBack)
 	p := c.knock(t, n)

@@ -1,12 +1,14 @@
 package grid
 
 import (
+	"sync/atomic"
 	"time"
 )
 
 // muxes are the streams of a session, in both directions.
 type muxes struct {
 	*sender
+	registry *atomic.Pointer[registry]
 	began    time.Time            // of the session; times of streams are since then
 	tick     time.Duration        // between the rounds of the janitor
 	clients  muxTable[*muxClient] // opened here
@@ -14,8 +16,8 @@ type muxes struct {
 	heaviest heaviest             // with the most waiting; the reader's alone
 }
 
-func (x *muxes) init(s *sender, began time.Time, tick time.Duration) {
-	x.sender, x.began, x.tick = s, began, tick
+func (x *muxes) init(s *sender, handlers *atomic.Pointer[registry], began time.Time, tick time.Duration) {
+	x.sender, x.registry, x.began, x.tick = s, handlers, began, tick
 }
 
 // toServer hands a message of the peer's caller to the handler's side of its stream. It reports whether there is

@@ -10,16 +10,6 @@ import (
 	"time"
 )
 
-// Stream liveness, as peers expect it.
-const (
-	muxPingInterval  = 15 * time.Second // between pings of a stream without a deadline, or a longer one
-	muxPeerTimeout   = 30 * time.Second // without any message from the handler's side
-	muxCallerTimeout = 60 * time.Second // without a ping from the caller's side
-)
-
-// errCredit ends a stream whose peer sends more than it was granted.
-var errCredit = errors.New("grid: peer sent more stream messages than granted")
-
 // muxClient is the caller's side of a stream.
 //
 // It is open until one of finish, abort and cancel ends it; the first decides the error.
@@ -213,14 +203,6 @@ func (m *muxClient) end(err error, deliver bool) bool {
 		go m.observed.tellEnd(err) // what calls end has others to serve
 	}
 	return true
-}
-
-// signal leaves a signal in a channel with room for one.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // receive takes a message that the reader got now.

@@ -207,7 +207,7 @@ func TestCapacitiesAreToldToThoseWhoLookForThem(t *testing.T) {
 		"a node like this":          {nativeFeatures, 5, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+			c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 			n, host := startForFake(t, c, nil)
 			c.stream(t, 3, 5, echoBack)
 			p := c.knock(t, n)

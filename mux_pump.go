@@ -100,7 +100,7 @@ func (p *streamPump[In, Out]) run() {
 	}
 	p.closeInput()
 	p.m.observed.end(p.outcome(cause))
-	p.m.streamServed(p.m.handler, time.Since(p.m.muxes.began)-p.m.began, p.m.result, cause)
+	p.m.streamServed(p.m.handler.registration, time.Since(p.m.muxes.began)-p.m.began, p.m.result, cause)
 	p.m.depart(cause)
 	p.done = true
 }

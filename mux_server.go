@@ -55,7 +55,7 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		x.refuse(msg, "Stateless streams not supported")
 		return
 	}
-	h := x.handlers().stream(msg.Handler, msg.subroute)
+	h := x.registry.Load().stream(msg.Handler, msg.subroute)
 	if h == nil {
 		x.refuseUnknown(msg)
 		return
@@ -304,4 +304,9 @@ func (m *muxServer) checkAlive(l *look) {
 	if silent {
 		m.cancel(ErrDisconnected)
 	}
+}
+
+// observe lets observers watch the stream, from before its handler is called.
+func (m *muxServer) observe(observers []StreamObserver) {
+	m.observed = newObservation(m.link, m.handler.id, observers)
 }

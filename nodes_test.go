@@ -25,7 +25,7 @@ const (
 // cluster is a grid whose network the test holds: TCP on loopback, or pipes
 // that work inside a synctest bubble.
 type cluster struct {
-	nodes []*node
+	nodes []*testNode
 	tls   *tls.Config // of the servers; nil for none
 
 	mu        sync.Mutex // Protects following.
@@ -35,7 +35,7 @@ type cluster struct {
 }
 
 // node is a Manager with its server.
-type node struct {
+type testNode struct {
 	*Manager
 	host     string
 	log      *logBuffer
@@ -81,13 +81,13 @@ func newPipes(n int) *cluster {
 		l := newPipeListener()
 		address := fmt.Sprintf("node%d:9000", i)
 		c.listeners[address] = l
-		c.nodes = append(c.nodes, &node{host: "http://" + address, listener: l})
+		c.nodes = append(c.nodes, &testNode{host: "http://" + address, listener: l})
 	}
 	return c
 }
 
 // listenTCP makes a node that is named by base and the port of its listener.
-func listenTCP(t *testing.T, address, base string) *node {
+func listenTCP(t *testing.T, address, base string) *testNode {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -97,7 +97,7 @@ func listenTCP(t *testing.T, address, base string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &node{host: base + ":" + port, listener: l}
+	return &testNode{host: base + ":" + port, listener: l}
 }
 
 func (c *cluster) hosts() (hosts []string) {
@@ -119,12 +119,12 @@ func (c *cluster) start(t *testing.T, edit func(i int, o *ManagerOptions)) {
 	}
 }
 
-func (c *cluster) startNode(t *testing.T, n *node, edit func(o *ManagerOptions)) {
+func (c *cluster) startNode(t *testing.T, n *testNode, edit func(o *ManagerOptions)) {
 	t.Helper()
 	c.startNodeContext(context.Background(), t, n, edit)
 }
 
-func (c *cluster) startNodeContext(ctx context.Context, t *testing.T, n *node, edit func(o *ManagerOptions)) {
+func (c *cluster) startNodeContext(ctx context.Context, t *testing.T, n *testNode, edit func(o *ManagerOptions)) {
 	t.Helper()
 	n.log = new(logBuffer)
 	o := ManagerOptions{
@@ -140,7 +140,7 @@ func (c *cluster) startNodeContext(ctx context.Context, t *testing.T, n *node, e
 		t.Fatal(err)
 	}
 	n.Manager = m
-	n.log.settle = func() { m.lines.flush(20 * time.Second) }
+	n.log.settle = func() { m.node.lines.flush(20 * time.Second) }
 	handler := http.Handler(m.Handler())
 	if n.route != nil {
 		handler = n.route(m)
@@ -149,7 +149,7 @@ func (c *cluster) startNodeContext(ctx context.Context, t *testing.T, n *node, e
 }
 
 // serve serves h on the node's listener until the test ends.
-func (n *node) serve(t *testing.T, h http.Handler, config *tls.Config) {
+func (n *testNode) serve(t *testing.T, h http.Handler, config *tls.Config) {
 	l := n.listener
 	if config != nil {
 		l = tls.NewListener(l, config)
@@ -357,7 +357,7 @@ func ownGoroutines() (own []string) {
 	}
 	for stack := range strings.SplitSeq(string(buf), "\n\n") {
 		if strings.Contains(stack, "gridmesh/grid") && !strings.Contains(stack, "testing.tRunner(") &&
-			!strings.Contains(stack, "(*node).serve") {
+			!strings.Contains(stack, "(*testNode).serve") {
 			own = append(own, stack)
 		}
 	}

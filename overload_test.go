@@ -439,7 +439,7 @@ func TestWhatRunsTakesLittle(t *testing.T) {
 	}
 	const n = 2000
 	for _, op := range []Op{OpRequest, OpConnectMux} {
-		c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+		c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 		node, host := startForFake(t, c, nil)
 		g := newGate()
 		g.entered = make(chan struct{}, n)

@@ -26,7 +26,7 @@ type fakePeer struct {
 }
 
 // knock upgrades a connection to a node and sends nothing.
-func (c *cluster) knock(t *testing.T, n *node) *fakePeer {
+func (c *cluster) knock(t *testing.T, n *testNode) *fakePeer {
 	t.Helper()
 	d := ws.Dialer{NetDial: c.dial}
 	socket, br, _, err := d.Dial(t.Context(), "ws"+strings.TrimPrefix(n.host, "http")+RoutePath)
@@ -124,7 +124,7 @@ func fakeHost(local string) string {
 }
 
 // startForFake starts one node that waits for a fake peer, whose name it returns.
-func startForFake(t *testing.T, c *cluster, edit func(o *ManagerOptions)) (*node, string) {
+func startForFake(t *testing.T, c *cluster, edit func(o *ManagerOptions)) (*testNode, string) {
 	n := c.nodes[0]
 	host := fakeHost(n.host)
 	c.startNode(t, n, func(o *ManagerOptions) {
@@ -196,7 +196,7 @@ func TestADeadPeerIsNoticed(t *testing.T) {
 }
 
 func TestASecondConnectionReplacesTheFirst(t *testing.T) {
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, nil)
 	first := c.knock(t, n)
 	first.introduce(t, host)
@@ -289,7 +289,7 @@ func TestAnswersAboutUnknownStreamsNameWhoseTheyAre(t *testing.T) {
 }
 
 func TestNothingIsSentWhereAnOriginalsCallerGivesUp(t *testing.T) {
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, nil)
 	p := c.knock(t, n)
 	p.introduce(t, host)
@@ -330,7 +330,7 @@ func TestTheReasonOfALossIsLogged(t *testing.T) {
 		{"a broken frame", []byte{0xff, 0xff}, "protocol error"},
 		{"a malformed message", append(ws.MustCompileFrame(ws.MaskFrame(ws.NewBinaryFrame([]byte("soup")))), 0), "malformed"},
 	} {
-		c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+		c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 		n, host := startForFake(t, c, nil)
 		p := c.knock(t, n)
 		p.introduce(t, host)

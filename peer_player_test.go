@@ -53,7 +53,7 @@ func playerOptions(local string, peers ...string) ManagerOptions {
 }
 
 // newNode starts a node that ends with the test.
-func newNode(t *testing.T, o ManagerOptions) *Manager {
+func newTestNode(t *testing.T, o ManagerOptions) *Manager {
 	t.Helper()
 	m, err := NewManager(t.Context(), o)
 	if err != nil {
@@ -98,7 +98,7 @@ func dialNode(t *testing.T) (*Manager, *player) {
 	t.Helper()
 	l, local := listen(t)
 	name := nameThat(func(name string) bool { return shouldDial(name, local) })
-	m := newNode(t, playerOptions(local, name))
+	m := newTestNode(t, playerOptions(local, name))
 	serveNode(t, l, m)
 	return m, dialPlayer(t, local, name)
 }
@@ -127,7 +127,7 @@ func acceptNode(t *testing.T) (*Manager, *player) {
 	l, name := listen(t)
 	local := nameThat(func(local string) bool { return shouldDial(local, name) })
 	p := &player{t: t, name: name, id: [16]byte{4, 5, 6}}
-	m := newNode(t, playerOptions(local, name))
+	m := newTestNode(t, playerOptions(local, name))
 	conn, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,8 @@
 package grid
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"sync/atomic"
 
@@ -100,3 +102,17 @@ func footprint(n int) int { return messageFootprint + bytepool.Size(n) }
 
 // held is what a payload holds that was copied out of the read buffer: what footprint said.
 func held(b []byte) int { return messageFootprint + cap(b) }
+
+// room is where a value of a peer counts that is about to be decoded.
+type room interface {
+	// take counts bytes, until what the value belongs to ends. An error says that they are too many, and then the value must not be decoded.
+	take(bytes int) error
+}
+
+// errOverQuota is what take fails with where the call is refused, or ended, as others of the peer hold too much.
+var errOverQuota = errors.New("over a limit of this node")
+
+// tooLarge is what take fails with where a value alone is too much.
+func tooLarge(bytes int, limit limit, most int) error {
+	return fmt.Errorf("the value may take %d bytes of memory, more than Limits.%s, which is %d", bytes, limitNames[limit], most)
+}

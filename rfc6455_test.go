@@ -403,7 +403,7 @@ func TestASenderOfTooMuchLearnsWhy(t *testing.T) {
 	name := nameThat(func(name string) bool { return shouldDial(name, local) })
 	o := playerOptions(local, name)
 	o.Limits.MaxMessageSize = limit
-	m := newNode(t, o)
+	m := newTestNode(t, o)
 	serveNode(t, l, m)
 	p := dialPlayer(t, local, name)
 	p.handshake(m, generations[0])
@@ -427,7 +427,7 @@ func TestAPeerThatDoesNotCloseIsLeft(t *testing.T) {
 	name := nameThat(func(name string) bool { return shouldDial(name, local) })
 	o := playerOptions(local, name)
 	o.Limits.WriteTimeout = 50 * time.Millisecond
-	m := newNode(t, o)
+	m := newTestNode(t, o)
 	serveNode(t, l, m)
 	p := dialPlayer(t, local, name)
 	p.handshake(m, generations[0])

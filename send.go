@@ -14,6 +14,9 @@ type sequence struct {
 	closed bool // the final message is queued
 }
 
+// errMuxDone is told who sends on a stream after its final message.
+var errMuxDone = errors.New("mux already ended")
+
 // errCanceled is the end of a wait for room that its owner has given up.
 var errCanceled = errors.New("canceled while waiting for room in the send queue")
 

@@ -48,17 +48,3 @@ func (s *sender) errorText(text string) []byte {
 
 // errShutdown is ErrShutdown where a pointer is needed.
 var errShutdown = ErrShutdown
-
-// refuses counts and tells that a call of a handler was refused, or ended, over a limit.
-func (l *link) refuses(role Role, h HandlerID, over limit) {
-	l.refusals[over].Add(1)
-	l.recent.add(l.remote, role, h, "overloaded: over Limits."+limitNames[over])
-	l.noteOverload(limitNames[over])
-}
-
-// noteOverload logs the first refusal of a peer, and then one line a minute at the most.
-func (l *link) noteOverload(limit string) {
-	if skipped, ok := l.overloads.take(""); ok {
-		l.log.Warn("grid: overloaded", "peer", l.remote, "local", l.local, "limit", limit, "more_refused", skipped)
-	}
-}

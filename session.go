@@ -23,7 +23,6 @@ var (
 	errPeerLeaving  = errors.New("peer is shutting down")
 	errLocalClose   = errors.New("closed locally")
 	errSilentEnd    = errors.New("peer closed the connection without a word")
-	errMuxDone      = errors.New("mux already ended")
 	errUnchecked    = errors.New("message without a checksum")
 	errUnaskedPong  = errors.New("WebSocket pong that nobody asked for: a changed message")
 	errMessageNoMux = errors.New("message without a mux ID")
@@ -67,7 +66,7 @@ type session struct {
 }
 
 // newSession prepares a session over a socket whose handshake is done. Nothing runs until run is called.
-func newSession(l *link, lost func(*session), peer process, with agreement, g *greeting) *session {
+func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session), peer process, with agreement, g *greeting) *session {
 	s := &session{
 		socket:   g.socket,
 		frames:   g.frames,
@@ -104,8 +103,8 @@ func newSession(l *link, lost func(*session), peer process, with agreement, g *g
 		OnFrame:      l.traffic.out.frame,
 	})
 	s.calls.init(&s.sender, s.tick)
-	s.requests.init(&s.sender, s.began)
-	s.muxes.init(&s.sender, s.began, s.tick)
+	s.requests.init(&s.sender, handlers, s.began)
+	s.muxes.init(&s.sender, handlers, s.began, s.tick)
 	return s
 }
 
@@ -131,4 +130,10 @@ func (s *session) run() error {
 	s.frames.Release()
 	close(s.finished)
 	return s.reason
+}
+
+// process is one that has been connected under the name of a peer.
+type process struct {
+	id      [16]byte
+	address string // where it was last
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strings"
 	"time"
@@ -274,31 +273,4 @@ func (s *session) blame(reason error) {
 	if s.reason == nil {
 		s.reason = reason
 	}
-}
-
-// isClosed reports whether a channel is closed on which nothing is sent.
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// closeSocket closes a connection without the farewell of TLS, which could wait for the peer.
-func closeSocket(c net.Conn) { rawSocket(c).Close() }
-
-// overTLS reports whether a connection is one of TLS.
-func overTLS(c net.Conn) bool {
-	_, ok := c.(interface{ NetConn() net.Conn })
-	return ok
-}
-
-// rawSocket is the network connection below TLS.
-func rawSocket(c net.Conn) net.Conn {
-	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
-		return t.NetConn()
-	}
-	return c
 }

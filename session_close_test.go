@@ -226,7 +226,7 @@ func TestAViolationIsNamedInTheCloseFrame(t *testing.T) {
 		{"a merged message without its messages", appendMergedHeader(nil, 3), "malformed merged message: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+			c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 			n, host := startForFake(t, c, nil)
 			p := c.knock(t, n)
 			p.introduce(t, host)
@@ -243,7 +243,7 @@ func TestAViolationIsNamedInTheCloseFrame(t *testing.T) {
 
 // Who is replaced is told, also where it sends all the time.
 func TestAReplacedPeerIsToldWhy(t *testing.T) {
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, nil)
 	first := c.knock(t, n)
 	first.introduce(t, host)

@@ -15,7 +15,7 @@ import (
 )
 
 // startSlow starts a node with a fake peer that reads all it is sent, and is accepted.
-func startSlow(t *testing.T) (*node, *Connection, *fakePeer) {
+func startSlow(t *testing.T) (*testNode, *Connection, *fakePeer) {
 	t.Helper()
 	c := newPipes(1)
 	n, host := startForFake(t, c, nil)

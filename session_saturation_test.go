@@ -31,7 +31,7 @@ func TestSaturatedNode(t *testing.T) {
 		patience = 5 * turnOf(saturatedCallers)
 	}
 	fmt.Println(patience)
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {host: peer}}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {host: peer}}}
 	c.startNode(t, c.nodes[0], func(o *ManagerOptions) { o.Limits = saturatedLimits(patience) })
 	c.nodes = c.nodes[:1]
 	var calls atomic.Uint64
@@ -112,7 +112,7 @@ func TestHandlersThatComputeHoldUpNoAnswers(t *testing.T) {
 // startSaturatedCluster starts two nodes, the second one in a process of its own, with that PeerTimeout.
 func startSaturatedCluster(t *testing.T, patience string) (*cluster, *saturatedNode) {
 	t.Helper()
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {}}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {}}}
 	child := startSaturated(t, c, patience)
 	c.startNode(t, c.nodes[0], func(o *ManagerOptions) { o.Limits = saturatedLimits(child.patience) })
 	if err := c.conn(0, 1).WaitForConnect(t.Context()); err != nil {

@@ -10,7 +10,7 @@ import (
 
 // A process that stood still finds nothing but its own silence.
 func TestAProcessThatStoodStillDropsNobody(t *testing.T) {
-	c := &cluster{nodes: []*node{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {}}}
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {}}}
 	child := startSaturated(t, c, "1s")
 	c.startNode(t, c.nodes[0], func(o *ManagerOptions) {
 		o.Limits = Limits{PingInterval: 100 * time.Millisecond, PeerTimeout: time.Hour, WriteTimeout: time.Hour}

@@ -28,26 +28,26 @@ func TestSlowClientsCostLittle(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		// send returns what a client sends at once, and what it sends then, a byte a second.
-		send  func(n *node, host string) (first, then []byte)
+		send  func(n *testNode, host string) (first, then []byte)
 		after time.Duration // the client is dropped
 	}{
-		{"a connection and nothing", func(*node, string) (first, then []byte) { return nil, nil }, headerTimeout},
-		{"half an upgrade", func(n *node, _ string) (first, then []byte) {
+		{"a connection and nothing", func(*testNode, string) (first, then []byte) { return nil, nil }, headerTimeout},
+		{"half an upgrade", func(n *testNode, _ string) (first, then []byte) {
 			return []byte(upgrade(n.host)[:50]), nil
 		}, headerTimeout},
-		{"an upgrade byte by byte", func(n *node, _ string) (first, then []byte) {
+		{"an upgrade byte by byte", func(n *testNode, _ string) (first, then []byte) {
 			return nil, []byte(upgrade(n.host))
 		}, headerTimeout},
-		{"an upgrade and no handshake", func(n *node, _ string) (first, then []byte) {
+		{"an upgrade and no handshake", func(n *testNode, _ string) (first, then []byte) {
 			return []byte(upgrade(n.host)), nil
 		}, defaultHandshakeTimeout},
-		{"half a handshake", func(n *node, host string) (first, then []byte) {
+		{"half a handshake", func(n *testNode, host string) (first, then []byte) {
 			return append([]byte(upgrade(n.host)), frameOf(message{Op: OpConnect, Payload: make([]byte, 60<<10)})[:1000]...), nil
 		}, defaultHandshakeTimeout},
-		{"a handshake byte by byte", func(n *node, host string) (first, then []byte) {
+		{"a handshake byte by byte", func(n *testNode, host string) (first, then []byte) {
 			return []byte(upgrade(n.host)), frameOf(message{Op: OpConnect, Payload: make([]byte, 60<<10)})
 		}, defaultHandshakeTimeout},
-		{"pings in place of a handshake", func(n *node, host string) (first, then []byte) {
+		{"pings in place of a handshake", func(n *testNode, host string) (first, then []byte) {
 			return []byte(upgrade(n.host)), []byte(strings.Repeat("\x89\x80\x00\x00\x00\x00", 100))
 		}, defaultHandshakeTimeout},
 	} {
@@ -181,7 +181,7 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newPipeListener()
 				c := &cluster{listeners: map[string]*pipeListener{"node1:9000": l}}
-				n := &node{host: nameThat(func(name string) bool { return shouldDial(name, "http://node1:9000") }), listener: newPipeListener()}
+				n := &testNode{host: nameThat(func(name string) bool { return shouldDial(name, "http://node1:9000") }), listener: newPipeListener()}
 				c.startNode(t, n, func(o *ManagerOptions) { o.Hosts = []string{n.host, "http://node1:9000"} })
 				defer l.Close()
 				conn, err := l.Accept()

@@ -2,7 +2,6 @@ package grid
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -85,40 +84,6 @@ type FlowStats struct {
 	Messages int64
 	// Frames are WebSocket frames with messages. MergedFrames are those with more than one.
 	Frames, MergedFrames int64
-}
-
-// Role is the side of a handler that its statistics are about.
-type Role uint8
-
-const (
-	// RoleServer is a handler of this node, called by others.
-	RoleServer Role = iota
-	// RoleClient is a handler of other nodes, called from here.
-	RoleClient
-)
-
-// String returns "server" or "client".
-func (r Role) String() string {
-	if r == RoleClient {
-		return "client"
-	}
-	return "server"
-}
-
-// MarshalText returns the text of String.
-func (r Role) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
-
-// UnmarshalText reads what MarshalText writes.
-func (r *Role) UnmarshalText(text []byte) error {
-	switch string(text) {
-	case RoleServer.String():
-		*r = RoleServer
-	case RoleClient.String():
-		*r = RoleClient
-	default:
-		return fmt.Errorf("grid: unknown role %.40q", text)
-	}
-	return nil
 }
 
 // HandlerStats counts the calls of one handler, single requests or streams.
@@ -252,76 +217,15 @@ func (l *Latency) Quantile(q float64) time.Duration {
 	return 0
 }
 
-// Stats returns what the node has counted. It costs some microseconds for each connection, and disturbs no call.
-func (m *Manager) Stats() Stats {
-	if m == nil {
-		return Stats{}
-	}
-	s := Stats{Local: m.options.Local, Started: m.started, Time: time.Now()}
-	table := newHandlerTable(m.registry.Load())
-	for _, host := range m.Targets() {
-		c := m.connections[host]
-		s.Peers = append(s.Peers, c.Stats())
-		table.add(c)
-	}
-	s.Handlers = table.stats()
-	return s
-}
-
-// HandlerStats returns what Manager.Stats does for Handlers, for the calls with this peer alone. Handlers without a
-// call are left out.
-func (c *Connection) HandlerStats() []HandlerStats {
-	if c == nil {
-		return nil
-	}
-	table := newHandlerTable(c.handlers())
-	table.add(c)
-	return slices.DeleteFunc(table.stats(), func(h HandlerStats) bool { return h.Calls == 0 && h.InFlight == 0 })
-}
-
-// Stats returns what is known and counted of the connection. Only Remote and State are set before the Manager runs.
-func (c *Connection) Stats() ConnectionStats {
-	if c == nil {
-		return ConnectionStats{}
-	}
-	c.mu.Lock()
-	stats := ConnectionStats{
-		Remote:        c.Remote,
-		State:         c.state,
-		Since:         c.since,
-		Connects:      c.connects,
-		Reconnects:    max(c.connects-1, 0),
-		DialErrors:    c.dialErrors,
-		LastError:     c.lastError,
-		LastErrorTime: c.lastErrorTime,
-	}
-	c.mu.Unlock()
-	stats.In, stats.Out = c.traffic.in.stats(), c.traffic.out.stats()
-	stats.Refused = c.refusals.stats()
-	stats.LastPong = c.lastPongTime()
-	s := c.current.Load()
-	if s == nil {
-		return stats
-	}
-	stats.Dialed, stats.Native = s.dialed, s.has(featureNative)
-	stats.OutgoingStreams = s.muxes.clients.len()
-	stats.IncomingStreams = s.muxes.servers.len()
-	stats.OutgoingRequests = s.calls.table.len()
-	stats.IncomingRequests = s.requests.requests.running()
-	stats.BytesQueued = s.batch.Backlog()
-	stats.RoundTrip = time.Duration(s.rtt.Load())
-	return stats
-}
-
 // handlerTable gathers the statistics of handlers over connections.
 type handlerTable struct {
 	served []HandlerStats // by number of the registration
 	called [256]*HandlerStats
 }
 
-func newHandlerTable(r *registry) *handlerTable {
+func newHandlerTable(names []registration) *handlerTable {
 	t := new(handlerTable)
-	for _, h := range r.names {
+	for _, h := range names {
 		t.served = append(t.served, HandlerStats{Role: RoleServer, ID: h.id, Name: h.id.String(), Subroute: h.subroute})
 	}
 	return t
@@ -334,18 +238,19 @@ func (t *handlerTable) client(id HandlerID) *HandlerStats {
 	return t.called[id]
 }
 
-func (t *handlerTable) add(c *Connection) {
-	for i, counters := range c.served.all() {
+// add adds what is counted of the calls over a connection, and those that are open on it.
+func (t *handlerTable) add(l *link, open []OpenCall) {
+	for i, counters := range l.served.all() {
 		if counters != nil && i < len(t.served) {
 			counters.addTo(&t.served[i])
 		}
 	}
-	for i, counters := range c.called.all() {
+	for i, counters := range l.called.all() {
 		if counters != nil {
 			counters.addTo(t.client(HandlerID(i)))
 		}
 	}
-	for _, o := range c.openCalls() {
+	for _, o := range open {
 		var h *HandlerStats
 		switch {
 		case o.Role == RoleClient:

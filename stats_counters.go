@@ -1,7 +1,6 @@
 package grid
 
 import (
-	"context"
 	"math/bits"
 	"math/rand/v2"
 	"slices"
@@ -206,82 +205,4 @@ func (t *counterTable) all() []*handlerCounters {
 		return *list
 	}
 	return nil
-}
-
-// notSent counts a call that failed before it could be sent.
-func (l *link) notSent(ctx context.Context, h HandlerID, err error) {
-	calls := l.called.get(int(h))
-	calls.calls.Add(1)
-	l.callFailed(ctx, calls, h, err)
-}
-
-// callFailed counts the error of a call from here.
-func (l *link) callFailed(ctx context.Context, calls *handlerCounters, h HandlerID, err error) {
-	class := Classify(ctx, err)
-	if class == ErrorNone {
-		return
-	}
-	calls.failed(class)
-	if class != ErrorCanceled && class != ErrorLeft {
-		l.recent.add(l.remote, RoleClient, h, withoutNames(err))
-	}
-}
-
-// withoutNames is the text of an error where the call that it is about is known.
-func withoutNames(err error) string {
-	if named, ok := err.(*callError); ok {
-		return named.err.Error()
-	}
-	return err.Error()
-}
-
-// streamEnded counts a stream that was opened from here.
-func (l *link) streamEnded(ctx context.Context, h HandlerID, d time.Duration, err error) {
-	calls := l.called.get(int(h))
-	calls.ended(d)
-	l.callFailed(ctx, calls, h, err)
-}
-
-// requestServed counts a request of the peer. inTime reports whether its handler returned before the caller's
-// deadline, cut is what had ended the handler's context by then; nil for nothing.
-func (l *link) requestServed(h *singleHandler, d time.Duration, failure *RemoteErr, inTime bool, cut error) {
-	calls := l.served.get(h.number)
-	calls.ended(d)
-	switch {
-	case !inTime:
-		calls.failed(ErrorDeadline)
-		l.recent.add(l.remote, RoleServer, h.id, errLate)
-	case cut != nil:
-		class := classOf(cut)
-		calls.failed(class)
-		if class != ErrorCanceled {
-			l.recent.add(l.remote, RoleServer, h.id, cut.Error())
-		}
-	case failure != nil:
-		calls.failed(ErrorHandler)
-		l.recent.add(l.remote, RoleServer, h.id, string(*failure))
-	}
-}
-
-// errLate is noted of a call whose handler returned after its deadline.
-const errLate = "handler returned after the caller's deadline"
-
-// streamServed counts a stream of the peer. cause is what ended it before its handler returned; nil for nothing.
-func (l *link) streamServed(h *streamHandler, d time.Duration, result *RemoteErr, cause error) {
-	calls := l.served.get(h.number)
-	calls.ended(d)
-	class, text := ErrorNone, ""
-	switch {
-	case cause != nil:
-		class, text = classOf(cause), cause.Error()
-	case result != nil:
-		class, text = ErrorHandler, string(*result)
-	}
-	if class == ErrorNone {
-		return
-	}
-	calls.failed(class)
-	if class != ErrorCanceled {
-		l.recent.add(l.remote, RoleServer, h.id, text)
-	}
 }

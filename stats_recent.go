@@ -32,18 +32,6 @@ type RecentError struct {
 	Text string
 }
 
-// RecentErrors returns the last different errors of the node, 64 and 16 of strangers at the most, the newest first: connections that were lost, not
-// made or refused, and calls from here and of others that failed, those aside that their caller has canceled.
-func (m *Manager) RecentErrors() []RecentError {
-	if m == nil {
-		return nil
-	}
-	known, strangers := m.recent.list(), m.strangers.list()
-	all := append(known, strangers[:min(len(strangers), recentStrangers)]...)
-	slices.SortFunc(all, newestFirst)
-	return all
-}
-
 func newestFirst(a, b RecentError) int { return b.Time.Compare(a.Time) }
 
 // errorRing holds the errors that happened last. Strangers have one of their own, so that they cannot push out what is

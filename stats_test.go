@@ -432,7 +432,7 @@ func TestOpenListsWhatIsOpen(t *testing.T) {
 			}
 			for k, o := range open {
 				w := want[k]
-				if off := (o.Age - w.Age).Abs(); off > c.nodes[0].options.Limits.tick() {
+				if off := (o.Age - w.Age).Abs(); off > c.nodes[0].node.Limits.tick() {
 					t.Errorf("%v: age %v, want %v", o.Name, o.Age, w.Age)
 				}
 				w.Age, w.Role, w.Peer, w.Name, w.number = o.Age, role, c.nodes[1-i].host, w.Handler.String(), o.number
@@ -553,7 +553,7 @@ func TestStrangersAmongRecentErrors(t *testing.T) {
 	n, _ := startForFake(t, c, func(o *ManagerOptions) {
 		o.AuthRequest = func(r *http.Request) error { return errors.New("no token") }
 	})
-	n.recent.add("peer", RoleClient, handlerInvalid, "lost")
+	n.node.recent.add("peer", RoleClient, handlerInvalid, "lost")
 	for i := range 3 * recentErrors {
 		r := httptest.NewRequest("GET", RoutePath, nil)
 		r.RemoteAddr = fmt.Sprintf("10.0.0.%d:%d", i, 1000+i)

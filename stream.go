@@ -14,7 +14,6 @@ var (
 	errRequestsEnded = errors.New("grid: the input of the stream's handler has been ended")
 	errResultsTaken  = errors.New("grid: results of the stream are already being read")
 	errNilConsumer   = errors.New("grid: Results needs a function")
-	errResultsLeft   = errors.New("grid: results of the stream no longer wanted")
 )
 
 // Stream is the caller's side of a stream to a handler of another node.
@@ -149,13 +148,6 @@ func (st *Stream) Err() error {
 	return err
 }
 
-// alwaysDone is a closed channel.
-var alwaysDone = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
-
 var errHandlerReturned = errors.New("grid: the stream's handler has returned")
 
 // Results calls next with each message of the handler, in order, until the
@@ -219,3 +211,6 @@ func iterate[T any](results func(next func(T) error) error) iter.Seq2[T, error] 
 		}
 	}
 }
+
+// cancel ends the stream with an error.
+func (st *Stream) cancel(err error) { st.mux.cancel(err) }

@@ -2,7 +2,6 @@ package grid
 
 import (
 	"context"
-	"crypto/sha256"
 )
 
 // Subroute is a Connection narrowed to handlers that are registered on a
@@ -72,19 +71,4 @@ func (s *Subroute) connection() *Connection {
 		return nil
 	}
 	return s.Connection
-}
-
-// joinRoute joins two parts of a route; an empty one adds nothing.
-func joinRoute(a, b string) string {
-	if a == "" || b == "" {
-		return a + b
-	}
-	return a + "/" + b
-}
-
-// makeRouteID returns what a subroute of a handler is on the wire.
-func makeRouteID(h HandlerID, route string) routeID {
-	id := routeID(sha256.Sum256([]byte(route)))
-	id[0], id[1] = byte(h), 0
-	return id
 }

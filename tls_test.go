@@ -301,7 +301,7 @@ func (p *tlsPair) start(t *testing.T) {
 	if p.scheme == "https" {
 		o.VerifyPeer = VerifyPeerCertificate
 	}
-	p.acceptor = newNode(t, o)
+	p.acceptor = newTestNode(t, o)
 	serveNode(t, p.listener, p.acceptor)
 	o = playerOptions(p.local, p.remote)
 	o.Logger = slog.New(slog.NewTextHandler(p.dialerLog, nil))
@@ -311,7 +311,7 @@ func (p *tlsPair) start(t *testing.T) {
 		}
 		return nil, errors.New("no configuration today")
 	}
-	p.dialer = newNode(t, o)
+	p.dialer = newTestNode(t, o)
 }
 
 func (p *tlsPair) waitConnected(t *testing.T) {

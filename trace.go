@@ -41,15 +41,6 @@ type TraceInfo struct {
 // Mask returns the type, for subscribers that want some types only.
 func (t TraceInfo) Mask() TraceType { return t.Type }
 
-// Traces returns where traces are published: ManagerOptions.TraceTo, or where that is nil, one of the Manager's own.
-// Requests are traced while it has a subscriber.
-func (m *Manager) Traces() *pubsub.PubSub[TraceInfo, TraceType] {
-	if m == nil {
-		return nil
-	}
-	return m.options.TraceTo
-}
-
 // tracePrefix stands in front of handler names in traces.
 const tracePrefix = "grid."
 
@@ -60,19 +51,19 @@ type trace struct {
 }
 
 // startTrace returns nil where nobody wants traces.
-func (c *Connection) startTrace(ctx context.Context, h HandlerID, subroute string, out int) *trace {
-	if !c.traces.Wants(TraceInternode) {
+func startTrace(ctx context.Context, to *pubsub.PubSub[TraceInfo, TraceType], l *link, h HandlerID, subroute string, out int) *trace {
+	if !to.Wants(TraceInternode) {
 		return nil
 	}
 	params, _ := ctx.Value(TraceParamsKey{}).(map[string]string)
 	return &trace{
-		to: c.traces,
+		to: to,
 		info: TraceInfo{
 			Type:     TraceInternode,
 			Time:     time.Now(),
 			Handler:  tracePrefix + h.String(),
-			Local:    c.Local,
-			Remote:   c.Remote,
+			Local:    l.local,
+			Remote:   l.remote,
 			Subroute: subroute,
 			BytesOut: out,
 			Params:   params,

@@ -135,7 +135,7 @@ func (h *SingleHandler[Req, Resp]) Register(m *Manager, handle func(req Req) (re
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
 	}
-	return m.registerSingle(&singleHandler{id: h.id, handleTyped: func(r room, payload []byte) ([]byte, *RemoteErr) {
+	return m.registerSingle(&singleHandler{registration: registration{id: h.id}, handleTyped: func(r room, payload []byte) ([]byte, *RemoteErr) {
 		req, rerr := h.request(payload, r)
 		if rerr != nil {
 			return nil, rerr

@@ -259,7 +259,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func
 			return handle(ctx, p, in, out)
 		},
 	}
-	return of.register(m, route, h.InCapacity, h.OutCapacity)
+	return registerStreamOf(m, of, route, h.InCapacity, h.OutCapacity)
 }
 
 // encodePayload returns the payload in memory that does not come from the

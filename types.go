@@ -8,6 +8,8 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/gridmesh/grid/internal/bytepool"
+	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/tinylib/msgp/msgp"
 )
 
@@ -440,3 +442,13 @@ func (NoPayload) Msgsize() int { return 0 }
 
 // Recycle does nothing.
 func (NoPayload) Recycle() {}
+
+func (m *MSS) decodedSize(b []byte, s mpack.Shape) int {
+	return textSize(len(b)) + s.Values*54 + s.Containers*perContainer
+}
+
+func (b *Bytes) decodedSize(src []byte, _ mpack.Shape) int { return bytepool.Size(len(src)) }
+
+func (u *URLValues) decodedSize(b []byte, s mpack.Shape) int {
+	return textSize(len(b)) + s.Values*58 + perContainer
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/tinylib/msgp/msgp"
 )
 
@@ -202,4 +203,21 @@ func (a *Array[T]) shares(other any) bool {
 		}
 	}
 	return false
+}
+
+func (a *Array[T]) decodedSize(b []byte, s mpack.Shape) int {
+	var elem T
+	size, each := 64, 16+newSize[T]() // a place in the slice, and what it points to
+	if msgp.IsNil(b) {
+		return size
+	}
+	n, b, err := msgp.ReadArrayHeaderBytes(b)
+	for ; err == nil && n > 0; n-- {
+		var shape mpack.Shape
+		one := b
+		if shape, b, err = mpack.First(b, s.Depth); err == nil {
+			size += each + decodedSize(elem, one[:len(one)-len(b)], shape)
+		}
+	}
+	return size
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/tinylib/msgp/msgp"
@@ -228,4 +229,17 @@ func (w *jsonWriter) release() {
 	}
 	w.text.Reset()
 	jsonWriters.Put(w)
+}
+
+func (j *JSON[T]) decodedSize(b []byte, s mpack.Shape) int {
+	text, _, err := readBytes(b)
+	if err != nil {
+		return 0
+	}
+	s, _ = mpack.CheckJSON(text, len(text))
+	n := textSize(len(text))
+	if !utf8.Valid(text) {
+		n *= 3 // each wrong byte of a text becomes three
+	}
+	return newSize[*JSON[T]]() + newSize[*T]() + n + s.Values*perValue + s.Containers*perContainer
 }

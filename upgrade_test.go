@@ -63,7 +63,7 @@ func TestDialerSendsTheUpgradeOfTheProtocol(t *testing.T) {
 			o := playerOptions(local, remote)
 			test.change(&o)
 			began := time.Now().Truncate(time.Second)
-			newNode(t, o)
+			newTestNode(t, o)
 			r := readUpgrade(t, l)
 
 			if r.Method != http.MethodGet || r.Proto != "HTTP/1.1" || r.RequestURI != test.path || r.Host != l.Addr().String() {
@@ -91,7 +91,7 @@ func TestAddAuthIsAskedForNoAudience(t *testing.T) {
 	l, remote := listen(t)
 	o := playerOptions(nameThat(func(local string) bool { return shouldDial(local, remote) }), remote)
 	o.AddAuth = func(aud string) string { return "token for <" + aud + ">" }
-	newNode(t, o)
+	newTestNode(t, o)
 	if got := readUpgrade(t, l).Header.Get("Authorization"); got != "Bearer token for <>" {
 		t.Errorf("Authorization is %q", got)
 	}
@@ -127,7 +127,7 @@ func TestAcceptorAnswersTheUpgrade(t *testing.T) {
 		}
 		return nil
 	}
-	serveNode(t, l, newNode(t, o))
+	serveNode(t, l, newTestNode(t, o))
 	client := &http.Client{Timeout: playerPatience, Transport: &http.Transport{DisableKeepAlives: true}}
 
 	for _, test := range []struct {
@@ -223,7 +223,7 @@ func TestAcceptorRejectsInTheHandshake(t *testing.T) {
 			<-ctx.Done() // the peer is not up
 			return nil, ctx.Err()
 		}
-		m := newNode(t, o)
+		m := newTestNode(t, o)
 		serveNode(t, l, m)
 		p := dialPlayer(t, local, peer)
 		p.send(message{Op: OpConnect, Payload: encoded(t, &connectReq{ID: p.id, Host: peer})})

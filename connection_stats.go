@@ -1,0 +1,78 @@
+package grid
+
+import (
+	"slices"
+	"time"
+)
+
+// HandlerStats returns what Manager.Stats does for Handlers, for the calls with this peer alone. Handlers without a
+// call are left out.
+func (c *Connection) HandlerStats() []HandlerStats {
+	if c == nil {
+		return nil
+	}
+	table := newHandlerTable(c.registry.Load().names)
+	table.add(&c.link, c.openCalls())
+	return slices.DeleteFunc(table.stats(), func(h HandlerStats) bool { return h.Calls == 0 && h.InFlight == 0 })
+}
+
+// Stats returns what is known and counted of the connection. Only Remote and State are set before the Manager runs.
+func (c *Connection) Stats() ConnectionStats {
+	if c == nil {
+		return ConnectionStats{}
+	}
+	c.mu.Lock()
+	stats := ConnectionStats{
+		Remote:        c.Remote,
+		State:         c.state,
+		Since:         c.since,
+		Connects:      c.connects,
+		Reconnects:    max(c.connects-1, 0),
+		DialErrors:    c.dialErrors,
+		LastError:     c.lastError,
+		LastErrorTime: c.lastErrorTime,
+	}
+	c.mu.Unlock()
+	stats.In, stats.Out = c.traffic.in.stats(), c.traffic.out.stats()
+	stats.Refused = c.refusals.stats()
+	stats.LastPong = c.lastPongTime()
+	s := c.current.Load()
+	if s == nil {
+		return stats
+	}
+	stats.Dialed, stats.Native = s.dialed, s.has(featureNative)
+	stats.OutgoingStreams = s.muxes.clients.len()
+	stats.IncomingStreams = s.muxes.servers.len()
+	stats.OutgoingRequests = s.calls.table.len()
+	stats.IncomingRequests = s.requests.requests.running()
+	stats.BytesQueued = s.batch.Backlog()
+	stats.RoundTrip = time.Duration(s.rtt.Load())
+	return stats
+}
+
+// openCalls returns what is open on the connection, without names.
+func (c *Connection) openCalls() (open []OpenCall) {
+	s := c.current.Load()
+	if s == nil {
+		return nil
+	}
+	now := time.Since(s.began)
+	open = s.calls.table.open(open, s.calls.ticks.Load(), s.tick)
+	open = s.requests.requests.open(open, now)
+	for _, m := range s.muxes.clients.all() {
+		open = append(open, OpenCall{
+			Role: RoleClient, Stream: true, Handler: m.handler.id, Subroute: m.handler.subroute, Age: now - m.began,
+		})
+	}
+	for _, m := range s.muxes.servers.all() {
+		open = append(open, OpenCall{
+			Role: RoleServer, Stream: true, Handler: m.handler.id, Subroute: m.handler.subroute, Age: now - m.began,
+			number: m.handler.number,
+		})
+	}
+	for i := range open {
+		open[i].Peer = c.Remote
+		open[i].Age = max(open[i].Age, 0) // one that began after the look at the clock
+	}
+	return open
+}

@@ -1,0 +1,112 @@
+package grid
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// node is what the parts of a Manager share: who it is, what its options say, the goroutines that it has to
+// end, and where to log.
+type node struct {
+	ManagerOptions // with defaults filled in
+
+	id      uuid.UUID
+	started time.Time
+	log     *slog.Logger // leaves lines in lines
+	lines   logQueue
+	toldIn  *byteTeller // for Incoming
+	toldOut *byteTeller // for Outgoing
+
+	recent    errorRing // of peers
+	strangers errorRing // of who was not let in
+
+	panics         logLimit // of handlers and observers, which peers can cause
+	callbackPanics logLimit // of what decides about requests, which strangers can cause
+
+	ctx    context.Context // ends with the Manager
+	cancel context.CancelFunc
+	work   sync.WaitGroup // dialers and accepted sessions
+
+	mu      sync.Mutex  // Protects following.
+	closing bool        // nothing is started any more
+	unwatch func() bool // calls off what afterEnd was given
+}
+
+func newNode(ctx context.Context, o ManagerOptions) *node {
+	n := &node{
+		ManagerOptions: o.withDefaults(),
+		id:             uuid.New(),
+		started:        time.Now(),
+		panics:         newBurst(),
+		callbackPanics: newBurst(),
+	}
+	n.log = n.lines.logger(slog.New(visibleLog{n.Logger.Handler()}))
+	n.toldIn = newByteTeller(n.Incoming, n.panicked("Incoming", ""))
+	n.toldOut = newByteTeller(n.Outgoing, n.panicked("Outgoing", ""))
+	n.ctx, n.cancel = context.WithCancel(ctx)
+	return n
+}
+
+// panicked returns what logs the panics of a callback. remote is who caused them; empty for nobody in particular.
+func (n *node) panicked(callback, remote string) func(value any, stack []byte) {
+	log := n.log
+	if remote != "" {
+		log = log.With("remote", remote)
+	}
+	return func(value any, stack []byte) {
+		if more, ok := n.callbackPanics.take(""); ok {
+			log.Error("grid: callback panicked", "callback", callback, "local", n.Local,
+				"panic", fmt.Sprint(value), "stack", string(stack), "more", more)
+		}
+	}
+}
+
+// afterEnd runs f when the context of the Manager ends, unless the node has ended before.
+func (n *node) afterEnd(f func()) {
+	n.mu.Lock() // so that f, which ends the node, finds unwatch
+	defer n.mu.Unlock()
+	n.unwatch = context.AfterFunc(n.ctx, f)
+}
+
+// goWork starts a goroutine that end waits for. It returns false where the node is closing.
+func (n *node) goWork(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closing {
+		return false
+	}
+	n.work.Go(f)
+	return true
+}
+
+// close lets no goroutine start any more.
+func (n *node) close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closing = true
+}
+
+// ended reports whether the node takes no connections any more.
+func (n *node) ended() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.closing || n.ctx.Err() != nil
+}
+
+// end ends the goroutines of the node and waits for them, and a moment for what callbacks and the log are still to be told.
+func (n *node) end() {
+	n.mu.Lock()
+	unwatch := n.unwatch
+	n.mu.Unlock()
+	unwatch()
+	n.cancel()
+	n.work.Wait()
+	n.toldIn.flush(callbackGrace)
+	n.toldOut.flush(callbackGrace)
+	n.lines.flush(logGrace)
+}
