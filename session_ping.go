@@ -25,7 +25,9 @@ func (s *session) janitor() {
 				pinged = now
 				s.ping()
 			}
-			l := s.life.feel(turn(), s.tick, s.frames, s.batch)
+			late := turn()
+			s.batch.Late(late)
+			l := s.life.feel(late, s.tick, s.frames, s.batch)
 			// The sign of life may be older than the look that saw it by a tick, and the next look is a tick away.
 			if l.silent > s.limits.PeerTimeout-2*s.tick-s.tick/2 {
 				silent := l.silent.Round(time.Millisecond)

@@ -30,7 +30,7 @@ func TestASlowYieldIsNotRepeatedSoon(t *testing.T) {
 func TestWhatCannotWaitIsNotGathered(t *testing.T) {
 	w := New(nil, Config{Limit: 1 << 20, Reserve: 1 << 20, Large: 1 << 20})
 	hurries := func() bool {
-		_, hurry := w.gathered()
+		_, hurry, _ := w.gathered()
 		return hurry
 	}
 	put := func(hurry bool) {

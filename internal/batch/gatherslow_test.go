@@ -33,16 +33,22 @@ func TestAFlusherAmongGoroutinesThatComputeGivesWayOnce(t *testing.T) {
 	for ready.Load() < busy {
 		runtime.Gosched()
 	}
-	var gave []int64
-	for range 3 {
+	given := func() int64 {
 		before := turns.Load()
 		w.gather()
-		gave = append(gave, (turns.Load()-before)/busy)
+		return (turns.Load() - before) / busy
 	}
+	gave := []int64{given(), given(), given()}
+	w.restraint.until = time.Time{}
+	w.Late(slowYield + 1)
+	told := given()
 	done.Store(true)
 	all.Wait()
 	// Now and then a goroutine gets two turns in one.
 	if gave[0]+gave[1]+gave[2] > 2 {
 		t.Errorf("three flushes waited for %v turns of all, want one", gave)
+	}
+	if told > 0 {
+		t.Errorf("a flusher that was told how late it is waited for %d turns", told)
 	}
 }
