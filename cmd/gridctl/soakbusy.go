@@ -87,7 +87,10 @@ func (s *soak) playBusy(ctx context.Context, log *busyLog) (err error) {
 		return err
 	}
 	defer client.Close()
-	s.callBusy(ctx, func(b []byte) ([]byte, error) { return conn.Request(context.Background(), handlerBusy, b) },
+	// As net/rpc has no deadline, the default one of a minute must not be what a slow machine is measured by.
+	patient, release := context.WithTimeout(context.Background(), time.Hour)
+	defer release()
+	s.callBusy(ctx, func(b []byte) ([]byte, error) { return conn.Request(patient, handlerBusy, b) },
 		func(b []byte) (answer []byte, err error) { return answer, client.Call("Busy.Work", b, &answer) })
 	if ctx.Err() != nil {
 		return nil
