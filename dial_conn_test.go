@@ -2,6 +2,7 @@ package grid
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -106,5 +107,18 @@ func TestAForeignConnectionThatMisbehaves(t *testing.T) {
 				n.Close()
 			}
 		})
+	}
+}
+
+// A Dialer may have done TLS itself. Then too a write that ran into its deadline is not continued.
+func TestTLSOfADialerIsKnown(t *testing.T) {
+	here, there := net.Pipe()
+	defer here.Close()
+	defer there.Close()
+	if !overTLS(guardConn(tls.Client(here, nil))) {
+		t.Error("TLS is not known")
+	}
+	if overTLS(guardConn(here)) {
+		t.Error("a pipe is taken for TLS")
 	}
 }

@@ -72,8 +72,8 @@ type Limits struct {
 
 	// MaxQueuedBytes is the number of bytes queued for sending on a connection from which messages wait in
 	// line: 256 KiB. Who came first goes first. What waits stays in its owner's buffer and does not count
-	// here, though it shows in ConnectionStats.BytesQueued; when the queue is written, as many bytes again of what waits are written with it. A message is queued
-	// whole. From 4 KiB to 1 GiB.
+	// here, though it shows in ConnectionStats.BytesQueued; when the queue is written, as many bytes again of
+	// what waits are written with it. A message is queued whole. From 4 KiB to 1 GiB.
 	MaxQueuedBytes int
 	// MaxQueuedControlBytes is the number of bytes, beyond that, of what answers the peer and cannot wait,
 	// such as refusals: 4 MiB. From half of it on this node reads no faster than the peer does. A peer that
@@ -85,9 +85,12 @@ type Limits struct {
 	DialTimeout time.Duration
 	// HandshakeTimeout bounds the handshake that follows, on both sides, however slowly its bytes come: 10 s.
 	HandshakeTimeout time.Duration
-	// WriteTimeout is how long a network connection may take no byte that is to be sent: 3 s. A peer behind a
-	// connection that stands still for longer is dropped, after twice this time at the latest; one that
-	// takes bytes, however slowly, is not. With TLS it bounds the writing of 64 KiB.
+	// WriteTimeout is how long a network connection may take no byte that is to be sent: 3 s. One that takes
+	// none for that long is dropped, a quarter of this time later at the latest; one that takes any, however
+	// slowly, is kept. On Linux the bytes count that the peer's kernel has taken. Elsewhere, and where
+	// ManagerOptions.Dialer returns other connections than those of package net, those count that the
+	// connection has taken from this process: it may have much to send before it takes more. With TLS this
+	// is the time for writing 64 KiB. Time in which this process stands still does not count.
 	WriteTimeout time.Duration
 	// PingInterval is the time between the pings that ask a peer for a sign of life: 10 s.
 	PingInterval time.Duration

@@ -91,16 +91,17 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 		s.frames.SetOnPong(func(payload []byte) { s.forged = s.forged || len(payload) > 0 })
 	}
 	s.batch = batch.New(s.socket, batch.Config{
-		Masked:       s.dialed,
-		Limit:        l.limits.MaxQueuedBytes,
-		Reserve:      l.limits.MaxQueuedControlBytes,
-		MaxShared:    s.maxMessage,
-		Large:        min(largeMessage, s.maxMessage/16),
-		Timeout:      l.limits.WriteTimeout,
-		OneShot:      overTLS(s.socket),
-		MergedHeader: appendMergedHeader,
-		OnWrite:      l.wrote,
-		OnFrame:      l.traffic.out.frame,
+		Masked:         s.dialed,
+		Limit:          l.limits.MaxQueuedBytes,
+		Reserve:        l.limits.MaxQueuedControlBytes,
+		MaxShared:      s.maxMessage,
+		Large:          min(largeMessage, s.maxMessage/16),
+		Timeout:        l.limits.WriteTimeout,
+		OneShot:        overTLS(s.socket),
+		Unacknowledged: unacknowledged(s.socket),
+		MergedHeader:   appendMergedHeader,
+		OnWrite:        l.wrote,
+		OnFrame:        l.traffic.out.frame,
 	})
 	s.calls.init(&s.sender, s.tick)
 	s.requests.init(&s.sender, handlers, s.began)

@@ -5,8 +5,11 @@ import "net"
 // closeSocket closes a connection without the farewell of TLS, which could wait for the peer.
 func closeSocket(c net.Conn) { rawSocket(c).Close() }
 
-// overTLS reports whether a connection is one of TLS.
+// overTLS reports whether a connection is one of TLS, or may be.
 func overTLS(c net.Conn) bool {
+	if f, ok := c.(foreignConn); ok {
+		c = f.conn
+	}
 	_, ok := c.(interface{ NetConn() net.Conn })
 	return ok
 }

@@ -4,6 +4,7 @@ import (
 	"net"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // tcpRTOMaxMS is TCP_RTO_MAX_MS, which came with Linux 6.15. The kernel takes 1 to 120 s.
@@ -37,4 +38,26 @@ func tuneTCP(socket net.Conn, limit time.Duration) {
 		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpRTOMaxMS, int(limit/time.Millisecond))
 		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, maxUnsent)
 	})
+}
+
+// unacknowledged returns a function that asks the kernel how many bytes of a TCP connection its other end
+// has not acknowledged yet (SIOCOUTQ, which is TIOCOUTQ); nil for other connections. The function returns
+// false once the connection is closed.
+func unacknowledged(socket net.Conn) func() (n int, ok bool) {
+	c, ok := socket.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return func() (int, bool) {
+		var n int32
+		var failed syscall.Errno
+		err := raw.Control(func(fd uintptr) {
+			_, _, failed = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+		})
+		return int(n), err == nil && failed == 0
+	}
 }

@@ -21,9 +21,9 @@ package batch
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,9 +45,6 @@ const (
 	mergedRoom = 18
 	// firstBuffer is what an idle writer starts with.
 	firstBuffer = 4 << 10
-	// writeChunk is what one write deadline covers, and oneShotChunk where a write cannot be continued.
-	writeChunk   = 1 << 20
-	oneShotChunk = 64 << 10
 	// patience is how long WaitReserve waits for a write that does not end, and fullPatience where there is
 	// no reserve left.
 	patience     = 250 * time.Millisecond
@@ -78,8 +75,12 @@ type Config struct {
 	MaxShared int
 	// Large is the size in bytes from which Detach takes a message. Below, the lock is not held for long, and one buffer for all is faster.
 	Large int
-	// Timeout is how long the connection may take no byte.
+	// Timeout is how long the connection may take no byte that is to be written, and pass none on. Where it
+	// does neither for so long, Run fails, a quarter later at the latest.
 	Timeout time.Duration
+	// Unacknowledged returns how many of the bytes that the connection has taken its other end has not
+	// acknowledged, or false where that is not known. It is asked where writes take long. May be nil.
+	Unacknowledged func() (n int, ok bool)
 	// MergedHeader appends what stands in front of n messages that share a frame, 18 bytes at most.
 	MergedHeader func(dst []byte, n int) []byte
 	// OnWrite is told the bytes of each finished write. May be nil.
@@ -116,7 +117,7 @@ type Writer struct {
 
 	// Run's own.
 	restraint restraint
-	deadline  time.Time // the connection's write deadline
+	progress  progress
 	merged    [mergedRoom]byte
 	encoded   []Item // whose Done is to be called
 }
@@ -149,6 +150,8 @@ func New(conn net.Conn, cfg Config) *Writer {
 		cfg:  cfg,
 		wake: make(chan struct{}, 1),
 		done: make(chan struct{}),
+
+		progress: progress{acked: math.MinInt64},
 	}
 }
 
@@ -539,59 +542,6 @@ func (w *Writer) finish(buf []byte, f frame) []byte {
 	head := start - wsframe.HeaderSize(length, w.cfg.Masked)
 	wsframe.PutHeader(buf[head:], ws.OpBinary, length, w.cfg.Masked, key)
 	return buf[head:f.end]
-}
-
-// write sends b. It fails when the connection has taken no byte for the timeout. The deadline of a
-// write may be that of one before, so that most writes need not move it: one that runs into such a
-// deadline goes on.
-func (w *Writer) write(b []byte) error {
-	chunk := writeChunk
-	if w.cfg.OneShot {
-		chunk = oneShotChunk
-	}
-	began := time.Now()
-	for len(b) > 0 {
-		if w.cfg.OneShot || w.deadline.Sub(began) < w.cfg.Timeout*3/4 {
-			if err := w.allow(began.Add(w.cfg.Timeout)); err != nil {
-				return err
-			}
-		}
-		n, err := w.conn.Write(b[:min(len(b), chunk)])
-		if w.cfg.OnWrite != nil && n > 0 {
-			w.cfg.OnWrite(n)
-		}
-		b = b[n:]
-		if err != nil && !w.mayGoOn(began, n, err) {
-			return err
-		}
-		if n > 0 && len(b) > 0 {
-			began = time.Now()
-		}
-	}
-	return nil
-}
-
-// allow sets the connection's write deadline.
-func (w *Writer) allow(deadline time.Time) error {
-	w.deadline = deadline
-	return w.conn.SetWriteDeadline(deadline)
-}
-
-// mayGoOn reports whether a write that failed after n bytes may be continued: it ran into its deadline,
-// and the connection has taken some bytes, or has not had the whole time yet, or this process stood still.
-func (w *Writer) mayGoOn(began time.Time, n int, err error) bool {
-	if w.cfg.OneShot || !errors.Is(err, os.ErrDeadlineExceeded) {
-		return false
-	}
-	if n > 0 {
-		w.deadline = time.Time{} // to be moved on
-		return true
-	}
-	whole := began.Add(w.cfg.Timeout)
-	if now := time.Now(); now.Sub(w.deadline) > w.cfg.Timeout/4 {
-		whole = now.Add(w.cfg.Timeout) // this process is late itself, and has given the connection no chance
-	}
-	return w.deadline.Before(whole) && w.allow(whole) == nil
 }
 
 // grow makes room for n more bytes, and for least from the beginning.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -372,6 +373,96 @@ func TestASlowReaderIsWaitedFor(t *testing.T) {
 			t.Errorf("after %d bytes of %d: %v", read, len(msg), err)
 		}
 	})
+}
+
+// A reader that stops in the middle of a message has the timeout from the last byte that it took, and little
+// more, whenever that was.
+func TestAReaderThatStopsInMidMessageIsDroppedInTime(t *testing.T) {
+	for stops := time.Duration(0); stops < 2*testConfig.Timeout; stops += testConfig.Timeout / 7 {
+		synctest.Test(t, func(t *testing.T) {
+			w, _, peer := pair(testConfig)
+			defer peer.Close()
+			appendMessage(w, nil, []byte("an older message")) // whose deadline there is already
+			ended := make(chan error, 1)
+			go func() { ended <- w.Run() }()
+			peer.Read(make([]byte, 100))
+			synctest.Wait()
+			time.Sleep(testConfig.Timeout / 10)
+			appendMessage(w, nil, make([]byte, 1<<20))
+			synctest.Wait()
+			began := time.Now()
+			for {
+				peer.Read(make([]byte, 100))
+				if time.Since(began) >= stops {
+					break
+				}
+				time.Sleep(testConfig.Timeout / 7)
+			}
+			stopped := time.Now()
+			err := <-ended
+			if held := time.Since(stopped); err == nil || held < testConfig.Timeout || held > testConfig.Timeout*5/4 {
+				t.Errorf("one that stopped after %v was held for %v: %v", stops, held, err)
+			}
+		})
+	}
+}
+
+// Bytes that the connection passes on while it takes none are progress, and the last of them decides.
+func TestBytesThatAreAcknowledgedAreProgress(t *testing.T) {
+	for passing := range 12 {
+		synctest.Test(t, func(t *testing.T) {
+			const each = 10 // bytes
+			cfg := testConfig
+			var held atomic.Int64
+			cfg.Unacknowledged = func() (int, bool) { return int(held.Load()), true }
+			w, _, peer := pair(cfg)
+			defer peer.Close()
+			held.Store(1000) // from before
+			appendMessage(w, nil, make([]byte, 1<<20))
+			ended := make(chan error, 1)
+			go func() { ended <- w.Run() }()
+			synctest.Wait()
+			last := time.Now()
+			for range passing {
+				time.Sleep(cfg.Timeout * 9 / 10)
+				last = time.Now()
+				held.Add(-each)
+			}
+			err := <-ended
+			if took := time.Since(last); err == nil || took < cfg.Timeout || took > cfg.Timeout*5/4 {
+				t.Errorf("one that passed bytes on %d times was held for %v after the last: %v", passing, took, err)
+			}
+		})
+	}
+}
+
+// A connection whose writes fail at once after a deadline, as those of TLS do, is not tried over and over.
+func TestAConnectionThatCannotGoOnIsNotTriedForever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		defer there.Close()
+		broken := &brokenByDeadline{Conn: here}
+		w := New(broken, testConfig)
+		appendMessage(w, nil, []byte("nobody reads this"))
+		if err := w.Run(); err == nil || broken.writes > 3 {
+			t.Errorf("%d writes, then %v", broken.writes, err)
+		}
+	})
+}
+
+// brokenByDeadline takes no more once a write has run into its deadline.
+type brokenByDeadline struct {
+	net.Conn
+	err    error
+	writes int
+}
+
+func (c *brokenByDeadline) Write(b []byte) (n int, err error) {
+	c.writes++
+	if c.err == nil {
+		n, c.err = c.Conn.Write(b)
+	}
+	return n, c.err
 }
 
 // A write has the whole timeout, also where the deadline of the one before would end sooner.
