@@ -181,16 +181,23 @@ func (c *call) send(m message) (waits bool, err error) {
 
 // withdraw makes sure that nothing of the request is looked at any more. It reports whether it was not sent.
 func (c *call) withdraw() bool {
-	unsent := c.cc.batch.Withdraw(&c.Waiter)
+	unsent := c.unsent()
 	c.m = message{}
+	c.late.Store(false)
 	return unsent
 }
+
+// unsent takes a request out of the line where it waits, and reports whether it was not sent.
+func (c *call) unsent() bool { return c.cc.batch.Withdraw(&c.Waiter) || c.late.Load() }
 
 // Opens is part of batch.Item.
 func (c *call) Opens() bool { return true }
 
 // Admit is part of batch.Item.
-func (c *call) Admit() (size int, ok bool) {
+func (c *call) Admit(now time.Time) (size int, ok bool) {
+	if !c.wear(now) {
+		return 0, false // its context ends the call, or the sweep does
+	}
 	c.cc.number(&c.m, nil)
 	return c.m.size(), true
 }

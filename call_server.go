@@ -136,7 +136,7 @@ func (in *request) send(answer message) (waits bool) {
 func (in *request) Opens() bool { return false }
 
 // Admit is part of batch.Item.
-func (in *request) Admit() (size int, ok bool) {
+func (in *request) Admit(time.Time) (size int, ok bool) {
 	in.cs.number(&in.m, nil)
 	return in.m.size(), true
 }

@@ -76,22 +76,27 @@ func (t *callTable) close(err error) {
 	}
 }
 
-// sweep fails the calls whose deadline has passed without their contexts' having ended, and returns their IDs.
+// sweep fails the calls whose deadline has passed without their contexts' having ended. It returns the IDs
+// of those that were sent: the peer has never heard of the others.
 func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 	for i := range t.shards {
 		sh := &t.shards[i]
 		var late []*call
+		var ids []uint64
 		sh.mu.Lock()
 		for id, c := range sh.calls {
 			if tick >= c.sweepAt {
 				delete(sh.calls, id)
 				late = append(late, c)
-				overdue = append(overdue, id)
+				ids = append(ids, id)
 			}
 		}
 		sh.shrink()
 		sh.mu.Unlock()
-		for _, c := range late {
+		for i, c := range late {
+			if !c.unsent() { // before it is the caller's again
+				overdue = append(overdue, ids[i])
+			}
 			c.complete(nil, context.DeadlineExceeded)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/gridmesh/grid/internal/batch"
 )
@@ -20,10 +22,15 @@ var errMuxDone = errors.New("mux already ended")
 // errCanceled is the end of a wait for room that its owner has given up.
 var errCanceled = errors.New("canceled while waiting for room in the send queue")
 
+// errPast is the end of the wait of a message whose deadline has passed.
+var errPast = errors.New("deadline passed while waiting for room in the send queue")
+
 // berth is where a message waits for room in the send queue. It is part of the batch.Item that sends it.
 type berth struct {
 	batch.Waiter
-	m message
+	m     message
+	since time.Time   // when the wait began; zero where nothing is to be taken off a deadline in m
+	late  atomic.Bool // the deadline has passed meanwhile: the message is left out
 }
 
 // begin locks the queue for m, as batch.Writer.Begin does. Where there is no room it has m wait in the
@@ -37,12 +44,35 @@ func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func
 	if ready != nil {
 		ready()
 	}
-	b.m = *m // before it is in line
+	b.m = *m // all of it before the message is in line
+	b.since = time.Time{}
+	if m.opens() && m.DeadlineMS > 0 {
+		b.since = time.Now()
+	}
 	if err = out.BeginOrWait(&b.Waiter, item, m.size()); err != batch.ErrQueued {
 		b.m = message{} // there is room after all, or will be none
 	}
 	return err
 }
+
+// wear takes the time that the message has waited off its deadline, so that the peer's handler has what is
+// left for its caller. It returns false where that is nothing. The wait is rounded down, and with it the
+// deadline up: a handler that ended before its caller would leave that with ErrDisconnected.
+func (b *berth) wear(now time.Time) bool {
+	if b.since.IsZero() {
+		return true
+	}
+	waited := max(now.Sub(b.since)/time.Millisecond, 0)
+	if waited >= time.Duration(b.m.DeadlineMS) {
+		b.late.Store(true)
+		return false
+	}
+	b.m.DeadlineMS -= uint32(waited)
+	return true
+}
+
+// opens reports whether a message starts a call, and DeadlineMS is the time for it.
+func (m *message) opens() bool { return m.Op == OpRequest || m.Op == OpConnectMux }
 
 // sender is the sending half of a session, and all that the calls and streams on it know of it.
 type sender struct {
@@ -117,10 +147,14 @@ func (o *outbox) wait(cancel, over <-chan struct{}) error {
 }
 
 // Opens is part of batch.Item.
-func (o *outbox) Opens() bool { return o.m.Op == OpConnectMux }
+func (o *outbox) Opens() bool { return o.m.opens() }
 
 // Admit is part of batch.Item.
-func (o *outbox) Admit() (size int, ok bool) {
+func (o *outbox) Admit(now time.Time) (size int, ok bool) {
+	if !o.wear(now) {
+		o.err = errPast
+		return 0, false
+	}
 	if o.err = o.s.number(&o.m, o.q); o.err != nil {
 		return 0, false
 	}
@@ -200,7 +234,7 @@ func (s *sender) sendParting() {
 func (p *parting) Opens() bool { return false }
 
 // Admit is part of batch.Item.
-func (p *parting) Admit() (size int, ok bool) { return p.m.size(), true }
+func (p *parting) Admit(time.Time) (size int, ok bool) { return p.m.size(), true }
 
 // AppendTo is part of batch.Item.
 func (p *parting) AppendTo(b []byte) []byte { return p.m.appendTo(b) }
@@ -255,6 +289,8 @@ func sendError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, errCanceled):
 		return contextCause(ctx)
+	case errors.Is(err, errPast):
+		return pastDeadline(ctx)
 	case errors.Is(err, batch.ErrClosed):
 		return ErrDisconnected
 	}

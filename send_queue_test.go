@@ -474,6 +474,128 @@ func TestBytesQueuedHasWhatWaitsForRoom(t *testing.T) {
 	})
 }
 
+// waitingNode is a node with little room in its send queue, all of which is taken until the peer reads.
+func waitingNode(t *testing.T) (*cluster, *Connection, *fakePeer) {
+	t.Helper()
+	c := newPipes(1)
+	n, host := startForFake(t, c, func(o *ManagerOptions) {
+		o.Limits = Limits{MaxQueuedBytes: 4 << 10, WriteTimeout: time.Hour, PeerTimeout: time.Hour}
+	})
+	c.stream(t, 0, 1, echoBack)
+	p := c.knock(t, n)
+	p.introduceAs(t, host, nativeFeatures)
+	conn := n.Connection(host)
+	if err := conn.WaitForConnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // one is being written, one fills the queue
+		go conn.Request(t.Context(), testSingle, make([]byte, 8<<10))
+		synctest.Wait()
+	}
+	return c, conn, p
+}
+
+// readFor returns what comes within a time, but for pings.
+func (p *fakePeer) readFor(t *testing.T, d time.Duration) (all []message) {
+	t.Helper()
+	p.socket.SetReadDeadline(time.Now().Add(d))
+	for {
+		b, err := p.frames.Next()
+		if err != nil {
+			return all
+		}
+		for _, m := range parseAll(t, bytes.Clone(b)) {
+			if m.Op != OpPing {
+				all = append(all, m)
+			}
+		}
+	}
+}
+
+// What waits for room has the deadline that is left when it is sent, rounded up.
+func TestTheWaitForRoomIsTakenOffTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const deadline, waits = 10 * time.Second, 4*time.Second + 300*time.Microsecond
+		_, conn, p := waitingNode(t)
+		ctx, cancel := context.WithTimeout(t.Context(), deadline)
+		defer cancel()
+		go conn.Request(ctx, testSingle, nil)
+		go conn.NewStream(ctx, testStream, nil)
+		go conn.Request(t.Context(), testSingle, []byte("default"))
+		go conn.NewStream(t.Context(), testStream, []byte("none"))
+		synctest.Wait()
+		time.Sleep(waits)
+		for _, m := range p.readFor(t, time.Second) {
+			want := (deadline - waits + time.Millisecond - 1) / time.Millisecond
+			switch {
+			case len(m.Payload) > 100:
+				want = defaultDeadline / time.Millisecond
+			case string(m.Payload) == "default":
+				want = (defaultDeadline - waits + time.Millisecond - 1) / time.Millisecond
+			case string(m.Payload) == "none":
+				want = 0
+			}
+			if time.Duration(m.DeadlineMS) != want {
+				t.Errorf("%v %q has a deadline of %d ms, want %d", m.Op, m.Payload[:min(len(m.Payload), 10)], m.DeadlineMS, want)
+			}
+		}
+		p.socket.Close()
+	})
+}
+
+// Of a call whose deadline passes while its request waits for room the peer never hears: neither the
+// request nor that it is given up, whoever finds that the deadline has passed.
+func TestARequestThatWaitsBeyondItsDeadlineIsNotSent(t *testing.T) {
+	for name, waits := range map[string]time.Duration{
+		"the sweep comes first":     2 * time.Minute,
+		"the turn comes first":      defaultDeadline + time.Millisecond,
+		"a deadline of the context": 5 * time.Second,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, conn, p := waitingNode(t)
+				ctx := t.Context()
+				if waits < defaultDeadline {
+					var cancel func()
+					ctx, cancel = context.WithTimeout(ctx, waits)
+					defer cancel()
+				}
+				before := conn.current.Load().nextMuxID()
+				ended := make(chan error, 2)
+				go func() {
+					_, err := conn.Request(ctx, testSingle, []byte("late"))
+					ended <- err
+				}()
+				if waits < defaultDeadline {
+					go func() {
+						_, err := conn.NewStream(ctx, testStream, []byte("late"))
+						ended <- err
+					}()
+				} else {
+					ended <- context.DeadlineExceeded
+				}
+				synctest.Wait()
+				time.Sleep(waits)
+				for _, m := range p.readFor(t, 2*time.Minute) {
+					if string(m.Payload) == "late" || m.Op == OpDisconnectServerMux && m.MuxID > before {
+						t.Errorf("the peer got %v of mux %d, %q", m.Op, m.MuxID, m.Payload)
+					}
+				}
+				for range cap(ended) {
+					if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("a call that was late got %v", err)
+					}
+				}
+				p.socket.Close()
+				synctest.Wait()
+				if left := c.idle(); left != "" {
+					t.Error(left)
+				}
+			})
+		})
+	}
+}
+
 // A message that was about to wait, and need not or cannot, is not held on to: a call that is used again
 // would keep the payload of an earlier one.
 func TestABerthIsEmptyUnlessItsMessageWaits(t *testing.T) {

@@ -65,10 +65,10 @@ type item struct {
 	done  chan error
 }
 
-func (x *item) Opens() bool                { return x.opens }
-func (x *item) Admit() (size int, ok bool) { return len(x.msg), true }
-func (x *item) AppendTo(b []byte) []byte   { return append(b, x.msg...) }
-func (x *item) Done(err error)             { x.done <- err }
+func (x *item) Opens() bool                         { return x.opens }
+func (x *item) Admit(time.Time) (size int, ok bool) { return len(x.msg), true }
+func (x *item) AppendTo(b []byte) []byte            { return append(b, x.msg...) }
+func (x *item) Done(err error)                      { x.done <- err }
 
 // messages reads frames until the connection ends and returns the messages in them.
 func messages(t *testing.T, conn net.Conn, client bool) (all [][]byte) {

@@ -3,6 +3,7 @@ package batch
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/gridmesh/grid/internal/bytepool"
 )
@@ -19,9 +20,9 @@ type Item interface {
 	// Opens reports whether the message starts something new, which is of no use at the end of a
 	// connection. It is called with the queue locked, and so is Admit: they must not block.
 	Opens() bool
-	// Admit is called when it is the item's turn. It returns the size of the message in bytes, or false
-	// to leave it out.
-	Admit() (size int, ok bool)
+	// Admit is called when it is the item's turn, which is now. It returns the size of the message in
+	// bytes, or false to leave it out.
+	Admit(now time.Time) (size int, ok bool)
 	// AppendTo appends the message of that size. It is called by Run, without the lock, and only after Admit.
 	AppendTo(b []byte) []byte
 	// Done is told the end of the wait, last of all: nil once the message is encoded, or was left out,
@@ -97,12 +98,16 @@ func (w *Writer) Withdraw(x *Waiter) bool {
 // with the bytes of those messages that have no buffer of their own. w.mu is held.
 func (w *Writer) admit() (turn *Waiter, shared int) {
 	var last *Waiter
+	var now time.Time
+	if w.waiting.first != nil {
+		now = time.Now()
+	}
 	bytes := 0
 	for w.waiting.first != nil && bytes < w.cfg.Limit {
 		x := w.waiting.first
 		w.waiting.remove(x)
 		x.encoding.Lock() // waits for nobody: who withdraws holds it for a moment only
-		size, ok := x.item.Admit()
+		size, ok := x.item.Admit(now)
 		if x.size = -1; ok {
 			x.size = size
 			bytes += size
