@@ -164,11 +164,17 @@ func (w *world) stopped(i int, then time.Duration) bool {
 // Tampered is part of workload.Surroundings.
 func (w *world) Tampered(a, b int) bool { return w.tampers.with(a, b) }
 
+// simBacklog is how long a starved node may take for what has come together meanwhile.
+const simBacklog = 20 * time.Second
+
 // Slowed is part of workload.Surroundings. A node that stands still has little of any bandwidth.
 func (w *world) Slowed(a, b int) (d time.Duration) {
 	for _, f := range w.faults {
-		if f.kind == faultSlow && nodesOf(f.a, f.b) == nodesOf(a, b) || f.kind == faultStarve && (f.a == a || f.a == b) {
+		switch {
+		case f.kind == faultSlow && nodesOf(f.a, f.b) == nodesOf(a, b):
 			d += f.lasts
+		case f.kind == faultStarve && (f.a == a || f.a == b):
+			d += f.lasts + simBacklog
 		}
 	}
 	return d

@@ -43,23 +43,27 @@ type faultPlan struct {
 	amount int // bytes per second, bits or messages
 }
 
-// simStarved is the longest time that a starved node stands still: half of what a write may take.
-const simStarved = 1500 * time.Millisecond
+// simStarved is the longest time that a starved node stands still: less than a write may make no progress. It runs for
+// simRuns in between.
+const (
+	simStarved = 2500 * time.Millisecond
+	simRuns    = 500 * time.Millisecond
+)
 
 func (s *scenario) drawFaults(d workload.Drawer) {
 	for range d.IntN(8) {
 		f := faultPlan{
 			at:    d.Between(0, s.length),
-			kind:  faultKind(d.IntN(int(faultKinds))),
+			kind:  faultKind(d.IntN(int(faultStarve))),
 			lasts: d.Short(40 * time.Second),
 		}
 		f.a, f.b = d.Pair(len(s.hosts))
 		f.third = d.IntN(len(s.hosts))
-		if f.kind == faultMisroute && (f.third == f.a || f.third == f.b) || f.kind == faultStarve && len(s.twins) > 0 {
-			continue // a process that stands still has to give way to another of its name
+		if f.kind == faultMisroute && (f.third == f.a || f.third == f.b) {
+			continue
 		}
 		switch f.kind {
-		case faultMisroute, faultStarve:
+		case faultMisroute:
 			f.lasts = d.Between(100*time.Millisecond, 15*time.Second)
 		case faultSlow:
 			f.amount = 1 << (10 + d.IntN(8))
@@ -71,6 +75,17 @@ func (s *scenario) drawFaults(d workload.Drawer) {
 			s.boundStreams(f.a, f.b)
 		}
 	}
+}
+
+// drawStarving lets a node be starved, in a scenario without twins: a process that stands still has to give way to
+// another of its name.
+func (s *scenario) drawStarving(d workload.Drawer) {
+	if len(s.twins) > 0 || !d.Chance(20) {
+		return
+	}
+	f := faultPlan{at: d.Between(0, s.length), kind: faultStarve, lasts: d.Between(simStarved, 15*time.Second)}
+	f.a, f.b = d.Pair(len(s.hosts))
+	s.faults = append(s.faults, f)
 }
 
 // boundStreams gives the streams between two nodes an end. One that has lost
@@ -122,11 +137,11 @@ func (w *world) harm(f faultPlan) {
 	}
 }
 
-// starve lets a host stand still again and again, for as long as it runs in between.
+// starve lets a host stand still again and again.
 func (w *world) starve(host string, until time.Duration) {
 	if left := until - w.Now(); left > 0 {
 		w.net.Freeze(host, min(left, simStarved))
-		time.AfterFunc(2*simStarved, func() { w.starve(host, until) })
+		time.AfterFunc(simStarved+simRuns, func() { w.starve(host, until) })
 	}
 }
 
@@ -222,18 +237,27 @@ func (s *scenario) drawStops(d workload.Drawer) {
 	}
 }
 
-// drawCrowds lets much wait in line for a node that is about to leave in good order.
+// drawCrowds lets much wait in line for nodes that are about to leave in good order, or to be starved.
 func (s *scenario) drawCrowds(d workload.Drawer) {
-	for _, st := range s.stops {
-		if st.kind != stopShutdown || d.Chance(50) {
-			continue
-		}
-		for range d.Pick(4, 16, 40) {
-			c := s.drawCall(d, max(0, st.at-d.Short(500*time.Millisecond)))
-			c.From, c.To = (st.node+1+d.IntN(len(s.hosts)-1))%len(s.hosts), st.node
+	crowd := func(node int, at time.Duration, callers, ask, answer int) {
+		for range callers {
+			c := s.drawCall(d, max(0, at-d.Short(500*time.Millisecond)))
+			c.From, c.To = (node+1+d.IntN(len(s.hosts)-1))%len(s.hosts), node
 			c.Kind = workload.Kind(d.Pick(int(workload.Request), int(workload.Context), int(workload.Typed)))
 			c.Deadline, c.Cancel, c.Races = 0, 0, false
-			c.Work = workload.Work{Pause: d.Short(time.Second), Size: 100_000}
+			c.Size, c.Work = ask, workload.Work{Pause: d.Short(time.Second), Size: answer}
+		}
+	}
+	for _, st := range s.stops {
+		if st.kind == stopShutdown && d.Chance(50) {
+			crowd(st.node, st.at, d.Pick(4, 16, 40), 100, 100_000)
+		}
+	}
+	for _, f := range s.faults {
+		for i := range 3 {
+			if at := f.at + time.Duration(i)*(simStarved+simRuns); f.kind == faultStarve && at < f.at+f.lasts {
+				crowd(f.a, at+200*time.Millisecond, d.Pick(4, 16), d.Pick(100, 100_000), d.Pick(100, 100_000))
+			}
 		}
 	}
 }

@@ -17,6 +17,7 @@ type scenario struct {
 	settled bool            // calls begin when all nodes are connected
 	links   []linkPlan
 	windows [workload.Routes]workload.Window
+	queued  int           // Limits.MaxQueuedBytes of all nodes
 	encodes time.Duration // each message of a typed stream
 	calls   []*workload.Call
 	faults  []faultPlan
@@ -51,6 +52,7 @@ func newScenario(seed uint64) *scenario {
 	for i := range s.windows {
 		s.windows[i] = workload.Window{In: d.Pick(1, 1, 2, 3, 8, 64, 256), Out: d.Pick(1, 1, 2, 3, 8, 64, 256)}
 	}
+	s.queued = d.Pick(0, 0, 0, 4<<10, 32<<10)
 	if d.Chance(50) {
 		s.encodes = d.Between(time.Microsecond, 10*time.Millisecond)
 	}
@@ -61,6 +63,7 @@ func newScenario(seed uint64) *scenario {
 		s.drawFaults(d)
 		s.drawStops(d)
 	}
+	s.drawStarving(d)
 	s.drawCrowds(d)
 	s.drawProxies(workload.NewDrawer(seed, 0x70726f78))
 	return s

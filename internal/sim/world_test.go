@@ -249,7 +249,7 @@ func (w *world) newManager(i int, host string, ready chan struct{}) (*grid.Manag
 		Incoming:     n.races.Incoming,
 		TraceTo:      w.subscriber(i),
 		Logger:       slog.New(simLog{w, host}),
-		Limits:       grid.Limits{MaxMessageSize: workload.MaxMessage},
+		Limits:       grid.Limits{MaxMessageSize: workload.MaxMessage, MaxQueuedBytes: w.queued},
 	})
 	if err != nil {
 		return nil, err
