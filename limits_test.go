@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -456,6 +458,55 @@ func TestMessagesOverTheLimitCloseTheConnection(t *testing.T) {
 			t.Errorf("one byte more ended with %v", err)
 		}
 		break
+	}
+	const reason = "message too large: 102401 bytes, and the limit is 102400"
+	if closed != nil && closed.Reason != reason {
+		t.Errorf("the reason is %q", closed.Reason)
+	}
+	p.socket.Close()
+	eventually(t, "the log of who refused it", func() bool { return n.log.count("protocol error: "+reason) == 1 }, n.log.String)
+}
+
+// A node that does not know its peer's limit, as that of an original, says what it ran into.
+func TestWhoSendsTooMuchIsToldTheSizeAndTheLimit(t *testing.T) {
+	const limit = 100 << 10
+	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
+	n, host := startForFake(t, c, nil)
+	p := c.knock(t, n)
+	p.frames = wsframe.NewReader(p.socket, nil, wsframe.Config{Client: true, MaxMessage: limit})
+	p.introduce(t, host)
+	conn := n.Connection(host)
+	if err := conn.WaitForConnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error)
+	go func() {
+		_, err := conn.Request(t.Context(), testSingle, make([]byte, 2*limit))
+		failed <- err
+	}()
+	for {
+		_, err := p.frames.Next()
+		var broken *wsframe.ProtocolError
+		if errors.As(err, &broken) {
+			p.socket.Write(wsframe.AppendClose(nil, broken.Code, broken.Text, true, newMask()))
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	io.Copy(io.Discard, p.socket) // or TCP would reset the connection, and the close frame be lost
+	p.socket.Close()
+	if err := <-failed; !errors.Is(err, ErrDisconnected) {
+		t.Errorf("the call ended with %v", err)
+	}
+	told := regexp.MustCompile(`peer closed the connection: 1009 message too large: 204\d{3} bytes, and the limit is 102400`)
+	eventually(t, "the loss", func() bool { return n.log.count("connection lost") == 1 }, n.log.String)
+	if got := conn.Stats().LastError; !told.MatchString(got) {
+		t.Errorf("LastError is %q", got)
+	}
+	if !told.MatchString(n.log.String()) {
+		t.Errorf("the log says\n%s", n.log)
 	}
 }
 

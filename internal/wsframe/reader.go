@@ -230,7 +230,7 @@ func (r *Reader) header() (h header, err error) {
 		}
 	}
 	if h.op.IsData() && length > uint64(r.config.MaxMessage-r.size) {
-		return h, &ProtocolError{Code: ws.StatusMessageTooBig, Text: fmt.Sprintf("message too large: more than %d bytes", r.config.MaxMessage)}
+		return h, r.tooLarge(uint64(r.size)+length, h.fin)
 	}
 	h.length = int(length)
 
@@ -244,6 +244,18 @@ func (r *Reader) header() (h header, err error) {
 	r.buffer.take(size)
 	r.taken += int64(size) + int64(h.length)
 	return h, nil
+}
+
+// tooLarge refuses a message of size bytes, or of more where not all of it has been announced.
+func (r *Reader) tooLarge(size uint64, whole bool) error {
+	least := ""
+	if !whole {
+		least = "at least "
+	}
+	return &ProtocolError{
+		Code: ws.StatusMessageTooBig,
+		Text: fmt.Sprintf("message too large: %s%d bytes, and the limit is %d", least, size, r.config.MaxMessage),
+	}
 }
 
 // broken names the rule that the first two bytes of a frame break, if any.

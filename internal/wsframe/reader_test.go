@@ -2,6 +2,7 @@ package wsframe
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -260,6 +261,26 @@ func TestLargeMessages(t *testing.T) {
 		want := []event{message(payload), message(payload), message("a"), ended}
 		if !slices.Equal(got, want) {
 			t.Fatalf("%d bytes: got %v", n, got)
+		}
+	}
+}
+
+// Who sends too much is told how much it was, as far as that is known, and how much it may be.
+func TestTheRefusalOfALargeMessageNamesItsSize(t *testing.T) {
+	for _, c := range []struct {
+		name, wire, want string
+	}{
+		{"whole", "\x82\x7e\x03\xe9", "message too large: 1001 bytes, and the limit is 1000"},
+		{"the first fragment", "\x02\x7e\x03\xe9", "message too large: at least 1001 bytes, and the limit is 1000"},
+		{"a later fragment", "\x02\x05hello\x00\x7e\x03\xe8", "message too large: at least 1005 bytes, and the limit is 1000"},
+		{"the last fragment", "\x02\x05hello\x80\x7e\x03\xe8", "message too large: 1005 bytes, and the limit is 1000"},
+		{"the largest", "\x02\x05hello\x80\x7f\x7f\xff\xff\xff\xff\xff\xff\xff",
+			"message too large: 9223372036854775812 bytes, and the limit is 1000"},
+	} {
+		_, err := NewReader(strings.NewReader(c.wire), nil, Config{Client: true, MaxMessage: 1000}).Next()
+		var broken *ProtocolError
+		if !errors.As(err, &broken) || broken.Code != ws.StatusMessageTooBig || broken.Text != c.want {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
 }
