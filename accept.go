@@ -28,7 +28,7 @@ func (a *acceptor) init(n *node, connection func(host string) *Connection) {
 // serve answers the request of somebody who wants to connect.
 func (a *acceptor) serve(w http.ResponseWriter, r *http.Request) {
 	if err := a.admit(r); err != nil {
-		a.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "refused: "+err.Error())
+		a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "refused: "+err.Error())
 		a.refusals.warn(a.log, "grid: peer refused", "remote", r.RemoteAddr, "local", a.Local, "reason", err)
 		refuse(w, r, http.StatusForbidden, http.StatusText(http.StatusForbidden))
 		return
@@ -41,7 +41,7 @@ func (a *acceptor) serve(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		return
 	}
-	a.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "upgrade failed: "+err.Error())
+	a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "upgrade failed: "+err.Error())
 	a.upgrades.warn(a.log, "grid: upgrade failed", "remote", r.RemoteAddr, "local", a.Local, "reason", err)
 	var no *upgradeError
 	if errors.As(err, &no) {
@@ -58,7 +58,7 @@ func (a *acceptor) welcome(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return &upgradeError{http.StatusServiceUnavailable, "too many connections are in their handshake (Limits.MaxHandshakes)"}
 	}
-	defer place.leave()
+	defer a.lobby.leave(place)
 	socket, early, err := hijack(w)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func (a *acceptor) welcome(w http.ResponseWriter, r *http.Request) error {
 			closeSocket(socket)
 		}
 	}()
-	if !place.use(socket) {
+	if !a.lobby.use(place, socket) {
 		return errOusted
 	}
 	if err := a.switchProtocols(socket, r.Header.Get("Sec-WebSocket-Key")); err != nil {
@@ -89,14 +89,14 @@ func (a *acceptor) accept(r *http.Request, place *guest, early []byte) {
 	var req connectReq
 	c, resp, err := a.greet(r, g, &req)
 	if err != nil {
-		if place.lost() {
+		if a.lobby.lost(place) {
 			err = errOusted
 		}
 		a.noteRejection(r, &req, err)
 		g.end(err, reasonFor(err)) // within the place: a client may make it last
 		return
 	}
-	if !place.leave() { // the socket is closed: no reason to end the session that there is
+	if !a.lobby.leave(place) { // the socket is closed: no reason to end the session that there is
 		a.noteRejection(r, &req, errOusted)
 		closeSocket(socket)
 		g.frames.Release()
@@ -117,7 +117,7 @@ func (a *acceptor) noteRejection(r *http.Request, req *connectReq, err error) {
 	if a.ctx.Err() != nil {
 		return
 	}
-	a.strangers.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "rejected: "+err.Error())
+	a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "rejected: "+err.Error())
 	var twin *twinError
 	if errors.As(err, &twin) {
 		return // has a line of its own
@@ -126,7 +126,7 @@ func (a *acceptor) noteRejection(r *http.Request, req *connectReq, err error) {
 	if c := a.connection(req.Host); c != nil {
 		limit = &c.rejections
 	}
-	if more, ok := limit.take(err.Error()); ok {
+	if more, ok := limit.allow(err.Error()); ok {
 		a.log.Warn("grid: peer rejected", "remote", r.RemoteAddr, "local", a.Local, "host", clip(req.Host), "reason", err, "more", more)
 	}
 }

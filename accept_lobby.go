@@ -23,17 +23,16 @@ var errOusted = errors.New("no handshake in time: another connection needed its 
 
 // guest is a connection in the lobby.
 type guest struct {
-	lobby   *lobby
 	network string
 
-	socket net.Conn // nil until it is known; lobby.mu protects it
-	gone   bool     // left, or had to; lobby.mu protects it
-	ousted bool     // had to; lobby.mu protects it
+	socket net.Conn // nil until it is known; the lobby's mu protects it
+	gone   bool     // left, or had to; the lobby's mu protects it
+	ousted bool     // had to; the lobby's mu protects it
 }
 
 // enter returns the place of a connection from an address. ok is false where there is none.
 func (l *lobby) enter(remoteAddr string) (g *guest, ok bool) {
-	g = &guest{lobby: l, network: networkOf(remoteAddr)}
+	g = &guest{network: networkOf(remoteAddr)}
 	var ousted net.Conn
 	defer func() {
 		if ousted != nil {
@@ -84,25 +83,25 @@ func (l *lobby) remove(g *guest) {
 }
 
 // use says which socket the guest has. It returns false where the guest has lost its place already.
-func (g *guest) use(socket net.Conn) bool {
-	g.lobby.mu.Lock()
-	defer g.lobby.mu.Unlock()
+func (l *lobby) use(g *guest, socket net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	g.socket = socket
 	return !g.ousted
 }
 
 // lost reports whether the guest had to give its place to another.
-func (g *guest) lost() bool {
-	g.lobby.mu.Lock()
-	defer g.lobby.mu.Unlock()
+func (l *lobby) lost(g *guest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return g.ousted
 }
 
 // leave gives the place back. It reports whether the guest still had it.
-func (g *guest) leave() bool {
-	g.lobby.mu.Lock()
-	defer g.lobby.mu.Unlock()
-	g.lobby.remove(g)
+func (l *lobby) leave(g *guest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.remove(g)
 	return !g.ousted
 }
 

@@ -57,7 +57,7 @@ func TestStrangersTakeNoPlace(t *testing.T) {
 	m := newTestNode(t, o)
 	serveNode(t, l, m)
 	g, _ := m.acceptor.lobby.enter("192.0.2.1:1")
-	defer g.leave()
+	defer m.acceptor.lobby.leave(g)
 	if resp, _ := exchange(t, l.Addr().String(), rawUpgrade(getRoute, "Origin: http://page")); resp.StatusCode != 403 {
 		t.Errorf("answered with %s where the lobby is full, want 403", resp.Status)
 	}
@@ -75,7 +75,7 @@ func TestNobodyKeepsOthersOutOfTheLobby(t *testing.T) {
 		here, there := net.Pipe()
 		t.Cleanup(func() { there.Close() })
 		sockets[g] = there
-		if !g.use(here) {
+		if !l.use(g, here) {
 			t.Errorf("%s is ousted at once", address)
 		}
 		return g
@@ -94,7 +94,7 @@ func TestNobodyKeepsOthersOutOfTheLobby(t *testing.T) {
 		if _, err := sockets[g].Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the oldest connection %d of the crowd gives: %v", i, err)
 		}
-		if g.leave() {
+		if l.leave(g) {
 			t.Error("it has its place still")
 		}
 	}
@@ -107,8 +107,8 @@ func TestNobodyKeepsOthersOutOfTheLobby(t *testing.T) {
 		t.Errorf("%d in a lobby for %d", l.count, l.most)
 	}
 	for g := range sockets {
-		g.leave()
-		g.leave()
+		l.leave(g)
+		l.leave(g)
 	}
 	if l.count != 0 || len(l.guests) != 0 {
 		t.Errorf("%d left, %v", l.count, l.guests)
@@ -123,7 +123,7 @@ func TestAGuestWithoutASocketCanBeOusted(t *testing.T) {
 	if _, ok := l.enter("10.0.0.2:1"); !ok {
 		t.Fatal("kept out")
 	}
-	if g.use(nil) {
+	if l.use(g, nil) {
 		t.Error("still there")
 	}
 }
@@ -136,10 +136,10 @@ func TestLobbyUnderLoad(t *testing.T) {
 			for j := range 500 {
 				if g, ok := l.enter(fmt.Sprintf("10.0.0.%d:%d", i%4, j)); ok {
 					here, _ := net.Pipe()
-					if g.use(here) && j%2 == 0 {
+					if l.use(g, here) && j%2 == 0 {
 						l.enter("10.0.1.1:1") // stays
 					}
-					g.leave()
+					l.leave(g)
 				}
 				l.mu.Lock()
 				if l.count > l.most {

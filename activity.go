@@ -47,3 +47,6 @@ func (a *activity) wait(ctx context.Context) error {
 	signal(a.idle) // for whoever else waits
 	return nil
 }
+
+// count returns how many there are.
+func (a *activity) count() int { return int(a.running.Load()) }

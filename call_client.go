@@ -115,7 +115,7 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string,
 		Flags:      FlagEOF,
 		Payload:    payload,
 		subroute:   route,
-		rest:       metadata,
+		metadata:   metadata,
 	}
 	waits, err := c.send(m)
 	if err != nil {
@@ -131,12 +131,12 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string,
 	select {
 	case <-c.answered:
 		if waits { // for room: what ended the call was not an answer, perhaps
-			c.withdraw()
+			c.giveUpRoom()
 		}
 		return cc.swept(ctx, c)
 	case <-done:
 	}
-	unsent := waits && c.withdraw()
+	unsent := waits && c.giveUpRoom()
 	if cc.table.take(id) == nil {
 		return cc.outcome(c) // the answer is on its way
 	}
@@ -179,8 +179,8 @@ func (c *call) send(m message) (waits bool, err error) {
 	}
 }
 
-// withdraw makes sure that nothing of the request is looked at any more. It reports whether it was not sent.
-func (c *call) withdraw() bool {
+// giveUpRoom makes sure that nothing of the request is looked at any more. It reports whether it was not sent.
+func (c *call) giveUpRoom() bool {
 	unsent := c.unsent()
 	c.m = message{}
 	c.late.Store(false)
@@ -188,7 +188,7 @@ func (c *call) withdraw() bool {
 }
 
 // unsent takes a request out of the line where it waits, and reports whether it was not sent.
-func (c *call) unsent() bool { return c.cc.batch.Withdraw(&c.Waiter) || c.late.Load() }
+func (c *call) unsent() bool { return c.withdraw(c.cc.batch) || c.late.Load() }
 
 // Opens is part of batch.Item.
 func (c *call) Opens() bool { return true }
@@ -240,3 +240,11 @@ func (cc *callClient) checkAlive(l *look) {
 
 // close fails all calls, as the connection is lost, and takes no more.
 func (cc *callClient) close() { cc.table.close(ErrDisconnected) }
+
+// count returns the number of calls that wait for an answer.
+func (cc *callClient) count() int { return cc.table.len() }
+
+// open appends the calls that wait for an answer.
+func (cc *callClient) open(open []OpenCall) []OpenCall {
+	return cc.table.open(open, cc.ticks.Load(), cc.tick)
+}

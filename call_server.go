@@ -94,7 +94,7 @@ var errExited = RemoteErr("handler exited without a result")
 func (in *request) respond(out []byte, failure *RemoteErr) {
 	cs, now := in.cs, time.Since(in.cs.began)
 	if in.over != limitNone {
-		in.leave()
+		in.uncount()
 		cs.overloaded(&message{MuxID: in.id, Handler: in.handler.Load().id, Flags: FlagEOF}, in.over)
 		PutByteBuffer(out)
 		in.release()
@@ -124,7 +124,7 @@ func (in *request) respond(out []byte, failure *RemoteErr) {
 func (in *request) send(answer message) (waits bool) {
 	switch in.begin(in.cs.batch, in, &answer, nil) {
 	case nil:
-		in.leave()
+		in.uncount()
 		in.cs.append(answer, nil)
 	case batch.ErrQueued:
 		return true
@@ -144,7 +144,7 @@ func (in *request) Admit(time.Time) (size int, ok bool) {
 // AppendTo is part of batch.Item. The request no longer counts when its answer can be seen: a peer that
 // keeps within the limit is never refused.
 func (in *request) AppendTo(b []byte) []byte {
-	in.leave()
+	in.uncount()
 	return in.m.appendTo(b)
 }
 
@@ -154,8 +154,8 @@ func (in *request) Done(error) {
 	in.release()
 }
 
-// take makes the request count for more bytes, once its payload is decoded. Where requests hold too much it is refused.
-func (in *request) take(bytes int) error {
+// reserve makes the request count for more bytes, once its payload is decoded. Where requests hold too much it is refused.
+func (in *request) reserve(bytes int) error {
 	l := in.cs.link
 	if most := l.limits.MaxRequestBytes; bytes > most {
 		return tooLarge(bytes, limitRequestBytes, most)
@@ -168,17 +168,17 @@ func (in *request) take(bytes int) error {
 	return nil
 }
 
-// leave makes the request count no longer.
-func (in *request) leave() {
-	if in.size > 0 {
-		in.cs.requestQuota.leave(in.size)
+// uncount makes the request count no longer.
+func (in *request) uncount() {
+	if cs := in.cs; in.size > 0 {
+		cs.requestQuota.leave(in.size)
 		in.size = 0
 	}
 }
 
 // release gives the request back.
 func (in *request) release() {
-	in.leave()
+	in.uncount()
 	cs := in.cs
 	in.payload, in.ctx, in.cancel, in.cut, in.over = nil, nil, nil, nil, limitNone
 	in.out, in.m = nil, message{}
@@ -196,7 +196,8 @@ func (in *request) call() (out []byte, err *RemoteErr) {
 	case h.handleTyped != nil:
 		return h.handleTyped(in, in.payload)
 	}
-	defer in.cs.running.done(in)
+	cs := in.cs
+	defer cs.running.done(in)
 	out, err = h.handleContext(in.ctx, in.payload)
 	if in.ctx.Err() != nil { // then what it returned may be for that reason only
 		in.cut = context.Cause(in.ctx)
@@ -206,3 +207,17 @@ func (in *request) call() (out []byte, err *RemoteErr) {
 
 // close cancels the handlers that have a context: the caller has gone away.
 func (cs *callServer) close() { cs.running.close() }
+
+// cancel tells the handler of a request that its caller has given up.
+func (cs *callServer) cancel(id uint64) { cs.running.cancel(id) }
+
+// count returns the number of requests that are being handled.
+func (cs *callServer) count() int { return cs.requests.running() }
+
+// open appends the requests that are being handled at a time of the session.
+func (cs *callServer) open(open []OpenCall, now time.Duration) []OpenCall {
+	return cs.requests.open(open, now)
+}
+
+// withContext returns the number of requests whose handlers have a context.
+func (cs *callServer) withContext() int { return cs.running.len() }

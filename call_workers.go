@@ -42,13 +42,13 @@ func (w *workers) work() {
 	w.mu.Lock()
 	w.standby = false
 	w.mu.Unlock()
-	for in := w.take(); in != nil; in = w.take() {
+	for in := w.pop(); in != nil; in = w.pop() {
 		in.serve() // ends the goroutine where the handler does, which leaves the rest to who stands by
 	}
 }
 
-// take takes the next request, and sees to it that somebody stands by for those behind it.
-func (w *workers) take() *request {
+// pop takes the next request, and sees to it that somebody stands by for those behind it.
+func (w *workers) pop() *request {
 	w.mu.Lock()
 	in := w.first
 	start := false

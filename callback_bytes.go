@@ -41,7 +41,7 @@ func (b *byteTeller) add(n int64) {
 
 // run tells sums until there is nothing to tell.
 func (b *byteTeller) run() {
-	for n := b.take(); n != 0; n = b.take() {
+	for n := b.collect(); n != 0; n = b.collect() {
 		guarded(func() { b.tell(n) }, func(how endedBy, value any) {
 			switch how {
 			case panicked:
@@ -53,8 +53,8 @@ func (b *byteTeller) run() {
 	}
 }
 
-// take returns what is to be told. Where that is nothing the goroutine that asks is gone.
-func (b *byteTeller) take() (n int64) {
+// collect returns what is to be told. Where that is nothing the goroutine that asks is gone.
+func (b *byteTeller) collect() (n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n, b.untold = b.untold, 0

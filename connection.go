@@ -287,7 +287,7 @@ func (c *Connection) start(s *session, confirm func() error) error {
 		return ErrShutdown
 	}
 	if older != nil {
-		older.part(errReplaced, errReplaced.Error())
+		older.abort(errReplaced, errReplaced.Error())
 		<-older.finished
 	}
 	if confirm != nil {
@@ -322,7 +322,7 @@ func (c *Connection) start(s *session, confirm func() error) error {
 
 // announce logs that a session has come up, unless too many have of late, and then its end is not logged either.
 func (c *Connection) announce(s *session) {
-	if more, ok := c.comings.take(""); ok && s.announced.CompareAndSwap(false, true) {
+	if more, ok := c.comings.allow(""); ok && s.announced.CompareAndSwap(false, true) {
 		c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed, "more", more)
 	}
 }
@@ -382,7 +382,7 @@ func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
 		s.end(errLocalClose) // not started
 		return true
 	}
-	return s.leave(ctx, grace)
+	return s.shutdown(ctx, grace)
 }
 
 // note takes note of why there is no connection.

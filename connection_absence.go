@@ -65,7 +65,7 @@ func (c *Connection) look() {
 			reason = neverCame
 			c.note(errors.New(reason))
 		}
-		if more, ok := c.absences.take(""); ok {
+		if more, ok := c.absences.allow(""); ok {
 			c.log.Warn("grid: peer is absent", "peer", c.Remote, "local", c.Local, "reason", reason,
 				"for", away.Round(time.Millisecond), "more", more)
 		}

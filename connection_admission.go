@@ -135,7 +135,7 @@ func (c *Connection) met(p process) (twin *process) {
 func (c *Connection) foundTwins(one, other string) {
 	c.recent.add(c.Remote, RoleClient, handlerInvalid,
 		fmt.Sprintf("two processes with this name, at %s and at %s", addressHost(one), addressHost(other)))
-	if more, ok := c.twins.take(""); ok {
+	if more, ok := c.twins.allow(""); ok {
 		c.log.Warn("grid: two processes with one name", "peer", c.Remote, "local", c.Local,
 			"remote", other, "other", one, "more", more)
 	}

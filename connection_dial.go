@@ -52,7 +52,7 @@ func (c *Connection) logLoss(ctx context.Context, s *session, reason error) {
 	more := 0
 	if !s.announced.Load() {
 		var ok bool
-		if more, ok = c.comings.take(""); !ok {
+		if more, ok = c.comings.allow(""); !ok {
 			return
 		}
 	}
@@ -65,7 +65,7 @@ func (c *Connection) logLoss(ctx context.Context, s *session, reason error) {
 
 // dialFailed takes note of an attempt to connect that failed.
 func (c *Connection) dialFailed(err error) {
-	if skipped, ok := c.dialFails.take(err.Error()); ok {
+	if skipped, ok := c.dialFails.allow(err.Error()); ok {
 		c.log.Warn("grid: cannot connect", "peer", c.Remote, "local", c.Local, "reason", err, "more_failures", skipped)
 	}
 	c.mu.Lock()

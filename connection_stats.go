@@ -33,7 +33,7 @@ func (c *Connection) Stats() ConnectionStats {
 		LastErrorTime: c.lastErrorTime,
 	}
 	c.mu.Unlock()
-	stats.In, stats.Out = c.traffic.in.stats(), c.traffic.out.stats()
+	stats.In, stats.Out = c.flowIn.stats(), c.flowOut.stats()
 	stats.Refused = c.refusals.stats()
 	stats.LastPong = c.lastPongTime()
 	s := c.current.Load()
@@ -41,10 +41,8 @@ func (c *Connection) Stats() ConnectionStats {
 		return stats
 	}
 	stats.Dialed, stats.Native = s.dialed, s.has(featureNative)
-	stats.OutgoingStreams = s.muxes.clients.len()
-	stats.IncomingStreams = s.muxes.servers.len()
-	stats.OutgoingRequests = s.calls.table.len()
-	stats.IncomingRequests = s.requests.requests.running()
+	stats.OutgoingStreams, stats.IncomingStreams = s.muxes.count()
+	stats.OutgoingRequests, stats.IncomingRequests = s.calls.count(), s.requests.count()
 	stats.BytesQueued = s.batch.Backlog()
 	stats.RoundTrip = time.Duration(s.rtt.Load())
 	return stats
@@ -57,19 +55,9 @@ func (c *Connection) openCalls() (open []OpenCall) {
 		return nil
 	}
 	now := time.Since(s.began)
-	open = s.calls.table.open(open, s.calls.ticks.Load(), s.tick)
-	open = s.requests.requests.open(open, now)
-	for _, m := range s.muxes.clients.all() {
-		open = append(open, OpenCall{
-			Role: RoleClient, Stream: true, Handler: m.handler.id, Subroute: m.handler.subroute, Age: now - m.began,
-		})
-	}
-	for _, m := range s.muxes.servers.all() {
-		open = append(open, OpenCall{
-			Role: RoleServer, Stream: true, Handler: m.handler.id, Subroute: m.handler.subroute, Age: now - m.began,
-			number: m.handler.number,
-		})
-	}
+	open = s.calls.open(open)
+	open = s.requests.open(open, now)
+	open = s.muxes.openCalls(open, now)
 	for i := range open {
 		open[i].Peer = c.Remote
 		open[i].Age = max(open[i].Age, 0) // one that began after the look at the clock

@@ -8,7 +8,7 @@ func init() {
 
 // holds counts what the connection holds.
 func (c *Connection) holds() (h door.Held) {
-	h.Active = int(c.active.running.Load())
+	h.Active = c.active.count()
 	h.Open = len(c.openCalls())
 	h.QuotaRequests, h.QuotaRequestBytes = c.requestQuota.holds()
 	h.QuotaStreams, h.QuotaStreamBytes = c.streamQuota.holds()
@@ -23,9 +23,9 @@ func (c *Connection) holds() (h door.Held) {
 	}
 	h.Sessions = 1
 	h.Queued = s.batch.Queued()
-	h.Calls = s.calls.table.len()
-	h.StreamsOut, h.StreamsIn = s.muxes.clients.len(), s.muxes.servers.len()
-	h.Requests = s.requests.running.len()
+	h.Calls = s.calls.count()
+	h.StreamsOut, h.StreamsIn = s.muxes.count()
+	h.Requests = s.requests.withContext()
 	return h
 }
 

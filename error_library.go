@@ -91,7 +91,7 @@ const libraryKey = "library"
 // marked makes m, which holds the text of an error of the library, say so where the peer looks for that.
 func (a *agreement) marked(m message, err error) message {
 	if a.has(featureErrors) {
-		m.rest = appendMark(nil, codeOf(err))
+		m.metadata = appendMark(nil, codeOf(err))
 	}
 	return m
 }
@@ -110,7 +110,7 @@ func (a *agreement) saidError(m *message) error {
 	if !a.has(featureErrors) {
 		return NewRemoteErrString(text)
 	}
-	if code, ok := markOf(m.rest); ok {
+	if code, ok := markOf(m.metadata); ok {
 		return &libraryError{is: code.err(), text: text}
 	}
 	said := NewRemoteErrString(text)
@@ -175,7 +175,7 @@ func (a *agreement) gaveUp(m *message) error {
 	if m.Flags&FlagPayloadIsErr == 0 {
 		return ErrDisconnected
 	}
-	if code, ok := markOf(m.rest); ok && a.has(featureErrors) {
+	if code, ok := markOf(m.metadata); ok && a.has(featureErrors) {
 		return &libraryError{is: code.err(), text: string(m.Payload)}
 	}
 	return libraryText(string(m.Payload))

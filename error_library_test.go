@@ -187,7 +187,7 @@ func TestErrorsOfPeersWithAndWithoutMarks(t *testing.T) {
 			}
 			failure := func(rest []byte) func(id uint64) message {
 				return func(id uint64) message {
-					return message{MuxID: id, Op: OpResponse, Flags: FlagEOF | FlagPayloadIsErr, Payload: []byte(ErrOverloaded), rest: rest}
+					return message{MuxID: id, Op: OpResponse, Flags: FlagEOF | FlagPayloadIsErr, Payload: []byte(ErrOverloaded), metadata: rest}
 				}
 			}
 			if err := ask(failure(nil)); errors.Is(err, ErrOverloaded) == peer.marks || IsRemoteErr(err) == nil {
@@ -209,14 +209,14 @@ func TestErrorsOfPeersWithAndWithoutMarks(t *testing.T) {
 			}
 			// The handler of this node says what looks like a shutdown; then there is one.
 			p.send(t, message{MuxID: 1 << 40, Op: OpRequest, Handler: testSingle, Flags: FlagEOF})
-			if m := p.next(t); m.Op != OpResponse || m.rest != nil || string(m.Payload) != string(ErrShutdown) {
-				t.Errorf("a handler's error went out as %v with %x", m.Op, m.rest)
+			if m := p.next(t); m.Op != OpResponse || m.metadata != nil || string(m.Payload) != string(ErrShutdown) {
+				t.Errorf("a handler's error went out as %v with %x", m.Op, m.metadata)
 			}
 			conn.active.stop()
 			p.send(t, message{MuxID: 1<<40 + 2, Op: OpRequest, Handler: testSingle, Flags: FlagEOF})
 			m := p.next(t)
-			if code, marked := markOf(m.rest); m.Op != OpResponse || marked != peer.marks || marked && code != codeShutdown {
-				t.Errorf("a refusal went out as %v with %x", m.Op, m.rest)
+			if code, marked := markOf(m.metadata); m.Op != OpResponse || marked != peer.marks || marked && code != codeShutdown {
+				t.Errorf("a refusal went out as %v with %x", m.Op, m.metadata)
 			}
 		})
 	}

@@ -115,8 +115,8 @@ func (s *script) message() []byte {
 		m.subroute = &route
 	}
 	if m.Flags&FlagMetadata != 0 && m.Op != OpMerged {
-		if m.rest = fuzzMetadata; s.byte()&3 == 0 { // a malformed one ends the session
-			m.rest = s.bytes(int(s.byte() & 31))
+		if m.metadata = fuzzMetadata; s.byte()&3 == 0 { // a malformed one ends the session
+			m.metadata = s.bytes(int(s.byte() & 31))
 		}
 	}
 	return m.appendTo(nil)
@@ -236,7 +236,7 @@ func readValid(t *testing.T, conn net.Conn, peerDialed bool) {
 			t.Errorf("the node sent %x: %v", b, err)
 			continue
 		}
-		for rest := m.rest; m.Op == OpMerged && m.Seq > 0; m.Seq-- {
+		for rest := m.Payload; m.Op == OpMerged && m.Seq > 0; m.Seq-- {
 			one, tail, err := nextMerged(rest)
 			var inner message
 			if err == nil {
@@ -412,7 +412,7 @@ func FuzzAccept(f *testing.F) {
 			var running sync.WaitGroup
 			r := httptest.NewRequest(http.MethodGet, RoutePath, nil)
 			g, _ := m.acceptor.lobby.enter(r.RemoteAddr)
-			g.use(here)
+			m.acceptor.lobby.use(g, here)
 			running.Go(func() { m.acceptor.accept(r, g, first) })
 			running.Go(func() { readValid(t, there, true) })
 			for {

@@ -66,7 +66,7 @@ func (m *Manager) Health(ctx context.Context) Health {
 		defer cancel()
 		ctx = bound
 	}
-	h := Health{Local: m.node.Local, Shutdown: m.node.ctx.Err() != nil}
+	h := Health{Local: m.node.Local, Shutdown: m.node.over()}
 	targets := m.Targets()
 	h.Peers = make([]PeerHealth, len(targets))
 	var wg sync.WaitGroup
@@ -147,7 +147,7 @@ func (m *Manager) HealthHandler(o HealthOptions) http.Handler {
 		}
 		switch path.Base(r.URL.Path) {
 		case "live":
-			writeHealth(w, m != nil && m.node.ctx.Err() == nil, nil)
+			writeHealth(w, m != nil && !m.node.over(), nil)
 		case "ready":
 			ctx, cancel := context.WithTimeout(r.Context(), o.Timeout)
 			defer cancel()

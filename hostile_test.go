@@ -230,8 +230,8 @@ func (p *fakePeer) sendRandom(r *rand.Rand) bool {
 		m.subroute = &route
 	}
 	if r.IntN(4) == 0 {
-		m.rest, _ = Metadata{"user": "anna"}.encode()
-		m.rest = m.rest[:len(m.rest)-r.IntN(100)/99]
+		m.metadata, _ = Metadata{"user": "anna"}.encode()
+		m.metadata = m.metadata[:len(m.metadata)-r.IntN(100)/99]
 	}
 	b := m.appendTo(nil)
 	if r.IntN(300) == 0 {

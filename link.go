@@ -26,7 +26,7 @@ type link struct {
 	nextID   *uint64 // Connection.NextID
 	lastPong *int64  // Connection.LastPong
 
-	traffic  *traffic
+	*traffic
 	toldIn   *byteTeller  // ManagerOptions.Incoming
 	toldOut  *byteTeller  // ManagerOptions.Outgoing
 	served   counterTable // calls of the peer, by number of the registration
@@ -54,13 +54,13 @@ func isTLS(name string) bool {
 
 // wrote counts bytes that were written to a socket.
 func (l *link) wrote(n int) {
-	l.traffic.out.bytes.Add(int64(n))
+	l.flowOut.add(int64(n))
 	l.toldOut.add(int64(n))
 }
 
 // read counts bytes that were read from a socket.
 func (l *link) read(n int64) {
-	l.traffic.in.bytes.Add(n)
+	l.flowIn.add(n)
 	l.toldIn.add(n)
 }
 
@@ -87,7 +87,7 @@ func (l *link) handlerContext(deadline time.Time, subroute string, m *message, r
 
 // ignore logs an operation that nothing is known of.
 func (l *link) ignore(op Op) {
-	if more, ok := l.ignored.take(op.String()); ok {
+	if more, ok := l.ignored.allow(op.String()); ok {
 		l.log.Debug("grid: unexpected operation ignored", "peer", l.remote, "op", op.String(), "more", more)
 	}
 }
@@ -103,7 +103,7 @@ func (l *link) lastPongTime() time.Time {
 // recovered turns a panic of a handler into an error for its caller and a log entry.
 func (l *link) recovered(id HandlerID, err **RemoteErr) {
 	if r := recover(); r != nil {
-		if more, ok := l.panics.take(""); ok {
+		if more, ok := l.panics.allow(""); ok {
 			l.log.Error("grid: handler panicked", "handler", id.String(), "peer", l.remote,
 				"panic", fmt.Sprint(r), "stack", string(debug.Stack()), "more", more)
 		}

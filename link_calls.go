@@ -92,7 +92,7 @@ func (l *link) refuses(role Role, h HandlerID, over limit) {
 
 // noteOverload logs the first refusal of a peer, and then one line a minute at the most.
 func (l *link) noteOverload(limit string) {
-	if skipped, ok := l.overloads.take(""); ok {
+	if skipped, ok := l.overloads.allow(""); ok {
 		l.log.Warn("grid: overloaded", "peer", l.remote, "local", l.local, "limit", limit, "more_refused", skipped)
 	}
 }

@@ -36,8 +36,8 @@ type logLimit struct {
 // newBurst returns the limit of lines about anybody.
 func newBurst() logLimit { return logLimit{lines: burstLines, every: logChangedEvery} }
 
-// take reports whether a line with a reason may be written now, and how many could not since the last one.
-func (l *logLimit) take(reason string) (skipped int, ok bool) {
+// allow reports whether a line with a reason may be written now, and how many could not since the last one.
+func (l *logLimit) allow(reason string) (skipped int, ok bool) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -79,7 +79,7 @@ func (l *logLimit) reset() {
 
 // warn logs a line that has no reason of its own to be logged sooner.
 func (l *logLimit) warn(log *slog.Logger, text string, args ...any) {
-	if skipped, ok := l.take(""); ok {
+	if skipped, ok := l.allow(""); ok {
 		log.Warn(text, append(args, "more", skipped)...)
 	}
 }

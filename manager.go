@@ -166,7 +166,7 @@ func (m *Manager) Close() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	m.close(ctx, partingGrace)
+	m.close(ctx, abortGrace)
 	return nil
 }
 

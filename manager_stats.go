@@ -47,10 +47,7 @@ func (m *Manager) RecentErrors() []RecentError {
 	if m == nil {
 		return nil
 	}
-	known, strangers := m.node.recent.list(), m.node.strangers.list()
-	all := append(known, strangers[:min(len(strangers), recentStrangers)]...)
-	slices.SortFunc(all, newestFirst)
-	return all
+	return m.node.recentErrors()
 }
 
 // Traces returns where traces are published: ManagerOptions.TraceTo, or where that is nil, one of the Manager's own.

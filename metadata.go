@@ -143,10 +143,10 @@ type incomingMetadata struct {
 
 // newIncomingMetadata copies the metadata of a message out of the read buffer; nil for none.
 func newIncomingMetadata(m *message) *incomingMetadata {
-	if m.rest == nil {
+	if m.metadata == nil {
 		return nil
 	}
-	return &incomingMetadata{encoded: bytes.Clone(m.rest)}
+	return &incomingMetadata{encoded: bytes.Clone(m.metadata)}
 }
 
 func (in *incomingMetadata) decoded() Metadata {
@@ -269,14 +269,14 @@ func readMetadata(b []byte, each func(key, value []byte)) (err error) {
 // nothing. What stands in its place is ignored where the two nodes have not agreed on metadata.
 func (a *agreement) takeMetadata(m *message) error {
 	if !a.has(featureMetadata) {
-		m.rest = nil
+		m.metadata = nil
 		return nil
 	}
-	if err := checkMetadata(m.rest); err != nil {
+	if err := checkMetadata(m.metadata); err != nil {
 		return fmt.Errorf("malformed message: metadata: %w", err)
 	}
 	if m.Op != OpRequest && m.Op != OpConnectMux && m.Flags&FlagPayloadIsErr == 0 {
-		m.rest = nil
+		m.metadata = nil
 	}
 	return nil
 }

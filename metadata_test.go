@@ -83,7 +83,7 @@ func TestMessagesWithMetadataHaveTheirBytes(t *testing.T) {
 		for _, checksum := range []Flags{0, FlagCRCxxh3} {
 			m := message{
 				MuxID: v.MuxID, Seq: v.Seq, DeadlineMS: v.DeadlineMS, Handler: HandlerID(v.Handler), Op: Op(v.Op),
-				Flags: Flags(v.Flags) | checksum, Payload: v.Payload, rest: v.Metadata,
+				Flags: Flags(v.Flags) | checksum, Payload: v.Payload, metadata: v.Metadata,
 			}
 			if len(v.Payload) == 0 {
 				m.Payload = nil
@@ -456,9 +456,9 @@ func TestMetadataIsSentToWhoTakesItOnly(t *testing.T) {
 			}()
 			check := func(m message, want Op) {
 				t.Helper()
-				md, err := decodeMetadata(m.rest)
+				md, err := decodeMetadata(m.metadata)
 				sent := m.Flags&FlagMetadata != 0 && err == nil && md.Get("user") == "anna"
-				if takes := test.features&featureMetadata != 0; m.Op != want || sent != takes || !takes && (m.rest != nil || m.Flags&FlagMetadata != 0) {
+				if takes := test.features&featureMetadata != 0; m.Op != want || sent != takes || !takes && (m.metadata != nil || m.Flags&FlagMetadata != 0) {
 					t.Errorf("got %v with metadata %q", m.Op, md)
 				}
 			}
@@ -506,7 +506,7 @@ func TestMalformedMetadataEndsTheSession(t *testing.T) {
 			if err := n.Connection(host).WaitForConnect(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			p.send(t, message{MuxID: 77, Op: test.op, Handler: testSingle, Flags: FlagEOF, rest: test.metadata})
+			p.send(t, message{MuxID: 77, Op: test.op, Handler: testSingle, Flags: FlagEOF, metadata: test.metadata})
 			if test.ends {
 				eventually(t, "the end of the session", func() bool { return n.log.count("malformed message: metadata") == 1 }, n.log.String)
 				return
@@ -568,16 +568,16 @@ func TestMetadataOfStreamMessagesIsDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.send(t, message{MuxID: 77, Op: OpConnectMux, Handler: testStream, rest: md})
-	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 1, Payload: []byte("hi"), rest: md})
-	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 2, Flags: FlagEOF, rest: md})
+	p.send(t, message{MuxID: 77, Op: OpConnectMux, Handler: testStream, metadata: md})
+	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 1, Payload: []byte("hi"), metadata: md})
+	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 2, Flags: FlagEOF, metadata: md})
 	for {
 		m := p.next(t)
 		if m.Op == OpMuxServerMsg && m.Flags&FlagEOF == 0 {
 			if string(m.Payload) != "hi" {
 				t.Errorf("got %q", m.Payload)
 			}
-			p.send(t, message{MuxID: 77, Op: OpUnblockSrvMux, Seq: 3, rest: md})
+			p.send(t, message{MuxID: 77, Op: OpUnblockSrvMux, Seq: 3, metadata: md})
 		}
 		if m.Flags&FlagEOF != 0 {
 			break

@@ -113,7 +113,7 @@ type message struct {
 	Payload    []byte `msg:",zerocopy"`
 
 	subroute *routeID `msg:"-"` // nil for none; points into the parsed bytes
-	rest     []byte   `msg:"-"` // metadata, nil for none; the messages inside an OpMerged, parsed only
+	metadata []byte   `msg:"-"` // nil for none
 }
 
 // routeID stands for a subroute and a handler on the wire.
@@ -136,7 +136,7 @@ var (
 func (m *message) size() int {
 	n := 1 + uintSize(m.MuxID) + uintSize(uint64(m.Seq)) + uintSize(uint64(m.DeadlineMS)) +
 		uintSize(uint64(m.Handler)) + uintSize(uint64(m.Op)) + uintSize(uint64(m.wireFlags())) +
-		binSize(len(m.Payload)) + len(m.rest)
+		binSize(len(m.Payload)) + len(m.metadata)
 	if m.subroute != nil {
 		n += len(m.subroute)
 	}
@@ -155,7 +155,7 @@ func (m *message) wireFlags() Flags {
 	if m.subroute != nil {
 		f |= FlagSubroute
 	}
-	if m.rest != nil {
+	if m.metadata != nil {
 		f |= FlagMetadata
 	}
 	return f
@@ -173,8 +173,8 @@ func (m *message) appendTo(dst []byte) []byte {
 	dst = appendUint(dst, uint64(m.Op))
 	dst = appendUint(dst, uint64(m.wireFlags()))
 	dst = msgp.AppendBytes(dst, m.Payload)
-	if m.rest != nil {
-		dst = append(dst, m.rest...)
+	if m.metadata != nil {
+		dst = append(dst, m.metadata...)
 	}
 	if m.subroute != nil {
 		dst = append(dst, m.subroute[:]...)
@@ -185,7 +185,8 @@ func (m *message) appendTo(dst []byte) []byte {
 	return dst
 }
 
-// parse reads a message from b, which Payload, subroute and rest point into.
+// parse reads a message from b, which Payload, subroute and metadata point into. The payload of an OpMerged are the
+// messages in it.
 func (m *message) parse(b []byte) error {
 	*m = message{}
 	rest, ok := m.parseShortest(b)
@@ -196,7 +197,7 @@ func (m *message) parse(b []byte) error {
 		}
 	}
 	if m.Op == OpMerged {
-		m.rest = rest
+		m.Payload = rest // the messages in it
 		return nil
 	}
 	return m.parseTail(b, rest)
@@ -229,7 +230,7 @@ func (m *message) parseTail(b, rest []byte) error {
 		rest = rest[:len(rest)-len(routeID{})]
 	}
 	if m.Flags&FlagMetadata != 0 {
-		m.rest = rest
+		m.metadata = rest
 	}
 	m.normalizePayload()
 	return nil
@@ -398,10 +399,10 @@ func (m *message) credits() int {
 // footprint is what a message's payload holds once it is copied out of the read buffer. Metadata
 // counts as if it were in the same buffer, so that no message counts for more than the largest.
 func (m *message) footprint() int {
-	if m.Payload == nil && m.rest == nil {
+	if m.Payload == nil && m.metadata == nil {
 		return messageFootprint
 	}
-	return footprint(len(m.Payload) + len(m.rest))
+	return footprint(len(m.Payload) + len(m.metadata))
 }
 
 // ownPayload copies the payload out of the read buffer.

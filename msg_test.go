@@ -124,7 +124,7 @@ func sameMessage(a, b message) bool {
 		return false
 	}
 	return a.MuxID == b.MuxID && a.Seq == b.Seq && a.DeadlineMS == b.DeadlineMS && a.Handler == b.Handler && a.Op == b.Op &&
-		a.wireFlags() == b.wireFlags() && bytes.Equal(a.Payload, b.Payload) && bytes.Equal(a.rest, b.rest)
+		a.wireFlags() == b.wireFlags() && bytes.Equal(a.Payload, b.Payload) && bytes.Equal(a.metadata, b.metadata)
 }
 
 // splitMerged returns the messages inside an OpMerged, encoded.
@@ -136,7 +136,7 @@ func splitMerged(frame []byte) (inner [][]byte, err error) {
 	if m.Op != OpMerged {
 		return nil, fmt.Errorf("is %v", m.Op)
 	}
-	rest := m.rest
+	rest := m.Payload
 	for range m.Seq {
 		var one []byte
 		if one, rest, err = nextMerged(rest); err != nil {

@@ -100,3 +100,26 @@ func (x *muxes) streams() (all []holder) {
 	}
 	return all
 }
+
+// forgetClient and forgetServer take a stream that has ended out of the tables.
+func (x *muxes) forgetClient(id uint64) { x.clients.remove(id) }
+func (x *muxes) forgetServer(id uint64) { x.servers.remove(id) }
+
+// count returns the numbers of the streams that are open, opened here and by the peer.
+func (x *muxes) count() (clients, servers int) { return x.clients.len(), x.servers.len() }
+
+// openCalls appends the streams that are open at a time of the session.
+func (x *muxes) openCalls(open []OpenCall, now time.Duration) []OpenCall {
+	call := func(role Role, h *streamHandler, began time.Duration) OpenCall {
+		return OpenCall{Role: role, Stream: true, Handler: h.id, Subroute: h.subroute, Age: now - began}
+	}
+	for _, m := range x.clients.all() {
+		open = append(open, call(RoleClient, m.handler, m.began))
+	}
+	for _, m := range x.servers.all() {
+		one := call(RoleServer, m.handler, m.began)
+		one.number = m.handler.number
+		open = append(open, one)
+	}
+	return open
+}

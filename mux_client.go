@@ -26,7 +26,7 @@ type muxClient struct {
 	guard    guardedContext  // what ctx is mostly
 	deadline time.Time       // of ctx; zero for none
 
-	out      outbox   // for the opener, then for the pump
+	outbox   outbox   // for the opener, then for the pump
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
 	late     bool     // its end came too late to be believed; the reader's alone
@@ -82,7 +82,7 @@ func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, obse
 	m.began = now.Sub(x.began)
 	m.needsPing = deadline == 0 || time.Duration(deadline)*time.Millisecond > muxPingInterval
 	m.deadline, _ = ctx.Deadline()
-	m.out.s, m.out.q = x.sender, &m.sent
+	m.outbox.s, m.outbox.q = x.sender, &m.sent
 	m.heard.Store(int64(m.began))
 	open := message{
 		MuxID:      m.id,
@@ -92,7 +92,7 @@ func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, obse
 		Op:         OpConnectMux,
 		Payload:    payload,
 		subroute:   h.route,
-		rest:       metadata,
+		metadata:   metadata,
 	}
 	if h.inCapacity == 0 {
 		open.Flags = FlagEOF
@@ -102,7 +102,7 @@ func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, obse
 	if !x.clients.put(m.id, m) {
 		return x.unopened(ctx, h, ErrDisconnected)
 	}
-	if err := m.out.send(ctx.Done(), m.done, open); err != nil {
+	if err := m.outbox.send(ctx.Done(), m.done, open); err != nil {
 		m.abort(sendError(ctx, err))
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -189,7 +189,7 @@ func (m *muxClient) end(err error, deliver bool) bool {
 	m.mu.Unlock()
 	m.streamQuota.free(counted)
 	undelivered.drop()
-	m.muxes.clients.remove(m.id)
+	m.muxes.forgetClient(m.id)
 	m.streamEnded(m.ctx, m.handler.id, time.Since(m.muxes.began)-m.began, err)
 	m.active.leave()
 	if stop != nil {
@@ -371,6 +371,7 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 			}
 			m.mu.Unlock()
 			m.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
+			m.observed.received(len(b))
 			return b, true, nil
 		}
 		if m.ended {
@@ -438,7 +439,7 @@ func (m *muxClient) endRequests() {
 
 // sendRequest sends one message to the handler and gives its buffer back.
 func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
-	err := m.out.send(m.done, nil, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b})
+	err := m.outbox.send(m.done, nil, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b})
 	if err == nil && flags&FlagEOF == 0 {
 		m.observed.sent(len(b))
 	}

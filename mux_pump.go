@@ -51,11 +51,11 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{},
 // both need is made here, by the reader: a goroutine that allocates has
 // twice the stack of one that waits, and idle streams are mostly stacks.
 func serveStream[In, Out any](m *muxServer, h *streamHandlerOf[In, Out], payload []byte) {
-	p := &streamPump[In, Out]{m: m, h: h, payload: payload, out: make(chan Out, min(m.window, maxOutBuffer))}
+	p := &streamPump[In, Out]{muxServer: m, h: h, payload: payload, answers: make(chan Out, min(m.window, maxOutBuffer))}
 	if m.inputs > 0 {
-		p.in = make(chan In)
+		p.requests = make(chan In)
 	}
-	go p.handle(p.in, p.out)
+	go p.handle(p.requests, p.answers)
 	go p.run()
 }
 
@@ -64,19 +64,19 @@ const maxOutBuffer = 64
 
 // streamPump stands between a handler and the session.
 type streamPump[In, Out any] struct {
-	m       *muxServer
+	*muxServer
 	h       *streamHandlerOf[In, Out]
 	payload []byte
 
-	in    chan In // nil once closed, and where the handler takes no input
-	head  In      // the next request, where ready
-	size  int     // of head, in bytes
-	ready bool
-	owed  int // requests the handler has got for which the caller has no credit yet
+	requests chan In // nil once closed, and where the handler takes no input
+	head     In      // the next request, where ready
+	size     int     // of head, in bytes
+	ready    bool
+	owed     int // requests the handler has got for which the caller has no credit yet
 
-	out      chan Out
-	told     bool // the caller has been told that the handler has returned, before the end of the stream
-	finished bool // the end of the stream is sent
+	answers chan Out
+	told    bool // the caller has been told that the handler has returned, before the end of the stream
+	endSent bool // the end of the stream is sent
 
 	coding bool // the codec is being called
 	done   bool // run is through
@@ -85,8 +85,8 @@ type streamPump[In, Out any] struct {
 // handle runs the handler. Its channels are passed in, as the pump changes its own.
 func (p *streamPump[In, Out]) handle(in <-chan In, out chan<- Out) {
 	result := &errExited // by runtime.Goexit
-	defer func() { p.m.finished(result) }()
-	result = p.h.call(p.m, p.payload, in, out)
+	defer func() { p.finished(result) }()
+	result = p.h.call(p.muxServer, p.payload, in, out)
 }
 
 // run pumps until the handler has returned and the stream has ended.
@@ -95,13 +95,13 @@ func (p *streamPump[In, Out]) run() {
 	for p.step() {
 	}
 	cause := p.cause()
-	p.m.cancel(cause)
+	p.cancel(cause)
 	for p.drain() {
 	}
 	p.closeInput()
-	p.m.observed.end(p.outcome(cause))
-	p.m.streamServed(p.m.handler.registration, time.Since(p.m.muxes.began)-p.m.began, p.m.result, cause)
-	p.m.depart(cause)
+	p.observed.end(p.outcome(cause))
+	p.streamServed(p.handler.registration, time.Since(p.muxes.began)-p.began, p.result, cause)
+	p.depart(cause)
 	p.done = true
 }
 
@@ -112,41 +112,41 @@ func (p *streamPump[In, Out]) resume() {
 	}
 	if p.coding {
 		p.coding = false
-		p.m.fail(&libraryError{text: "stream message: " + errExitedGoroutine.Error()})
+		p.fail(&libraryError{text: "stream message: " + errExitedGoroutine.Error()})
 	}
 	go p.run()
 }
 
 // cause is what cut the stream short; nil where all that the handler sent has gone out, and the end behind it.
 func (p *streamPump[In, Out]) cause() error {
-	if p.finished {
+	if p.endSent {
 		return nil
 	}
-	p.m.mu.Lock()
-	cut := p.m.cut
-	p.m.mu.Unlock()
+	p.mu.Lock()
+	cut := p.cut
+	p.mu.Unlock()
 	if cut != nil {
 		return cut
 	}
-	<-p.m.ctx.Done() // what could not be sent is followed by the end of the stream or of the session
-	return context.Cause(p.m.ctx)
+	<-p.ctx.Done() // what could not be sent is followed by the end of the stream or of the session
+	return context.Cause(p.ctx)
 }
 
 // drain takes what the handler of an ended stream still sends. It returns false when the handler has returned.
 func (p *streamPump[In, Out]) drain() bool {
 	p.closeInput()
-	p.m.mu.Lock()
-	returned := p.m.returned
-	p.m.mu.Unlock()
+	p.mu.Lock()
+	returned := p.returned
+	p.mu.Unlock()
 	if returned {
 		return false
 	}
 	select {
-	case _, ok := <-p.out:
+	case _, ok := <-p.answers:
 		if !ok {
-			p.out = nil
+			p.answers = nil
 		}
-	case <-p.m.wake:
+	case <-p.wake:
 	}
 	return true
 }
@@ -157,7 +157,7 @@ func (p *streamPump[In, Out]) step() bool {
 	if !ok {
 		return false
 	}
-	out := p.out
+	out := p.answers
 	if credits == 0 {
 		out = nil
 	}
@@ -169,7 +169,7 @@ func (p *streamPump[In, Out]) step() bool {
 			}
 		default:
 		}
-		if credits > 0 || p.m.has(featureStreams) && len(p.out) == 0 {
+		if credits > 0 || p.has(featureStreams) && len(p.answers) == 0 {
 			p.finish()
 			return false
 		}
@@ -177,7 +177,7 @@ func (p *streamPump[In, Out]) step() bool {
 	}
 	var in chan In
 	if p.ready {
-		in = p.in
+		in = p.requests
 	} else {
 		p.settle()
 	}
@@ -186,12 +186,12 @@ func (p *streamPump[In, Out]) step() bool {
 		p.taken()
 	case v, ok := <-out:
 		if !ok {
-			p.out = nil // the handler has closed it, which is not its to do
+			p.answers = nil // the handler has closed it, which is not its to do
 			return true
 		}
 		return p.send(v) && p.sendMore(credits-1)
-	case <-p.m.wake:
-	case <-p.m.ctx.Done():
+	case <-p.wake:
+	case <-p.ctx.Done():
 		return false
 	}
 	return true
@@ -202,9 +202,9 @@ func (p *streamPump[In, Out]) step() bool {
 func (p *streamPump[In, Out]) sendMore(n int) bool {
 	for range n {
 		select {
-		case v, ok := <-p.out:
+		case v, ok := <-p.answers:
 			if !ok {
-				p.out = nil
+				p.answers = nil
 				return true
 			}
 			if !p.send(v) {
@@ -220,7 +220,7 @@ func (p *streamPump[In, Out]) sendMore(n int) bool {
 // prepare fetches the next request and says how many messages the caller lets the handler send, and whether that
 // has returned. ok is false where the stream has ended.
 func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
-	m := p.m
+	m := p.muxServer
 	m.mu.Lock()
 	if m.ended || m.cut != nil {
 		m.mu.Unlock()
@@ -228,7 +228,7 @@ func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
 	}
 	credits, returned = m.credits, m.returned
 	var b []byte
-	fetch := p.in != nil && !p.ready && m.queue.len() > 0 && !returned
+	fetch := p.requests != nil && !p.ready && m.queue.len() > 0 && !returned
 	if fetch {
 		b = m.queue.pop()
 		m.pumped = held(b)
@@ -256,35 +256,37 @@ func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
 	return credits, returned, true
 }
 
-func (p *streamPump[In, Out]) decode(b []byte) (In, error) { return p.h.decode(b, (*requestRoom)(p.m)) }
+func (p *streamPump[In, Out]) decode(b []byte) (In, error) {
+	return p.h.decode(b, (*requestRoom)(p.muxServer))
+}
 
 // taken takes note that the handler has got a request, for which the caller gets credit.
 func (p *streamPump[In, Out]) taken() {
 	var none In
 	p.head, p.ready = none, false
-	p.m.mu.Lock()
-	done := p.m.handled // the handler is through with the one before
-	p.m.handled, p.m.pumped = p.m.pumped, 0
-	p.m.mu.Unlock()
-	p.m.streamQuota.free(done)
+	p.mu.Lock()
+	done := p.handled // the handler is through with the one before
+	p.handled, p.pumped = p.pumped, 0
+	p.mu.Unlock()
+	p.streamQuota.free(done)
 	p.owed++
-	if p.owed >= creditBatch(p.m.inputs) {
+	if p.owed >= creditBatch(p.inputs) {
 		p.settle()
 	}
-	p.m.observed.received(p.size)
+	p.observed.received(p.size)
 }
 
 // settle grants the caller the credits that it is owed.
 func (p *streamPump[In, Out]) settle() {
-	p.m.grant(OpUnblockClMux, p.m.id, p.owed, &p.m.sent)
+	p.grant(OpUnblockClMux, p.id, p.owed, &p.sent)
 	p.owed = 0
 }
 
 // closeInput tells the handler that no more requests come.
 func (p *streamPump[In, Out]) closeInput() {
-	if p.in != nil {
-		close(p.in)
-		p.in, p.ready = nil, false
+	if p.requests != nil {
+		close(p.requests)
+		p.requests, p.ready = nil, false
 	}
 }
 
@@ -294,11 +296,11 @@ func (p *streamPump[In, Out]) send(v Out) bool {
 	b, err := safely(p.h.encode, v)
 	p.coding = false
 	if err != nil {
-		p.m.fail(&libraryError{text: fmt.Sprintf("stream response: %v", err)})
+		p.fail(&libraryError{text: fmt.Sprintf("stream response: %v", err)})
 		return false
 	}
 	if err = p.transmit(message{Payload: b}); err == nil {
-		p.m.observed.sent(len(b))
+		p.observed.sent(len(b))
 	}
 	PutByteBuffer(b)
 	return err == nil
@@ -306,15 +308,15 @@ func (p *streamPump[In, Out]) send(v Out) bool {
 
 // finish sends the end of the stream, for one credit where the caller is of the original.
 func (p *streamPump[In, Out]) finish() {
-	p.finished = p.transmit(p.last()) == nil
+	p.endSent = p.transmit(p.last()) == nil
 }
 
 // last says that the handler has returned, and with which error.
 func (p *streamPump[In, Out]) last() message {
 	last := message{Flags: FlagEOF}
-	if err := p.m.result; err != nil { // set before the handler counts as returned
+	if err := p.result; err != nil { // set before the handler counts as returned
 		last.Flags |= FlagPayloadIsErr
-		last.Payload = p.m.errorText(string(*err))
+		last.Payload = p.errorText(string(*err))
 	}
 	return last
 }
@@ -322,13 +324,13 @@ func (p *streamPump[In, Out]) last() message {
 // tellReturned tells a caller who may be sending that the handler has returned, once. The end of the stream comes
 // behind the messages for which the caller has given no credit: it may do so only when it has sent all it wants to.
 func (p *streamPump[In, Out]) tellReturned() {
-	if p.told || p.m.inputs == 0 || !p.m.has(featureStreams) {
+	if p.told || p.inputs == 0 || !p.has(featureStreams) {
 		return
 	}
 	p.told = true
 	msg := p.last()
-	msg.MuxID, msg.Op = p.m.id, OpUnblockClMux
-	p.m.out.send(p.m.ctx.Done(), nil, msg)
+	msg.MuxID, msg.Op = p.id, OpUnblockClMux
+	p.outbox.send(p.ctx.Done(), nil, msg)
 }
 
 // outcome is why the stream ended, for observers.
@@ -336,21 +338,21 @@ func (p *streamPump[In, Out]) outcome(cause error) error {
 	switch {
 	case cause != nil:
 		return cause
-	case p.m.result != nil:
-		return p.m.result
+	case p.result != nil:
+		return p.result
 	}
 	return nil
 }
 
 func (p *streamPump[In, Out]) transmit(msg message) error {
-	msg.MuxID = p.m.id
+	msg.MuxID = p.id
 	msg.Op = OpMuxServerMsg
-	p.m.mu.Lock()
-	p.m.credits--
-	p.m.mu.Unlock()
-	err := p.m.out.send(p.m.ctx.Done(), nil, msg)
+	p.mu.Lock()
+	p.credits--
+	p.mu.Unlock()
+	err := p.outbox.send(p.ctx.Done(), nil, msg)
 	if errors.Is(err, ErrMessageTooLarge) {
-		p.m.fail(&libraryError{ErrMessageTooLarge, err.Error()})
+		p.fail(&libraryError{ErrMessageTooLarge, err.Error()})
 	}
 	return err
 }

@@ -26,7 +26,7 @@ type muxServer struct {
 	inputs  int // messages the caller may send ahead of the handler; 0: none at all
 	window  int // messages the handler may send ahead of the caller's consumer
 
-	out      outbox   // the pump's alone
+	outbox   outbox   // the pump's alone
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
 
@@ -91,11 +91,11 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		credits:   h.outCapacity,
 		pinged:    time.Now(),
 	}
-	m.out.s, m.out.q, m.out.end = x.sender, &m.sent, m
+	m.outbox.s, m.outbox.q, m.outbox.end = x.sender, &m.sent, m
 	m.ctx, m.stop = x.handlerContext(msg.deadline(now), h.subroute, msg, m)
 	if !x.servers.put(m.id, m) {
 		m.stop(nil)
-		m.leave()
+		m.uncount()
 		x.active.leave()
 		x.refuse(msg, fmt.Sprintf("mux %d is in use", m.id))
 		return
@@ -203,7 +203,7 @@ func (m *muxServer) cancel(cause error) {
 	unread := m.unread()
 	m.mu.Unlock()
 	unread.drop()
-	m.muxes.servers.remove(m.id)
+	m.muxes.forgetServer(m.id)
 	signal(m.wake)
 }
 
@@ -223,7 +223,7 @@ func (m *muxServer) finished(result *RemoteErr) {
 // depart tells the caller that the stream has ended, and leaves the connection's activity. cause is
 // what cut the stream short; nil for nothing.
 func (m *muxServer) depart(cause error) {
-	m.leave()
+	m.uncount()
 	if cause != context.DeadlineExceeded { // else the caller ends it by itself, with the better error
 		m.advise(message{MuxID: m.id, Op: OpDisconnectClientMux}, nil)
 	}
@@ -251,17 +251,17 @@ func (m *muxServer) overload() {
 	m.fail(libraryText(string(ErrOverloaded)))
 }
 
-// take makes the payload of the stream count for more bytes, once it is decoded.
-func (m *muxServer) take(bytes int) error { return m.takeMore(bytes, false) }
+// reserve makes the payload of the stream count for more bytes, once it is decoded.
+func (m *muxServer) reserve(bytes int) error { return m.reserveFor(bytes, false) }
 
 // requestRoom is where a request counts that the pump decodes: until the handler is through with it.
 type requestRoom muxServer
 
-func (r *requestRoom) take(bytes int) error { return (*muxServer)(r).takeMore(bytes, true) }
+func (r *requestRoom) reserve(bytes int) error { return (*muxServer)(r).reserveFor(bytes, true) }
 
-// takeMore makes the stream count for more bytes, for a request or else until it ends. Where streams hold too much, it is
+// reserveFor makes the stream count for more bytes, for a request or else until it ends. Where streams hold too much, it is
 // this one that ends.
-func (m *muxServer) takeMore(bytes int, request bool) error {
+func (m *muxServer) reserveFor(bytes int, request bool) error {
 	l := m.link
 	if most := l.limits.MaxStreamBytes; bytes > most {
 		return tooLarge(bytes, limitStreamBytes, most)
@@ -280,9 +280,9 @@ func (m *muxServer) takeMore(bytes int, request bool) error {
 	return nil
 }
 
-// leave makes the stream count no longer, before its end can be seen: a peer that keeps within the limit
+// uncount makes the stream count no longer, before its end can be seen: a peer that keeps within the limit
 // is never refused. Its handler has returned.
-func (m *muxServer) leave() {
+func (m *muxServer) uncount() {
 	m.mu.Lock()
 	opening, counted := m.opening, m.opening+m.pumped+m.handled+m.queue.bytes
 	m.opening, m.pumped, m.handled = 0, 0, 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,8 +23,8 @@ type node struct {
 	toldIn  *byteTeller // for Incoming
 	toldOut *byteTeller // for Outgoing
 
-	recent    errorRing // of peers
-	strangers errorRing // of who was not let in
+	recent   errorRing // of peers
+	rejected errorRing // of who was not let in
 
 	panics         logLimit // of handlers and observers, which peers can cause
 	callbackPanics logLimit // of what decides about requests, which strangers can cause
@@ -59,7 +60,7 @@ func (n *node) panicked(callback, remote string) func(value any, stack []byte) {
 		log = log.With("remote", remote)
 	}
 	return func(value any, stack []byte) {
-		if more, ok := n.callbackPanics.take(""); ok {
+		if more, ok := n.callbackPanics.allow(""); ok {
 			log.Error("grid: callback panicked", "callback", callback, "local", n.Local,
 				"panic", fmt.Sprint(value), "stack", string(stack), "more", more)
 		}
@@ -96,6 +97,17 @@ func (n *node) ended() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.closing || n.ctx.Err() != nil
+}
+
+// over reports whether the Manager has ended, or is about to.
+func (n *node) over() bool { return n.ctx.Err() != nil }
+
+// recentErrors returns the last different errors, the newest first.
+func (n *node) recentErrors() []RecentError {
+	known, rejected := n.recent.list(), n.rejected.list()
+	all := append(known, rejected[:min(len(rejected), recentRejected)]...)
+	slices.SortFunc(all, newestFirst)
+	return all
 }
 
 // end ends the goroutines of the node and waits for them, and a moment for what callbacks and the log are still to be told.

@@ -102,7 +102,7 @@ func parseAll(t *testing.T, b []byte) (all []message) {
 	if m.Op != OpMerged {
 		return []message{m}
 	}
-	rest := m.rest
+	rest := m.Payload
 	for range m.Seq {
 		one, tail, err := nextMerged(rest)
 		if err != nil {

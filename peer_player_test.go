@@ -284,7 +284,7 @@ func (p *player) readFrame() error {
 	if header := appendMergedHeader(nil, int(outer.Seq)); !bytes.HasPrefix(outer.raw, header) {
 		return fmt.Errorf("merged message %x does not begin with %x", outer.raw, header)
 	}
-	rest := outer.rest
+	rest := outer.Payload
 	for range outer.Seq {
 		one, tail, err := nextMerged(rest)
 		if err != nil {

@@ -105,14 +105,14 @@ func held(b []byte) int { return messageFootprint + cap(b) }
 
 // room is where a value of a peer counts that is about to be decoded.
 type room interface {
-	// take counts bytes, until what the value belongs to ends. An error says that they are too many, and then the value must not be decoded.
-	take(bytes int) error
+	// reserve counts bytes, until what the value belongs to ends. An error says that they are too many, and then the value must not be decoded.
+	reserve(bytes int) error
 }
 
-// errOverQuota is what take fails with where the call is refused, or ended, as others of the peer hold too much.
+// errOverQuota is what reserve fails with where the call is refused, or ended, as others of the peer hold too much.
 var errOverQuota = errors.New("over a limit of this node")
 
-// tooLarge is what take fails with where a value alone is too much.
+// tooLarge is what reserve fails with where a value alone is too much.
 func tooLarge(bytes int, limit limit, most int) error {
 	return fmt.Errorf("the value may take %d bytes of memory, more than Limits.%s, which is %d", bytes, limitNames[limit], most)
 }

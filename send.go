@@ -74,6 +74,9 @@ func (b *berth) wear(now time.Time) bool {
 // opens reports whether a message starts a call, and DeadlineMS is the time for it.
 func (m *message) opens() bool { return m.Op == OpRequest || m.Op == OpConnectMux }
 
+// withdraw takes the message out of the line. It reports whether it was still there, and will not be sent.
+func (b *berth) withdraw(from *batch.Writer) bool { return from.Withdraw(&b.Waiter) }
+
 // sender is the sending half of a session, and all that the calls and streams on it know of it.
 type sender struct {
 	*link
@@ -90,9 +93,9 @@ type outbox struct {
 	berth
 	s   *sender
 	q   *sequence
-	end interface{ leave() } // is told before the end of the stream can be seen; may be nil
-	err error                // of the message that waited; Run's, until out is told
-	out chan error           // tells of the end of a wait; made for the first
+	end interface{ uncount() } // is told before the end of the stream can be seen; may be nil
+	err error                  // of the message that waited; Run's, until out is told
+	out chan error             // tells of the end of a wait; made for the first
 }
 
 // send sends m, waiting for room until cancel or over is closed. It fails with errCanceled or errMuxDone
@@ -125,7 +128,7 @@ func (o *outbox) ready() {
 // still counts.
 func (o *outbox) ending(m *message) {
 	if o.end != nil && m.final() {
-		o.end.leave()
+		o.end.uncount()
 	}
 }
 
@@ -139,7 +142,7 @@ func (o *outbox) wait(cancel, over <-chan struct{}) error {
 	case <-over:
 		err = errMuxDone
 	}
-	if o.s.batch.Withdraw(&o.Waiter) {
+	if o.withdraw(o.s.batch) {
 		o.m = message{}
 		return err
 	}
@@ -178,7 +181,7 @@ func (o *outbox) Done(err error) {
 
 // fits checks the size of a message.
 func (s *sender) fits(m *message) error {
-	if len(m.Payload)+len(m.rest) > s.maxMessage-maxOverhead {
+	if len(m.Payload)+len(m.metadata) > s.maxMessage-maxOverhead {
 		return s.tooLarge(len(m.Payload))
 	}
 	return nil
@@ -214,16 +217,16 @@ func (s *sender) advise(m message, q *sequence) {
 	}
 }
 
-// parting is the last message to a peer of this project: that this node leaves. From then on the peer waits
+// goodbye is the last message to a peer of this project: that this node leaves. From then on the peer waits
 // for the close frame alone, and not for long. So it goes behind all that waits for room.
-type parting struct {
+type goodbye struct {
 	berth
 	s *sender
 }
 
-// sendParting queues it, or lets it wait.
-func (s *sender) sendParting() {
-	p := &parting{s: s}
+// sendGoodbye queues it, or lets it wait.
+func (s *sender) sendGoodbye() {
+	p := &goodbye{s: s}
 	m := message{Op: OpDisconnect}
 	if p.begin(s.batch, p, &m, nil) == nil {
 		s.append(m, nil)
@@ -231,16 +234,16 @@ func (s *sender) sendParting() {
 }
 
 // Opens is part of batch.Item.
-func (p *parting) Opens() bool { return false }
+func (p *goodbye) Opens() bool { return false }
 
 // Admit is part of batch.Item.
-func (p *parting) Admit(time.Time) (size int, ok bool) { return p.m.size(), true }
+func (p *goodbye) Admit(time.Time) (size int, ok bool) { return p.m.size(), true }
 
 // AppendTo is part of batch.Item.
-func (p *parting) AppendTo(b []byte) []byte { return p.m.appendTo(b) }
+func (p *goodbye) AppendTo(b []byte) []byte { return p.m.appendTo(b) }
 
 // Done is part of batch.Item.
-func (p *parting) Done(error) {}
+func (p *goodbye) Done(error) {}
 
 // number makes m ready to be encoded as the next of its stream. The batch is locked.
 func (s *sender) number(m *message, q *sequence) error {

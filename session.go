@@ -51,12 +51,12 @@ type session struct {
 	began time.Time     // of the session; times since then are monotonic
 	rtt   atomic.Int64  // nanoseconds
 	tick  time.Duration // between the rounds of the janitor
-	life  pulse         // of the peer; the janitor's alone
+	live  liveness      // of the peer; the janitor's alone
 	pings pings
 
 	announced atomic.Bool // in the log
 	ran       atomic.Bool // run has begun
-	parted    atomic.Bool // part was called: what still comes in is of no use
+	aborted   atomic.Bool // abort was called: what still comes in is of no use
 
 	ending   sync.Mutex    // Protects following.
 	reason   error         // why the session ends, by who was first; nil while it lasts
@@ -101,7 +101,7 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 		Unacknowledged: unacknowledged(s.socket),
 		MergedHeader:   appendMergedHeader,
 		OnWrite:        l.wrote,
-		OnFrame:        l.traffic.out.frame,
+		OnFrame:        l.flowOut.frame,
 	})
 	s.calls.init(&s.sender, s.tick)
 	s.requests.init(&s.sender, handlers, s.began)
@@ -113,7 +113,7 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 // and waits for the session's own goroutines. It returns why the session ended.
 func (s *session) run() error {
 	s.ran.Store(true)
-	s.life.start(s.began, s.frames)
+	s.live.start(s.began, s.frames)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := s.batch.Run(); err != nil {
@@ -125,7 +125,7 @@ func (s *session) run() error {
 	wg.Go(s.janitor)
 	err := s.readLoop()
 	s.abandon()
-	s.end(s.farewell(err))
+	s.end(s.closeHandshake(err))
 	s.batch.Close()
 	wg.Wait()
 	s.frames.Release()

@@ -22,22 +22,22 @@ import (
 const (
 	// shutdownGrace is what a shutdown leaves for the goodbye where its context is over, or nearly.
 	shutdownGrace = time.Second
-	// partingGrace bounds the goodbye to a peer that is expected to be gone, and that of Close.
-	partingGrace = 100 * time.Millisecond
+	// abortGrace bounds the goodbye to a peer that is expected to be gone, and that of Close.
+	abortGrace = 100 * time.Millisecond
 	// lingerQuiet is the silence after which nothing of the peer's is taken to be on its way any
 	// more.
 	lingerQuiet = 50 * time.Millisecond
 )
 
-// leave sends what is queued, tells the peer that this node goes, and waits for its goodbye: until
+// shutdown sends what is queued, tells the peer that this node goes, and waits for its goodbye: until
 // ctx ends, at least for grace, and no longer than PeerTimeout after the last byte was written. It
 // reports whether that was time enough.
-func (s *session) leave(ctx context.Context, grace time.Duration) bool {
+func (s *session) shutdown(ctx context.Context, grace time.Duration) bool {
 	least := time.NewTimer(grace)
 	defer least.Stop()
-	s.blame(errLocalClose) // however the peer ends its side
+	s.setReason(errLocalClose) // however the peer ends its side
 	if s.has(featureNative) {
-		s.sendParting()
+		s.sendGoodbye()
 	}
 	s.batch.CloseAfterFlush(s.closeFrame(ws.StatusGoingAway, ""))
 	ended := s.await(ctx)
@@ -74,14 +74,14 @@ func (s *session) await(ctx context.Context) bool {
 	return false
 }
 
-// part ends the session with a word to a peer that may well be gone: what is open fails at once,
+// abort ends the session with a word to a peer that may well be gone: what is open fails at once,
 // what still comes in is dropped. Anybody may call it, and it waits for nothing.
-func (s *session) part(reason error, word string) {
-	s.blame(reason)
-	s.parted.Store(true)
+func (s *session) abort(reason error, word string) {
+	s.setReason(reason)
+	s.aborted.Store(true)
 	s.abandon()
 	s.batch.CloseAfterFlush(s.closeFrame(ws.StatusPolicyViolation, word))
-	time.AfterFunc(partingGrace, func() { s.end(reason) })
+	time.AfterFunc(abortGrace, func() { s.end(reason) })
 }
 
 // peerLeaves takes note that the peer will close the connection: its close frame is right behind.
@@ -100,16 +100,16 @@ func (s *session) abandon() {
 	s.requests.close()
 }
 
-// farewell ends what reading has ended with err: it sends what is queued and a close frame, and
+// closeHandshake ends what reading has ended with err: it sends what is queued and a close frame, and
 // waits until TCP may be closed. It puts into words why the session ended.
-func (s *session) farewell(err error) error {
+func (s *session) closeHandshake(err error) error {
 	var closed *wsframe.CloseError
 	var broken *wsframe.ProtocolError
 	var wrong *violation
 	switch {
 	case errors.As(err, &closed):
 		err = s.closedByPeer(closed)
-		s.blame(err)
+		s.setReason(err)
 		s.batch.CloseAfterFlush(s.closeFrame(closed.Code, ""))
 		s.flushed()
 		if s.dialed {
@@ -142,7 +142,7 @@ func (s *session) closedByPeer(closed *wsframe.CloseError) error {
 // refusePeer says goodbye to a peer that broke the rules. What it sends is not understood any more,
 // its close frame included.
 func (s *session) refusePeer(reason error, code ws.StatusCode, word string) {
-	s.blame(reason)
+	s.setReason(reason)
 	s.batch.CloseAfterFlush(s.closeFrame(code, word))
 	if s.linger() {
 		s.hangUp()
@@ -254,7 +254,7 @@ func (s *session) discard(reason error) {
 // end ends the session at once, without a goodbye; the first reason counts. It may be called by
 // anybody and waits for nothing.
 func (s *session) end(reason error) {
-	s.blame(reason)
+	s.setReason(reason)
 	s.ending.Lock()
 	first := !isClosed(s.failed)
 	if first {
@@ -266,8 +266,8 @@ func (s *session) end(reason error) {
 	}
 }
 
-// blame notes why the session ends. The first reason counts.
-func (s *session) blame(reason error) {
+// setReason notes why the session ends. The first reason counts.
+func (s *session) setReason(reason error) {
 	s.ending.Lock()
 	defer s.ending.Unlock()
 	if s.reason == nil {

@@ -14,9 +14,9 @@ import (
 // can make this node hold a message forever with a byte now and then.
 const minProgress = 64 << 10
 
-// pulse tells a peer that is slow from one that is gone. It looks at what the
+// liveness tells a peer that is slow from one that is gone. It looks at what the
 // reader and the flusher count anyway, once in each round of the janitor.
-type pulse struct {
+type liveness struct {
 	heard time.Time // the last sign of life
 
 	whole, bytes uint64 // received at that time
@@ -27,14 +27,14 @@ type pulse struct {
 }
 
 // start takes note of what was received before the session. The reader calls it.
-func (p *pulse) start(now time.Time, in *wsframe.Reader) {
+func (p *liveness) start(now time.Time, in *wsframe.Reader) {
 	p.heard, p.looked = now, now
 	p.whole, p.bytes = in.Received()
 	p.seen = p.bytes
 }
 
-// feel takes a look at the connection.
-func (p *pulse) feel(late, tick time.Duration, in *wsframe.Reader, out *batch.Writer) look {
+// check takes a look at the connection.
+func (p *liveness) check(late, tick time.Duration, in *wsframe.Reader, out *batch.Writer) look {
 	l := look{now: time.Now(), late: late}
 	l.missed = max(l.now.Sub(p.looked)-2*tick, 0)
 	p.looked = l.now

@@ -305,12 +305,12 @@ func TestTheNodesOwnLatenessIsNoSilence(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				in := wsframe.NewReader(strings.NewReader(""), nil, wsframe.Config{MaxMessage: 1})
 				out := batch.New(nil, batch.Config{})
-				var p pulse
+				var p liveness
 				p.start(time.Now(), in)
 				var l look
 				for range 10 {
 					time.Sleep(test.pause)
-					l = p.feel(test.late, tick, in, out)
+					l = p.check(test.late, tick, in, out)
 				}
 				if l.silent != test.want {
 					t.Errorf("silent for %v, want %v", l.silent, test.want)

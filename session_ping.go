@@ -27,12 +27,12 @@ func (s *session) janitor() {
 			}
 			late := turn()
 			s.batch.Late(late)
-			l := s.life.feel(late, s.tick, s.frames, s.batch)
+			l := s.live.check(late, s.tick, s.frames, s.batch)
 			// The sign of life may be older than the look that saw it by a tick, and the next look is a tick away.
 			if l.silent > s.limits.PeerTimeout-2*s.tick-s.tick/2 {
 				silent := l.silent.Round(time.Millisecond)
 				err := fmt.Errorf("%w for %v", errPeerSilent, silent)
-				s.part(err, fmt.Sprintf("nothing received for %v", silent))
+				s.abort(err, fmt.Sprintf("nothing received for %v", silent))
 				s.flushed()
 				s.end(err)
 				return
@@ -87,14 +87,7 @@ type probe struct {
 
 // probe sends a ping, or waits for the answer to one that is on its way.
 func (s *session) probe(ctx context.Context) (time.Duration, error) {
-	s.pings.mu.Lock()
-	p := s.pings.running
-	first := p == nil
-	if first {
-		p = &probe{sent: time.Now(), answered: make(chan struct{})}
-		s.pings.running = p
-	}
-	s.pings.mu.Unlock()
+	p, first := s.pings.probe()
 	if first {
 		s.ping()
 	}
@@ -106,6 +99,16 @@ func (s *session) probe(ctx context.Context) (time.Duration, error) {
 	case <-ctx.Done():
 		return s.probeLate(ctx, p)
 	}
+}
+
+// probe returns the probe that runs. first reports whether it has begun now.
+func (p *pings) probe() (running *probe, first bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if first = p.running == nil; first {
+		p.running = &probe{sent: time.Now(), answered: make(chan struct{})}
+	}
+	return p.running, first
 }
 
 // probeLate looks again when ctx has ended: an answer that has come, and that this node has not got round to, counts.

@@ -18,7 +18,7 @@ func (s *session) readLoop() error {
 		if err != nil {
 			return err
 		}
-		if s.parted.Load() {
+		if s.aborted.Load() {
 			continue
 		}
 		if s.forged {
@@ -38,13 +38,13 @@ func (s *session) receive(b []byte, now time.Time) error {
 		return fmt.Errorf("malformed message: %w", err)
 	}
 	if m.Op != OpMerged {
-		s.traffic.in.frame(1)
+		s.flowIn.frame(1)
 		err := s.dispatch(&m, now)
 		s.batch.WaitReserve()
 		return err
 	}
-	rest, merged := m.rest, m.Seq
-	s.traffic.in.frame(int(min(uint64(m.Seq), uint64(len(rest))))) // on 32 bits a Seq is more than an int holds
+	rest, merged := m.Payload, m.Seq
+	s.flowIn.frame(int(min(uint64(m.Seq), uint64(len(rest))))) // on 32 bits a Seq is more than an int holds
 	for range merged {
 		one, tail, err := nextMerged(rest)
 		if err != nil {
@@ -73,7 +73,7 @@ func (s *session) dispatch(m *message, now time.Time) error {
 	if m.MuxID != 0 && s.has(featureNative) && s.checksum&^m.Flags != 0 { // a flipped bit in the flags would turn the check off
 		return errUnchecked
 	}
-	if m.rest != nil {
+	if m.metadata != nil {
 		if err := s.takeMetadata(m); err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func (s *session) dispatch(m *message, now time.Time) error {
 		s.muxes.accept(m, now)
 	case OpMuxClientMsg, OpUnblockSrvMux, OpPing, OpDisconnectServerMux:
 		if !s.muxes.toServer(m, now) && m.Op == OpDisconnectServerMux {
-			s.requests.running.cancel(m.MuxID)
+			s.requests.cancel(m.MuxID)
 		}
 	case OpAckMux, OpMuxServerMsg, OpUnblockClMux, OpPong, OpDisconnectClientMux:
 		s.muxes.toClient(m, now)

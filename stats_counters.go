@@ -12,11 +12,11 @@ import (
 // traffic counts what a Connection sends and receives, over all its sessions. Each half has one writer at a time,
 // the reader or the flusher of the live session, which counts frames, not messages; the halves share no cache line.
 type traffic struct {
-	_   [64]byte
-	in  flow
-	_   [64]byte
-	out flow
-	_   [64]byte
+	_       [64]byte
+	flowIn  flow
+	_       [64]byte
+	flowOut flow
+	_       [64]byte
 }
 
 // flow is one direction of a connection.
@@ -26,6 +26,9 @@ type flow struct {
 	frames   atomic.Int64
 	merged   atomic.Int64 // frames with more than one message
 }
+
+// add counts bytes.
+func (f *flow) add(n int64) { f.bytes.Add(n) }
 
 // frame counts a frame of n messages.
 func (f *flow) frame(n int) {

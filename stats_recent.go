@@ -10,9 +10,9 @@ import (
 
 // What a Manager remembers of errors.
 const (
-	recentErrors    = 64
-	recentStrangers = 16  // of those, at the most, about who is no peer
-	recentErrorLen  = 256 // bytes of a text
+	recentErrors   = 64
+	recentRejected = 16  // of those, at the most, about who is no peer
+	recentErrorLen = 256 // bytes of a text
 )
 
 // RecentError is an error that has happened on a node, with its repetitions: others of the same peer, handler and text.

@@ -562,8 +562,8 @@ func TestStrangersAmongRecentErrors(t *testing.T) {
 		n.Handler()(httptest.NewRecorder(), r)
 	}
 	all := n.RecentErrors()
-	if len(all) != 1+recentStrangers {
-		t.Errorf("%d errors, want %d", len(all), 1+recentStrangers)
+	if len(all) != 1+recentRejected {
+		t.Errorf("%d errors, want %d", len(all), 1+recentRejected)
 	}
 	var lost bool
 	var repeated int64

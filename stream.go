@@ -179,7 +179,6 @@ func (st *Stream) Results(next func(b []byte) error) (err error) {
 		if !more {
 			return err
 		}
-		st.mux.observed.received(len(b))
 		if err := next(b); err != nil {
 			st.mux.cancel(err)
 			return err

@@ -93,8 +93,9 @@ func (o *observation) tellEndFrom(i int, err error) {
 func (o *observation) tell(f func()) {
 	defer func() {
 		if r := recover(); r != nil {
-			if more, ok := o.link.panics.take(""); ok {
-				o.link.log.Error("grid: stream observer panicked", "handler", o.handler.String(), "peer", o.link.remote,
+			l := o.link
+			if more, ok := l.panics.allow(""); ok {
+				l.log.Error("grid: stream observer panicked", "handler", o.handler.String(), "peer", l.remote,
 					"panic", fmt.Sprint(r), "stack", string(debug.Stack()), "more", more)
 			}
 		}

@@ -8,7 +8,7 @@ type answers Limits
 // maxAnswerFactor is how many times as large as the largest message an answer may be once it is decoded.
 const maxAnswerFactor = 16
 
-func (a *answers) take(bytes int) error {
+func (a *answers) reserve(bytes int) error {
 	if most := maxAnswerFactor * int64(a.MaxMessageSize); int64(bytes) > most {
 		return fmt.Errorf("the value may take %d bytes of memory, more than %d times Limits.MaxMessageSize, which is %d",
 			bytes, maxAnswerFactor, a.MaxMessageSize)

@@ -16,7 +16,7 @@ func takeDecoded(r room, v any, b []byte, s mpack.Shape) error {
 		return nil
 	}
 	if size := decodedSize(v, b, s); size > footprint(len(b)) {
-		return r.take(size)
+		return r.reserve(size)
 	}
 	return nil
 }

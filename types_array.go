@@ -136,7 +136,8 @@ func (a *Array[T]) UnmarshalMsg(b []byte) ([]byte, error) {
 
 func (a *Array[T]) readElement(b []byte) ([]byte, error) {
 	var zero T
-	v := a.from.elems.getToRead()
+	elems := &a.from.elems
+	v := elems.getToRead()
 	if v == zero && nilable[T]() {
 		return b, errNoValue
 	}
@@ -165,8 +166,8 @@ func (a *Array[T]) Msgsize() int {
 
 // present returns v, or what stands for a nil v.
 func (a *Array[T]) present(v T) (T, error) {
-	if a.from != nil {
-		return a.from.elems.present(v)
+	if from := a.from; from != nil {
+		return from.elems.present(v)
 	}
 	var zero T
 	if v == zero && nilable[T]() {
@@ -180,8 +181,9 @@ func (a *Array[T]) Recycle() {
 	if a == nil || a.val == nil {
 		return
 	}
+	from := a.from // nil where nothing was read
 	for _, v := range a.val[:a.read] {
-		a.from.elems.put(v)
+		from.elems.put(v)
 	}
 	if a.own && len(a.val) <= maxKeptLen {
 		clear(a.val)

@@ -181,7 +181,7 @@ func TestMergedMessagesHaveTheBytesOfTheOriginal(t *testing.T) {
 		if err := m.parse(v.Frame); err != nil {
 			t.Fatal(err)
 		}
-		rest := m.rest
+		rest := m.Payload
 		for i, want := range v.Inner {
 			one, tail, err := nextMerged(rest)
 			if err != nil || !bytes.Equal(one, want) {
