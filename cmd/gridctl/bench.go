@@ -147,7 +147,7 @@ func (c *benchConfig) print(w io.Writer, results []result) error {
 	for i := range rows {
 		r := &rows[i]
 		t.add(r.remote, thousands(r.calls), thousands(uint64(r.perSecond())),
-			short(r.latencies.percentile(50)), short(r.latencies.percentile(99)), short(r.latencies.percentile(99.9)),
+			short(r.latencies.Percentile(50)), short(r.latencies.Percentile(99)), short(r.latencies.Percentile(99.9)),
 			fmt.Sprintf("%.1f", r.megabytes()), thousands(r.errors))
 	}
 	t.writeTo(w, "")
@@ -196,7 +196,7 @@ func (c *benchConfig) printJSON(w io.Writer, results []result) error {
 }
 
 func entry(r *result) targetEntry {
-	micros := func(p float64) float64 { return float64(r.latencies.percentile(p)) / 1e3 }
+	micros := func(p float64) float64 { return float64(r.latencies.Percentile(p)) / 1e3 }
 	e := targetEntry{
 		Host:           r.remote,
 		Seconds:        r.elapsed.Seconds(),

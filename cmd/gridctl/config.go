@@ -34,8 +34,6 @@ type memberConfig struct {
 	warnings  []string    // about what was read
 	serverTLS *tls.Config // nil without TLS
 	clientTLS *tls.Config // towards https names; nil for the system's roots
-
-	interceptors []grid.Interceptor // around all calls
 }
 
 // addTo adds the flags of a member to fs.

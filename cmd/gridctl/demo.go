@@ -169,9 +169,9 @@ func (d *demo) measure(ctx context.Context) error {
 	for i := range results {
 		r := &results[i]
 		t.add(d.name(r.local)+" -> "+d.name(r.remote), thousands(r.calls),
-			short(r.latencies.percentile(50)), short(r.latencies.percentile(99)), fmt.Sprintf("%.1f", r.megabytes()))
+			short(r.latencies.Percentile(50)), short(r.latencies.Percentile(99)), fmt.Sprintf("%.1f", r.megabytes()))
 	}
-	t.add("all", thousands(all.calls), short(all.latencies.percentile(50)), short(all.latencies.percentile(99)), fmt.Sprintf("%.1f", all.megabytes()))
+	t.add("all", thousands(all.calls), short(all.latencies.Percentile(50)), short(all.latencies.Percentile(99)), fmt.Sprintf("%.1f", all.megabytes()))
 	t.writeTo(d.out, "  ")
 	if all.errors > 0 {
 		return fmt.Errorf("%s calls failed; the first with: %w", thousands(all.errors), all.failure)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/latency"
 )
 
 // load describes what is sent over each connection.
@@ -49,7 +50,7 @@ type result struct {
 	counts
 	local, remote string
 	elapsed       time.Duration
-	latencies     latencies
+	latencies     latency.Histogram
 	failure       error // the first of the errors
 }
 
@@ -116,7 +117,7 @@ func (l load) results(conns []*grid.Connection, workers []*worker, elapsed time.
 		r.local, r.remote, r.elapsed = conn.Local, conn.Remote, elapsed
 		for _, w := range workers[i*l.callers : (i+1)*l.callers] {
 			r.counts = r.counts.plus(w.counts())
-			r.latencies.merge(&w.latencies)
+			r.latencies.Merge(&w.latencies)
 			if r.failure == nil {
 				r.failure = w.failure
 			}
@@ -131,7 +132,7 @@ func total(results []result) result {
 	for i := range results {
 		r := &results[i]
 		all.counts = all.counts.plus(r.counts)
-		all.latencies.merge(&r.latencies)
+		all.latencies.Merge(&r.latencies)
 		all.elapsed = max(all.elapsed, r.elapsed)
 		if all.failure == nil {
 			all.failure = r.failure
@@ -148,7 +149,7 @@ type worker struct {
 	calls, bytes, errors atomic.Uint64 // read while it runs
 
 	// Read after it has ended.
-	latencies latencies
+	latencies latency.Histogram
 	failure   error
 }
 
@@ -188,7 +189,7 @@ func (w *worker) settle(ctx context.Context, until time.Time) {
 
 // done counts one call that was good.
 func (w *worker) done(since time.Time) {
-	w.latencies.add(time.Since(since))
+	w.latencies.Add(time.Since(since))
 	w.calls.Add(1)
 }
 

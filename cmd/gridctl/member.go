@@ -51,7 +51,6 @@ func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDial
 		BlockConnect: ready,
 		Logger:       log,
 		Limits:       c.limits,
-		Interceptors: c.interceptors,
 	}
 	if c.secret != "" {
 		options.AddAuth = func(string) string { return c.secret }

@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/gridmesh/grid/internal/soak"
+)
 
 const usage = `gridctl shows what package grid does, runs nodes, measures and tests them.
 
@@ -82,5 +86,5 @@ with its results, when it is interrupted.
 
 Usage: gridctl soak [flags]
 
-`, mib(heapBound), busyRatio) + flagList(new(soakConfig).flags())
+`, mib(soak.HeapBound), soak.BusyRatio) + flagList(new(soakConfig).flags())
 }

@@ -16,7 +16,7 @@ type Mix struct {
 	Waits    int           // percent of callers that wait for the connection
 	Races    int           // percent of calls that are canceled when the answer comes in
 	Stuck    time.Duration // the latest end of a stream that waits for its end
-	Bound    time.Duration // the deadline of streams that have no end; 0 for none
+	Bound    time.Duration // the deadline of streams that have no end, where calls have to end soon; 0 for none
 }
 
 // Share is a percentage of calls, and the longest time that they get.
@@ -40,15 +40,15 @@ var Wild = Mix{
 
 // Brisk is the mix of calls whose time is real, so that few take long.
 var Brisk = Mix{
-	Deadline: Share{6, 2 * time.Second},
-	Cancel:   Share{6, 2 * time.Second},
-	Pause:    Share{15, time.Second},
-	Slow:     Share{10, 10 * time.Millisecond},
+	Deadline: Share{6, 500 * time.Millisecond},
+	Cancel:   Share{6, 500 * time.Millisecond},
+	Pause:    Share{15, 200 * time.Millisecond},
+	Slow:     Share{5, 5 * time.Millisecond},
 	Endings:  12,
 	Leavings: 12,
-	Waits:    10,
+	Waits:    5,
 	Races:    5,
-	Stuck:    time.Second,
+	Stuck:    200 * time.Millisecond,
 	Bound:    20 * time.Second,
 }
 
@@ -129,8 +129,12 @@ func (d Drawer) Call(id uint64, nodes int, encodes time.Duration, mix *Mix) *Cal
 		d.stream(c, encodes, mix)
 	} else {
 		c.Work.Pause = d.share(mix.Pause)
-		if c.Kind == Request && c.Work.End == EndWithCall {
+		switch {
+		case c.Work.End != EndWithCall:
+		case c.Kind == Request:
 			c.Work.End = EndWell // has no context
+		case mix.Bound > 0 && !c.Ends():
+			c.Deadline = d.Between(1, mix.Stuck)
 		}
 	}
 	return c

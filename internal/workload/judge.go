@@ -70,6 +70,21 @@ func Classify(err error) Outcome {
 	return OfOthers
 }
 
+// Reason says in a few words why the call failed; empty for a success.
+func (r *Record) Reason() string {
+	n := r.Snapshot()
+	switch o := Classify(n.Err); {
+	case o == OK:
+		return ""
+	case o == OfHandler && n.Cut:
+		return "the handler was canceled"
+	case o == OfHandler:
+		return "the handler " + endingNames[r.Work.End]
+	default:
+		return o.String()
+	}
+}
+
 // Check checks the promises for a call, at the end of it or of all.
 func (w *Workload) Check(r *Record) {
 	r.mu.Lock()

@@ -96,6 +96,8 @@ const (
 	endings
 )
 
+var endingNames = [endings]string{"has failed", "fails", "panics", "exits", "was canceled"}
+
 // Reading is what a handler takes of its input.
 type Reading int
 

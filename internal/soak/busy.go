@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"bufio"
@@ -15,6 +15,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/latency"
+	"github.com/gridmesh/grid/internal/workload"
 )
 
 // What the busy part of a soak is about: a node whose handlers compute is slow, but it is not gone. It runs in a
@@ -22,42 +26,42 @@ import (
 // that both get the same share of the machine, whatever that is.
 const (
 	busyCallers = 16          // of each of the two
-	busyRatio   = 10          // how many times the longest call of net/rpc the longest one of the grid may take
-	busyShare   = 4           // the part of -duration that it takes, one in so many
+	BusyRatio   = 10          // how many times the longest call of net/rpc the longest one of the grid may take
+	BusyShare   = 4           // the part of -duration that it takes, one in so many
 	busyTurns   = 8           // the PeerTimeout, in turns of the busy node, as it measures them: a slow machine has longer ones
 	busyPatient = time.Second // the shortest PeerTimeout
 	busyStart   = time.Minute // bounds how long the process may take to start, and to end
 )
 
 // handlerBusy computes.
-const handlerBusy = handlerSoakUnknown + 1
+const handlerBusy = workload.Nobodys + 10
 
-// soakBusy is what came of the busy part.
-type soakBusy struct {
+// Busy is what came of the busy part.
+type Busy struct {
 	done      bool
-	grid, rpc busyCalls
+	Grid, RPC BusyCalls
 }
 
-// busyCalls are the calls over one transport.
-type busyCalls struct {
-	latencies latencies
-	longest   time.Duration
+// BusyCalls are the calls over one transport.
+type BusyCalls struct {
+	Latencies latency.Histogram
+	Longest   time.Duration
 	failed    uint64
 	failure   error // the first
 }
 
-// busy puts load on a node with handlers that compute, for its share of the duration, unless ctx ends before.
-func (s *soak) busy(ctx context.Context) {
+// PlayBusy puts load on a node with handlers that compute, for its share of the duration, unless ctx ends before.
+func (s *Soak) PlayBusy(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
 	var log busyLog
 	if err := s.playBusy(ctx, &log); err != nil {
-		s.broken.add("the node whose handlers compute: %v\n%s", err, log.String())
+		s.tally.violated("the node whose handlers compute: %v\n%s", err, log.String())
 	}
 }
 
-func (s *soak) playBusy(ctx context.Context, log *busyLog) (err error) {
+func (s *Soak) playBusy(ctx context.Context, log *busyLog) (err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -69,13 +73,16 @@ func (s *soak) playBusy(ctx context.Context, log *busyLog) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, child.end()) }()
-	config := &memberConfig{local: here, hosts: []string{here, child.host}, limits: busyLimits(child.patience)}
-	m, err := startMember(config, l, nil, slog.New(slog.NewTextHandler(log, nil)).With("node", "caller"))
+	m, err := startProcess(l, grid.ManagerOptions{
+		Local:  here,
+		Hosts:  []string{here, child.host},
+		Logger: slog.New(slog.NewTextHandler(log, nil)).With("node", "caller"),
+		Limits: busyLimits(child.patience),
+	}, func(*grid.Manager) error { return nil })
 	if err != nil {
-		l.Close()
 		return err
 	}
-	defer m.stop(shutdownTime)
+	defer m.stop()
 	conn := m.Connection(child.host)
 	wait, cancel := context.WithTimeout(ctx, busyStart)
 	defer cancel()
@@ -95,23 +102,23 @@ func (s *soak) playBusy(ctx context.Context, log *busyLog) (err error) {
 	if ctx.Err() != nil {
 		return nil
 	}
-	s.tally.busy.done = true
+	s.busy.done = true
 	if n := conn.Stats().Connects; n != 1 {
 		return fmt.Errorf("the connection was lost: %d sessions came up, want one", n)
 	}
-	return s.tally.busy.judge()
+	return s.busy.judge()
 }
 
 // callBusy calls over both transports.
-func (s *soak) callBusy(ctx context.Context, overGrid, overRPC func([]byte) ([]byte, error)) {
-	limit, cancel := context.WithTimeout(ctx, s.config.duration/busyShare)
+func (s *Soak) callBusy(ctx context.Context, overGrid, overRPC func([]byte) ([]byte, error)) {
+	limit, cancel := context.WithTimeout(ctx, s.config.Duration/BusyShare)
 	defer cancel()
 	var all sync.WaitGroup
 	var mu sync.Mutex // Protects the tally.
 	for _, to := range []struct {
-		calls *busyCalls
+		calls *BusyCalls
 		call  func([]byte) ([]byte, error)
-	}{{&s.tally.busy.grid, overGrid}, {&s.tally.busy.rpc, overRPC}} {
+	}{{&s.busy.Grid, overGrid}, {&s.busy.RPC, overRPC}} {
 		for i := range busyCallers {
 			all.Go(func() {
 				for n := uint32(0); limit.Err() == nil; n++ {
@@ -120,7 +127,7 @@ func (s *soak) callBusy(ctx context.Context, overGrid, overRPC func([]byte) ([]b
 					answer, err := to.call(ask)
 					took := time.Since(start)
 					if err == nil && string(answer) != string(ask) {
-						err = fmt.Errorf("%w: got %x for an answer to %x", errSoakWrong, answer, ask)
+						err = fmt.Errorf("got %x for an answer to %x", answer, ask)
 					}
 					mu.Lock()
 					to.calls.add(took, err)
@@ -135,7 +142,7 @@ func (s *soak) callBusy(ctx context.Context, overGrid, overRPC func([]byte) ([]b
 	all.Wait()
 }
 
-func (c *busyCalls) add(took time.Duration, err error) {
+func (c *BusyCalls) add(took time.Duration, err error) {
 	if err != nil {
 		c.failed++
 		if c.failure == nil {
@@ -143,40 +150,23 @@ func (c *busyCalls) add(took time.Duration, err error) {
 		}
 		return
 	}
-	c.latencies.add(took)
-	c.longest = max(c.longest, took)
+	c.Latencies.Add(took)
+	c.Longest = max(c.Longest, took)
 }
 
 // judge says which promise was not kept.
-func (b *soakBusy) judge() error {
+func (b *Busy) judge() error {
 	switch {
-	case b.grid.failed > 0:
-		return fmt.Errorf("%d calls failed, the first one with: %w", b.grid.failed, b.grid.failure)
-	case b.rpc.failed > 0:
-		return fmt.Errorf("nothing to compare with: %d calls of net/rpc failed, the first one with: %w", b.rpc.failed, b.rpc.failure)
-	case b.grid.latencies.total == 0 || b.rpc.latencies.total == 0:
+	case b.Grid.failed > 0:
+		return fmt.Errorf("%d calls failed, the first one with: %w", b.Grid.failed, b.Grid.failure)
+	case b.RPC.failed > 0:
+		return fmt.Errorf("nothing to compare with: %d calls of net/rpc failed, the first one with: %w", b.RPC.failed, b.RPC.failure)
+	case b.Grid.Latencies.Total() == 0 || b.RPC.Latencies.Total() == 0:
 		return errors.New("no call has returned")
-	case b.grid.longest > busyRatio*b.rpc.longest:
-		return fmt.Errorf("a call took %v, more than %d times the longest one of net/rpc, which took %v", b.grid.longest, busyRatio, b.rpc.longest)
+	case b.Grid.Longest > BusyRatio*b.RPC.Longest:
+		return fmt.Errorf("a call took %v, more than %d times the longest one of net/rpc, which took %v", b.Grid.Longest, BusyRatio, b.RPC.Longest)
 	}
 	return nil
-}
-
-// print prints the calls of both.
-func (b *soakBusy) print(w io.Writer) {
-	if !b.done {
-		return
-	}
-	var t table
-	t.add("a node whose handlers compute", "calls", "median", "longest")
-	for _, c := range []struct {
-		name  string
-		calls *busyCalls
-	}{{"  grid", &b.grid}, {"  net/rpc, at the same time", &b.rpc}} {
-		t.add(c.name, thousands(c.calls.latencies.total), short(c.calls.latencies.percentile(50)), short(c.calls.longest))
-	}
-	fmt.Fprintln(w)
-	t.writeTo(w, "")
 }
 
 // busyLog keeps the last that both nodes have logged.
@@ -221,7 +211,7 @@ func startBusy(peer string, log io.Writer) (*busyProcess, error) {
 		return nil, err
 	}
 	p := &busyProcess{Cmd: exec.Command(program, "soak")}
-	p.Env = append(os.Environ(), busyEnv+"="+peer)
+	p.Env = append(os.Environ(), BusyEnv+"="+peer)
 	p.Stderr = log
 	stdin, err := p.StdinPipe()
 	if err != nil {

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"fmt"
@@ -14,16 +14,16 @@ import (
 	"github.com/gridmesh/grid"
 )
 
-// busyEnv makes gridctl soak the busy node of another one, which has started it so.
-const busyEnv = "GRIDCTL_SOAK_BUSY_NODE"
+// BusyEnv makes gridctl soak the busy node of another one, which has started it so.
+const BusyEnv = "GRIDCTL_SOAK_BUSY_NODE"
 
 // busyLimits are the times of both nodes.
 func busyLimits(patience time.Duration) grid.Limits {
 	return grid.Limits{PingInterval: patience / 4, PeerTimeout: patience}
 }
 
-// runBusyNode is the busy node of a peer. It ends with its standard input, and prints what it has to complain of.
-func runBusyNode(peer string, stdin io.Reader, stdout, stderr io.Writer) error {
+// RunBusyNode is the busy node of a peer. It ends with its standard input, and prints what it has to complain of.
+func RunBusyNode(peer string, stdin io.Reader, stdout, stderr io.Writer) error {
 	runtime.GOMAXPROCS(2)
 	rounds := busyRounds()
 	patience := max(busyTurns*turnOf(2*busyCallers, rounds), busyPatient)
@@ -38,16 +38,19 @@ func runBusyNode(peer string, stdin io.Reader, stdout, stderr io.Writer) error {
 	}
 	defer rpcs.Close()
 	host := "http://" + l.Addr().String()
-	m, err := startMember(&memberConfig{local: host, hosts: []string{host, peer}, limits: busyLimits(patience)}, l, nil,
-		slog.New(slog.NewTextHandler(stderr, nil)).With("node", "busy"), func(m *grid.Manager) error {
-			work := busyHandler{rounds: rounds}
-			return m.RegisterSingleHandler(handlerBusy, func(b []byte) ([]byte, *grid.RemoteErr) {
-				work.compute()
-				return b, nil
-			})
+	m, err := startProcess(l, grid.ManagerOptions{
+		Local:  host,
+		Hosts:  []string{host, peer},
+		Logger: slog.New(slog.NewTextHandler(stderr, nil)).With("node", "busy"),
+		Limits: busyLimits(patience),
+	}, func(m *grid.Manager) error {
+		work := busyHandler{rounds: rounds}
+		return m.RegisterSingleHandler(handlerBusy, func(b []byte) ([]byte, *grid.RemoteErr) {
+			work.compute()
+			return b, nil
 		})
+	})
 	if err != nil {
-		l.Close()
 		return err
 	}
 	server := rpc.NewServer()
@@ -68,7 +71,7 @@ func runBusyNode(peer string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if n := m.Stats().Peers[0].Connects; n != 1 {
 		fmt.Fprintf(stdout, "the busy node has had %d sessions, want one\n", n)
 	}
-	return m.stop(shutdownTime)
+	return m.stop()
 }
 
 // busyHandler is what both handlers do.

@@ -1,4 +1,5 @@
-package main
+// Package latency counts durations.
+package latency
 
 import (
 	"math"
@@ -13,30 +14,30 @@ const (
 	subBuckets = 1 << subBits
 )
 
-// latencies is a histogram of durations. The zero value is empty. One
+// Histogram counts durations. The zero value is empty. One
 // goroutine at a time may use it.
-type latencies struct {
+type Histogram struct {
 	counts [(64 - subBits + 1) * subBuckets]uint64
 	total  uint64
 }
 
-// add counts one duration.
-func (l *latencies) add(d time.Duration) {
+// Add counts one duration.
+func (l *Histogram) Add(d time.Duration) {
 	l.counts[bucket(uint64(max(d, 0)))]++
 	l.total++
 }
 
-// merge adds all that o has counted.
-func (l *latencies) merge(o *latencies) {
+// Merge adds all that o has counted.
+func (l *Histogram) Merge(o *Histogram) {
 	for i, n := range o.counts {
 		l.counts[i] += n
 	}
 	l.total += o.total
 }
 
-// percentile returns a duration that p percent of the counted ones do not
+// Percentile returns a duration that p percent of the counted ones do not
 // exceed; 0 where there are none.
-func (l *latencies) percentile(p float64) time.Duration {
+func (l *Histogram) Percentile(p float64) time.Duration {
 	if l.total == 0 {
 		return 0
 	}
@@ -68,3 +69,6 @@ func bucketEnd(i int) uint64 {
 	shift := i/subBuckets - 1
 	return (uint64(i%subBuckets)+subBuckets+1)<<shift - 1
 }
+
+// Total returns how many durations were counted.
+func (l *Histogram) Total() uint64 { return l.total }

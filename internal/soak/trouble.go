@@ -1,20 +1,24 @@
-package main
+package soak
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/workload"
 )
 
-// soakFault is something that happens to the wire between two nodes.
-type soakFault struct {
+// fault is something that happens to the wire between two nodes.
+type fault struct {
 	name string
 	// play lets it happen and returns when it is over. lasts is how long it goes on, unless ctx ends.
 	play func(ctx context.Context, w *wire, lasts time.Duration)
 }
 
-var soakFaults = []soakFault{
+var faults = []fault{
 	{"closed without a word", func(_ context.Context, w *wire, _ time.Duration) {
 		for _, l := range w.take() {
 			l.close()
@@ -30,19 +34,19 @@ var soakFaults = []soakFault{
 		for _, l := range links {
 			l.near.Close() // the other end hears of nothing
 		}
-		sleepOr(ctx, lasts)
+		workload.Sleep(ctx, lasts)
 		for _, l := range links {
 			l.far.Close()
 		}
 	}},
 	{"silent", func(ctx context.Context, w *wire, lasts time.Duration) {
 		w.add(&w.silent, 1)
-		sleepOr(ctx, lasts)
+		workload.Sleep(ctx, lasts)
 		w.add(&w.silent, -1)
 	}},
 	{"slow", func(ctx context.Context, w *wire, lasts time.Duration) {
 		w.add(&w.slow, 1)
-		sleepOr(ctx, lasts)
+		workload.Sleep(ctx, lasts)
 		w.add(&w.slow, -1)
 	}},
 	{"refusing", func(ctx context.Context, w *wire, lasts time.Duration) {
@@ -50,28 +54,28 @@ var soakFaults = []soakFault{
 		for _, l := range w.take() {
 			l.reset()
 		}
-		sleepOr(ctx, lasts)
+		workload.Sleep(ctx, lasts)
 		w.add(&w.refuse, -1)
 	}},
 }
 
-// comeBack bounds how long two nodes may take to be connected again when nothing is in their way.
-const comeBack = time.Minute
+// ComeBack bounds how long two nodes may take to be connected again when nothing is in their way.
+const ComeBack = time.Minute
 
 // trouble cuts wires and restarts nodes until ctx ends, and returns when all has healed.
-func (s *soak) trouble(ctx context.Context) {
-	r := rand.New(rand.NewPCG(s.planner.seed, 0))
-	restart := time.Now().Add(drawTime(r, s.config.restartEvery))
-	for sleepOr(ctx, drawTime(r, s.config.cutEvery)) {
+func (s *Soak) trouble(ctx context.Context) {
+	r := rand.New(rand.NewPCG(s.config.Seed, 0))
+	restart := time.Now().Add(drawTime(r, s.config.RestartEvery))
+	for workload.Sleep(ctx, drawTime(r, s.config.CutEvery)) {
 		if time.Now().After(restart) {
-			restart = time.Now().Add(drawTime(r, s.config.restartEvery))
+			restart = time.Now().Add(drawTime(r, s.config.RestartEvery))
 			node, hard, down := s.nodes[r.IntN(len(s.nodes))], r.IntN(2) == 0, drawTime(r, time.Second)
 			s.troubles.Go(func() { s.restart(ctx, node, hard, down) })
 			continue
 		}
 		p := s.pairs[r.IntN(len(s.pairs))]
-		fault, lasts := soakFaults[r.IntN(len(soakFaults))], drawTime(r, s.config.longest()/2)
-		s.troubles.Go(func() { s.cut(ctx, p, fault, lasts) })
+		f, lasts := faults[r.IntN(len(faults))], drawTime(r, s.config.longest()/2)
+		s.troubles.Go(func() { s.cut(ctx, p, f, lasts) })
 	}
 	s.troubles.Wait()
 }
@@ -82,10 +86,10 @@ func drawTime(r *rand.Rand, mean time.Duration) time.Duration {
 }
 
 // longest is how long a fault may last: long enough for a node to drop its peer, or not.
-func (c *soakConfig) longest() time.Duration { return 2 * c.times.PeerTimeout }
+func (c *Config) longest() time.Duration { return 2 * c.Times.PeerTimeout }
 
 // cut plays a fault and waits until the two nodes call each other again.
-func (s *soak) cut(ctx context.Context, p *soakPair, f soakFault, lasts time.Duration) {
+func (s *Soak) cut(ctx context.Context, p *pair, f fault, lasts time.Duration) {
 	p.trouble.begin()
 	defer p.trouble.end()
 	s.tally.count(s.tally.cuts, f.name)
@@ -94,37 +98,37 @@ func (s *soak) cut(ctx context.Context, p *soakPair, f soakFault, lasts time.Dur
 }
 
 // untilBack waits until both nodes of a pair reach each other.
-func (s *soak) untilBack(p *soakPair, after string) {
-	limit, cancel := context.WithTimeout(context.Background(), comeBack)
+func (s *Soak) untilBack(p *pair, after string) {
+	limit, cancel := context.WithTimeout(context.Background(), ComeBack)
 	defer cancel()
-	for _, ends := range [][2]*soakNode{{p.a, p.b}, {p.b, p.a}} {
+	for _, ends := range [][2]*node{{p.a, p.b}, {p.b, p.a}} {
 		if err := s.untilReached(limit, ends[0], ends[1]); err != nil {
-			s.broken.add("nodes %d and %d are not connected %v after %s: %v", ends[0].number, ends[1].number, comeBack, after, err)
+			s.tally.violated("nodes %d and %d are not connected %v after %s: %v", ends[0].number, ends[1].number, ComeBack, after, err)
 		}
 	}
 }
 
 // untilReached calls until a call gets through. It asks for the node each time: it may be started again meanwhile.
-func (s *soak) untilReached(ctx context.Context, from, to *soakNode) error {
+func (s *Soak) untilReached(ctx context.Context, from, to *node) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, time.Second)
 		c := from.now.Load().Connection(to.host)
 		err := c.WaitForConnect(attempt)
 		if err == nil {
-			_, err = c.Request(attempt, handlerEcho, nil)
+			_, err = c.Request(attempt, workload.Nobodys, nil)
 		}
 		cancel()
-		if err == nil {
+		if errors.Is(err, grid.ErrUnknownHandler) { // says the other node
 			return nil
 		}
-		if !sleepOr(ctx, retryPause) {
+		if !workload.Sleep(ctx, retryPause) {
 			return fmt.Errorf("%v is %v: %w", c, c.State(), err)
 		}
 	}
 }
 
 // restart stops a node, in good order or at once, and starts it again.
-func (s *soak) restart(ctx context.Context, n *soakNode, hard bool, down time.Duration) {
+func (s *Soak) restart(ctx context.Context, n *node, hard bool, down time.Duration) {
 	if !n.restarting.TryLock() {
 		return
 	}
@@ -134,14 +138,14 @@ func (s *soak) restart(ctx context.Context, n *soakNode, hard bool, down time.Du
 	m := n.now.Load()
 	if hard {
 		s.tally.count(s.tally.restarts, "close")
-		s.within("Close", n, s.config.allowance, func() { m.Close(); m.server.Close() })
+		s.within("Close", n, s.config.Allowance, func() { m.Close(); m.server.Close() })
 	} else {
 		s.tally.count(s.tally.restarts, "shutdown")
-		s.within("Shutdown", n, s.config.allowance+shutdownTime, func() { m.stop(shutdownTime) })
+		s.within("Shutdown", n, s.config.Allowance+shutdownTime, func() { m.stop() })
 	}
-	sleepOr(ctx, down)
+	workload.Sleep(ctx, down)
 	if err := s.start(n); err != nil {
-		s.broken.add("node %d does not start again: %v", n.number, err)
+		s.tally.violated("node %d does not start again: %v", n.number, err)
 		return
 	}
 	for _, p := range s.pairs {
@@ -152,10 +156,10 @@ func (s *soak) restart(ctx context.Context, n *soakNode, hard bool, down time.Du
 }
 
 // within runs what has to be over in a time.
-func (s *soak) within(name string, n *soakNode, limit time.Duration, f func()) {
+func (s *Soak) within(name string, n *node, limit time.Duration, f func()) {
 	start := time.Now()
 	f()
 	if took := time.Since(start); took > limit {
-		s.broken.add("%s of node %d took %v, want at most %v", name, n.number, took, limit)
+		s.tally.violated("%s of node %d took %v, want at most %v", name, n.number, took, limit)
 	}
 }

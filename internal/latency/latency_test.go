@@ -1,4 +1,4 @@
-package main
+package latency
 
 import (
 	"math"
@@ -11,23 +11,23 @@ import (
 func TestPercentilesAreAtMostATwentiethTooLong(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{1, 2, 99, 1000, 100_000} {
-		var a, b, all latencies
+		var a, b, all Histogram
 		var exact []time.Duration
 		for i := range n {
 			d := time.Duration(math.Exp(rnd.Float64() * 25))
 			exact = append(exact, d)
 			if i%3 == 0 {
-				a.add(d)
+				a.Add(d)
 			} else {
-				b.add(d)
+				b.Add(d)
 			}
 		}
-		all.merge(&a)
-		all.merge(&b)
+		all.Merge(&a)
+		all.Merge(&b)
 		slices.Sort(exact)
 		for _, p := range []float64{0, 1, 50, 99, 99.9, 100} {
 			want := exact[max(0, int(math.Ceil(float64(n)*p/100))-1)]
-			if got := all.percentile(p); got < want || float64(got) > float64(want)*1.05 {
+			if got := all.Percentile(p); got < want || float64(got) > float64(want)*1.05 {
 				t.Errorf("percentile %v of %d: %v, want %v", p, n, got, want)
 			}
 		}
@@ -35,22 +35,22 @@ func TestPercentilesAreAtMostATwentiethTooLong(t *testing.T) {
 }
 
 func TestLatenciesAtTheirLimits(t *testing.T) {
-	var l latencies
-	if got := l.percentile(50); got != 0 {
+	var l Histogram
+	if got := l.Percentile(50); got != 0 {
 		t.Errorf("percentile of nothing: %v", got)
 	}
-	l.add(-time.Second)
-	if got := l.percentile(100); got != 0 {
+	l.Add(-time.Second)
+	if got := l.Percentile(100); got != 0 {
 		t.Errorf("a negative duration counts as %v, want 0", got)
 	}
-	l.add(math.MaxInt64)
-	if got := l.percentile(100); got != math.MaxInt64 {
+	l.Add(math.MaxInt64)
+	if got := l.Percentile(100); got != math.MaxInt64 {
 		t.Errorf("the longest duration counts as %v", got)
 	}
 }
 
 func TestEveryBucketEndsWhereTheNextBegins(t *testing.T) {
-	var l latencies
+	var l Histogram
 	last := bucket(math.MaxInt64)
 	if last >= len(l.counts) {
 		t.Fatalf("the last bucket is %d of %d", last, len(l.counts))
