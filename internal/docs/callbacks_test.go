@@ -1,4 +1,4 @@
-package grid
+package docs
 
 import (
 	"os"
@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/gridmesh/grid"
 )
 
 // The table of the application's code in docs/design.md has a row, with a test, for every function that the options
@@ -35,7 +37,7 @@ func TestEveryCallOfTheApplicationsCodeIsInTheTable(t *testing.T) {
 	if rows < 10 {
 		t.Fatalf("%d rows", rows)
 	}
-	for _, of := range []any{ManagerOptions{}, Interceptor{}, StreamObserver{}} {
+	for _, of := range []any{grid.ManagerOptions{}, grid.Interceptor{}, grid.StreamObserver{}} {
 		for _, f := range reflect.VisibleFields(reflect.TypeOf(of)) {
 			if f.Type.Kind() == reflect.Func && !listed[f.Name] {
 				t.Errorf("%T.%s has no row", of, f.Name)

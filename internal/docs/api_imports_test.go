@@ -1,4 +1,4 @@
-package grid_test
+package docs
 
 import (
 	"go/parser"
@@ -12,7 +12,7 @@ import (
 )
 
 // testOnly has packages that a program should get only where it asks for them, as they register
-// flags or are for tests, and who imports them all the same: a package, or a file of this one.
+// flags or are for tests, and who imports them all the same: a package, or a file of the library.
 var testOnly = map[string][]string{
 	"flag": {
 		"github.com/klauspost/cpuid/v2", // Its Flags registers some, and is never called. It comes with xxh3.
@@ -48,7 +48,7 @@ func TestProgramsGetNoTestPackages(t *testing.T) {
 	}
 }
 
-// importsOfFiles returns what each file of this package imports.
+// importsOfFiles returns what each file of the library imports.
 func importsOfFiles(t *testing.T) map[string][]string {
 	files, err := filepath.Glob("*.go")
 	if err != nil {

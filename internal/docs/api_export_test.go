@@ -1,4 +1,4 @@
-package grid
+package docs
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ import (
 
 const apiList = "testdata/exported-api.txt"
 
-// apiAdditions are names that the list does not have and that this package
+// apiAdditions are names that the list does not have and that the package
 // promises with a signature of its own, in the list's notation.
 var apiAdditions = []string{
 	"field ManagerOptions.TraceTo *pubsub.PubSub[TraceInfo, TraceType]",
@@ -155,7 +155,7 @@ func checkedPackage(t *testing.T, src string) *types.Package {
 	return pkg
 }
 
-// compiledPackage returns the types of this package, read from the compiler's export data.
+// compiledPackage returns the types of the library, read from the compiler's export data.
 func compiledPackage(t *testing.T) *types.Package {
 	t.Helper()
 	var stderr bytes.Buffer

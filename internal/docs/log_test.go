@@ -1,4 +1,4 @@
-package grid_test
+package docs
 
 import (
 	"fmt"
@@ -108,7 +108,7 @@ var logMethods = map[string]struct {
 	"Info": {"Info", 0}, "InfoContext": {"Info", 1},
 	"Warn": {"Warn", 0}, "WarnContext": {"Warn", 1},
 	"Error": {"Error", 0}, "ErrorContext": {"Error", 1},
-	"warn": {"Warn", 1}, // (*burstLog).warn(log, message, ...)
+	"warn": {"Warn", 1}, // (*logLimit).warn(log, message, ...)
 }
 
 // parseLogLine takes a call apart. ok is false for calls that do not log.
