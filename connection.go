@@ -10,15 +10,17 @@ import (
 	"github.com/gridmesh/grid/internal/visible"
 )
 
-// Connection is the link to one other node. Its methods may be called by any
-// number of goroutines, and on a nil Connection, which is never connected.
+// Connection is the link to one other node. Its methods may be called by any number of goroutines,
+// and on a nil Connection, which is never connected.
 //
-// A Connection outlives its sockets: each live socket is a session, and a
-// reconnect replaces the session. It is made by NewManager and found with Manager.Connection.
+// A Connection outlives its sockets: each live socket is a session, and a reconnect replaces the
+// session. NewManager makes it; Manager.Connection returns it.
 type Connection struct {
-	// NextID counts the calls and streams opened from here. Atomic access only.
+	// NextID is the number of calls and streams opened from here so far. The next one gets an ID
+	// derived from it. Read it atomically, and do not change it.
 	NextID uint64
-	// LastPong is when the peer last answered a ping, in nanoseconds of Unix time; 0 for never. Atomic access only.
+	// LastPong is when the peer last answered a ping, in nanoseconds since the Unix epoch; 0 if
+	// never. Read it atomically, and do not change it.
 	LastPong int64
 	// Local and Remote are the names of the two nodes.
 	Local, Remote string
@@ -77,26 +79,28 @@ func newConnection(n *node, remote string, handlers *atomic.Pointer[registry], i
 	return c
 }
 
-// Request sends one request to handler h of the peer and waits for its answer.
-// It returns the answer, which may be given back with PutByteBuffer, or one
-// error: the handler's *RemoteErr; ErrDisconnected at once where there is no connection, or when
-// it is lost during the call, where the handler may or may not have run; ErrUnknownHandler where the peer
-// has no such handler for requests; ErrShutdown; ErrOverloaded where the peer has too much to do; ErrMessageTooLarge;
-// ErrMetadata; or context.Cause(ctx) when ctx ends. A ctx without a deadline gets one of a minute, to
-// within a few seconds. req may be used again on return.
+// Request sends one request to handler h of the peer and waits for its answer. req may be reused
+// once Request returns. The answer is the caller's, who may give it back with PutByteBuffer. A ctx
+// without a deadline gets one of a minute, accurate to a few seconds.
+//
+// The error is one of: the handler's *RemoteErr; ErrDisconnected, at once if there is no
+// connection, or when it is lost during the call, in which case the handler may or may not have
+// run; ErrUnknownHandler if the peer has no such handler for requests; ErrShutdown; ErrOverloaded
+// if the peer has refused the request because of its Limits; ErrMessageTooLarge; ErrMetadata; or
+// context.Cause(ctx) when ctx ends.
 func (c *Connection) Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error) {
 	return c.request(ctx, h, "", nil, req)
 }
 
-// NewStream opens a stream to handler h of the peer. The handler must be
-// registered here too, as its capacities are used, else the error is
-// ErrUnknownHandler. The stream ends with ctx; whether the peer takes it is
-// told by Stream.Results. payload may be used again on return.
+// NewStream opens a stream to handler h of the peer. The handler must be registered on this node
+// too, because the stream uses its capacities; otherwise the error is ErrUnknownHandler. The stream
+// ends with ctx. NewStream does not wait for the peer to accept the stream: if it refuses,
+// Stream.Results returns the error. payload may be reused once NewStream returns.
 func (c *Connection) NewStream(ctx context.Context, h HandlerID, payload []byte) (st *Stream, err error) {
 	return c.newStream(ctx, h, "", nil, payload)
 }
 
-// Subroute narrows the connection to handlers registered on a subroute. It may be kept.
+// Subroute narrows the connection to handlers registered on a subroute. The result may be kept.
 func (c *Connection) Subroute(s string) *Subroute {
 	if c == nil {
 		return nil
@@ -104,8 +108,8 @@ func (c *Connection) Subroute(s string) *Subroute {
 	return &Subroute{Connection: c, route: s}
 }
 
-// WaitForConnect returns nil once the connection is up. It fails with the
-// cause of ctx, and with ErrShutdown after the end of the Manager.
+// WaitForConnect waits until the connection is up. It returns the cause of ctx if that ends first,
+// and ErrShutdown if the Manager has ended.
 func (c *Connection) WaitForConnect(ctx context.Context) error {
 	switch {
 	case c == nil:
@@ -133,7 +137,7 @@ func (c *Connection) WaitForConnect(ctx context.Context) error {
 	}
 }
 
-// State returns the state of this moment, StateUnconnected for a nil Connection.
+// State returns the current state. It is StateUnconnected for a nil Connection.
 func (c *Connection) State() State {
 	if c == nil {
 		return StateUnconnected
@@ -265,15 +269,14 @@ func (c *Connection) openMux(ctx context.Context, id HandlerID, route *routeID, 
 	return s.muxes.open(ctx, h, payload, newObservation(&c.link, id, observers))
 }
 
-// newSession returns a session with a process of the peer, which has said that it has features and takes messages
-// of maxMessage bytes. It does not run yet.
+// newSession returns a session with a process of the peer, which has said that it has features and
+// takes messages of maxMessage bytes. It does not run yet.
 func (c *Connection) newSession(g *greeting, peer process, features, maxMessage uint32) *session {
 	return newSession(&c.link, c.registry, c.lost, peer, agree(c.limits.MaxMessageSize, features, maxMessage), g)
 }
 
-// start makes s the connection's session and runs it to its end. An older
-// session ends first, with all that is open on it. confirm, which may be nil, tells the peer that the session
-// begins.
+// start makes s the connection's session and runs it to its end. An older session ends first, with
+// all that is open on it. confirm, which may be nil, tells the peer that the session begins.
 func (c *Connection) start(s *session, confirm func() error) error {
 	c.mu.Lock()
 	older := c.newest
@@ -320,7 +323,8 @@ func (c *Connection) start(s *session, confirm func() error) error {
 	return err
 }
 
-// announce logs that a session has come up, unless too many have of late, and then its end is not logged either.
+// announce logs that a session has come up, unless too many have of late, and then its end is not
+// logged either.
 func (c *Connection) announce(s *session) {
 	if more, ok := c.comings.allow(""); ok && s.announced.CompareAndSwap(false, true) {
 		c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed, "more", more)
@@ -367,8 +371,9 @@ func (c *Connection) connecting() {
 	}
 }
 
-// shutdown lets nothing start any more and ends the session: after all that is queued is sent, and the peer has been told and
-// has answered, for which there is time until ctx ends, and at least grace. It reports whether that was enough.
+// shutdown lets nothing start any more and ends the session: after all that is queued is sent, and
+// the peer has been told and has answered, for which there is time until ctx ends, and at least
+// grace. It reports whether that was enough.
 func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
 	c.active.stop()
 	c.mu.Lock()

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// HandlerStats returns what Manager.Stats does for Handlers, for the calls with this peer alone. Handlers without a
-// call are left out.
+// HandlerStats returns what Manager.Stats has in Handlers, for the calls with this peer alone.
+// Handlers without a call are left out.
 func (c *Connection) HandlerStats() []HandlerStats {
 	if c == nil {
 		return nil
@@ -16,7 +16,7 @@ func (c *Connection) HandlerStats() []HandlerStats {
 	return slices.DeleteFunc(table.stats(), func(h HandlerStats) bool { return h.Calls == 0 && h.InFlight == 0 })
 }
 
-// Stats returns what is known and counted of the connection. Only Remote and State are set before the Manager runs.
+// Stats returns the state of the connection and what was counted on it.
 func (c *Connection) Stats() ConnectionStats {
 	if c == nil {
 		return ConnectionStats{}

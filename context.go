@@ -12,8 +12,8 @@ type RemoteClient struct {
 	Name string
 }
 
-// GetCaller returns the peer that called the handler which was given ctx, or
-// nil where ctx is no handler's, or nil. It must not be changed.
+// GetCaller returns the peer that called the handler, given the handler's context. It returns nil
+// for any other context, and for nil. The result must not be changed.
 func GetCaller(ctx context.Context) *RemoteClient {
 	if ctx == nil {
 		return nil
@@ -22,8 +22,8 @@ func GetCaller(ctx context.Context) *RemoteClient {
 	return caller
 }
 
-// GetSubroute returns the subroute on which the handler that was given ctx was
-// called, empty for none and for a nil ctx.
+// GetSubroute returns the subroute on which the handler was called, given the handler's context. It
+// is empty if there is none, and for a nil ctx.
 func GetSubroute(ctx context.Context) string {
 	if ctx == nil {
 		return ""
@@ -38,7 +38,8 @@ type (
 	roomKey     struct{}
 )
 
-// roomOf returns where counts what the handler decodes that was given ctx; nil where ctx is no handler's.
+// roomOf returns where counts what the handler decodes that was given ctx; nil where ctx is no
+// handler's.
 func roomOf(ctx context.Context) room {
 	if ctx == nil { // of an interceptor
 		return nil
@@ -70,8 +71,8 @@ func (c callerContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// guardedContext is a context of the application's that goroutines of the library look at. A panic of its methods
-// must not end the process, and a context that is done always has an error.
+// guardedContext is a context of the application's that goroutines of the library look at. A panic
+// of its methods must not end the process, and a context that is done always has an error.
 type guardedContext struct{ context.Context }
 
 func (g guardedContext) Deadline() (deadline time.Time, ok bool) {
@@ -106,7 +107,8 @@ func (g guardedContext) Err() (err error) {
 	}
 }
 
-// over makes g guard ctx. It returns the guarded context, which has a method AfterFunc where ctx has one.
+// over makes g guard ctx. It returns the guarded context, which has a method AfterFunc where ctx
+// has one.
 func (g *guardedContext) over(ctx context.Context) context.Context {
 	g.Context = ctx
 	if after, ok := ctx.(afterFuncer); ok {
@@ -115,7 +117,8 @@ func (g *guardedContext) over(ctx context.Context) context.Context {
 	return g
 }
 
-// afterFuncer is what contexts can be that call functions at their end by themselves; see context.AfterFunc.
+// afterFuncer is what contexts can be that call functions at their end by themselves; see
+// context.AfterFunc.
 type afterFuncer interface {
 	AfterFunc(f func()) (stop func() bool)
 }
@@ -149,8 +152,8 @@ func doneError(ctx context.Context) error {
 	return context.Canceled
 }
 
-// bounded returns a context for goroutines of the library which ends with ctx, whatever that is: also at its
-// deadline where its Done is nil or never closes. The cause is that of ctx.
+// bounded returns a context for goroutines of the library which ends with ctx, whatever that is:
+// also at its deadline where its Done is nil or never closes. The cause is that of ctx.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	parent := new(guardedContext).over(ctx)
 	ctx, cancel := context.WithCancelCause(parent)

@@ -4,36 +4,37 @@ import (
 	"errors"
 )
 
-// ErrorClass is why a call failed, out of a small number of reasons. Statistics, metrics and traces all
-// count by it.
+// ErrorClass is the reason why a call failed, one of a small number. Statistics, metrics and traces
+// all count by it.
 type ErrorClass uint8
 
-// The classes, which Classify tells apart.
+// The classes that Classify distinguishes.
 const (
 	// ErrorNone is no error.
 	ErrorNone ErrorClass = iota
-	// ErrorLeft is a stream whose consumer left the loop over its messages, which is no failure.
+	// ErrorLeft is a stream whose consumer left the loop over its messages, which is not a failure.
 	// ErrorStats counts it as canceled.
 	ErrorLeft
-	// ErrorHandler is what the handler returned, or its panic.
+	// ErrorHandler is an error that the handler returned, or its panic.
 	ErrorHandler
-	// ErrorCanceled is a call that its caller gave up, with a cause or without.
+	// ErrorCanceled is a call that its caller gave up, with or without a cause.
 	ErrorCanceled
-	// ErrorDeadline is a call that reached its deadline, with a cause or without.
+	// ErrorDeadline is a call that reached its deadline, with or without a cause.
 	ErrorDeadline
 	// ErrorDisconnected is a call that found no connection, or lost it.
 	ErrorDisconnected
-	// ErrorOverloaded is a call that was refused, or a stream that was ended, over a limit of Limits.
+	// ErrorOverloaded is a call refused, or a stream ended, because of a limit in Limits.
 	ErrorOverloaded
-	// ErrorShutdown is a call that was not made, or not taken, because one of the nodes is shutting down.
+	// ErrorShutdown is a call that was not made, or not accepted, because one of the nodes is
+	// shutting down.
 	ErrorShutdown
-	// ErrorUnknownHandler is a call of a handler that is not registered.
+	// ErrorUnknownHandler is a call to a handler that is not registered.
 	ErrorUnknownHandler
 	// ErrorMessageTooLarge is a message over Limits.MaxMessageSize.
 	ErrorMessageTooLarge
-	// ErrorMetadata is metadata that may not be sent.
+	// ErrorMetadata is metadata that cannot be sent.
 	ErrorMetadata
-	// ErrorSequence is a stream whose messages did not follow each other.
+	// ErrorSequence is a stream whose messages arrived out of sequence.
 	ErrorSequence
 	// ErrorOther is anything else, such as a message that could not be encoded.
 	ErrorOther
@@ -65,7 +66,8 @@ func (c ErrorClass) String() string {
 	return errorClassNames[ErrorOther]
 }
 
-// libraryErrors are what errors.Is finds in the library's own errors, by class. The first that matches counts.
+// libraryErrors are what errors.Is finds in the library's own errors, by class. The first match
+// counts.
 var libraryErrors = []struct {
 	err   error
 	class ErrorClass
@@ -81,7 +83,7 @@ var libraryErrors = []struct {
 	{errResultsLeft, ErrorLeft},
 }
 
-// libraryClass returns the class of an error that is one of the library's own.
+// libraryClass returns the class of an error if it is one of the library's own.
 func libraryClass(err error) (class ErrorClass, ok bool) {
 	for _, known := range libraryErrors {
 		if errors.Is(err, known.err) {

@@ -5,14 +5,14 @@ import (
 	"errors"
 )
 
-// Classify returns why a call failed, by its context and the error that Connection.Request,
-// Stream.Results and the like returned, that an interceptor or observer was told, or that wraps one of
-// these. It is ErrorNone for a nil error. Without the context, which may be nil, a call that ended with
-// the context's own cause is ErrorOther.
+// Classify returns the reason why a call failed, from its context and its error: one that
+// Connection.Request, Stream.Results and the like returned, or that an interceptor or observer was
+// given, or one that wraps such an error. It is ErrorNone for a nil error. ctx may be nil; then a
+// call that ended with the context's own cause is ErrorOther.
 //
-// A handler's error is ErrorHandler whatever it says. It may only be taken for one of the library's
-// where its text is the same and the peer is a node of the original, which does not tell them apart. What
-// the consumer of a stream returned to end it is ErrorOther.
+// A handler's error is ErrorHandler, whatever its text. Only if the peer is a node of the original,
+// which does not tell them apart, is a handler's error with the text of a library error taken for
+// that error. What the consumer of a stream returned to end it is ErrorOther.
 func Classify(ctx context.Context, err error) ErrorClass {
 	if err == nil {
 		return ErrorNone

@@ -8,11 +8,11 @@ import (
 
 //go:generate go tool -modfile=internal/tools/go.mod msgp -tests=false -file=handlerid.go -o=handlerid_gen.go
 
-// HandlerID names a handler on the wire. 1 to 127 belong to the original,
-// whose handlers have constants here; they are usable. 128 to 255 are the application's.
+// HandlerID identifies a handler on the wire. 1 to 127 belong to the original, whose handlers have
+// constants here, and may be used. 128 to 255 are for the application.
 type HandlerID uint8
 
-// HandlerUserFirst is the first handler ID of the application's own.
+// HandlerUserFirst is the first handler ID for the application.
 const HandlerUserFirst HandlerID = 128
 
 // handlerInvalid is no handler.
@@ -98,9 +98,9 @@ const (
 // handlerNames holds the names that the program has given, by ID.
 var handlerNames [256]atomic.Pointer[string]
 
-// NameHandler names a handler for logs, traces and errors, in this process. It
-// is meant for 128 to 255, and for numbers of the original that have no name
-// here. It fails for 0 and for an empty name. It is safe for concurrent use.
+// NameHandler names a handler for logs, traces and errors in this process. It is meant for 128 to
+// 255, and for IDs of the original that have no name here. It fails for 0 and for an empty name. It
+// is safe for concurrent use.
 func NameHandler(id HandlerID, name string) error {
 	if id == handlerInvalid {
 		return fmt.Errorf("%w: %d", ErrUnknownHandler, uint8(id))
@@ -112,8 +112,8 @@ func NameHandler(id HandlerID, name string) error {
 	return nil
 }
 
-// String returns the name of the handler: the one that NameHandler has given
-// it, that of its constant without "Handler", or "HandlerID(200)".
+// String returns the name of the handler: the one set by NameHandler, that of its constant without
+// "Handler", or "HandlerID(200)" for an ID without a name.
 func (h HandlerID) String() string {
 	if name := handlerNames[h].Load(); name != nil {
 		return *name

@@ -2,47 +2,50 @@ package grid
 
 import "context"
 
-// SingleHandlerFn answers a single request. It owns payload; what it returns
-// is no longer its own. Each call runs on a goroutine of its own.
+// SingleHandlerFn answers a single request. It owns payload, and gives up ownership of what it
+// returns. Each call runs on its own goroutine.
 type SingleHandlerFn func(payload []byte) ([]byte, *RemoteErr)
 
-// SingleHandlerContextFn is a SingleHandlerFn that knows its caller: ctx has
-// the caller's deadline, GetCaller and GetSubroute, and is canceled when the
-// caller gives up or goes away. Callers of the original do not say that they give up.
-// What it returns once ctx has ended is not sent: nobody waits for it.
+// SingleHandlerContextFn is a SingleHandlerFn with a context. ctx has the caller's deadline, works
+// with GetCaller, GetSubroute and MetadataFrom, and is canceled when the caller gives up or
+// disconnects. Nodes of the original do not say when their callers give up. What the handler
+// returns once ctx has ended is not sent, because nobody is waiting for it.
 type SingleHandlerContextFn func(ctx context.Context, payload []byte) ([]byte, *RemoteErr)
 
-// StreamHandlerFn serves one stream. It receives requests from in, which is
-// nil where InCapacity is 0 and is closed when the caller ends its input or the
-// stream is canceled, and sends its answers to out, which it never closes.
-// What it sends is no longer its own. All that it sent before it returned is
-// delivered. ctx carries the caller's deadline and cancellation, GetCaller and GetSubroute. It has ended before in is closed
-// for that reason. What the handler returns counts only where ctx has not ended by then, and its deadline has not passed:
-// the caller of a stream that was cut short always gets an error.
+// StreamHandlerFn serves one stream. It receives messages from in, which is nil if InCapacity is 0,
+// and which is closed when the caller ends its input or the stream is canceled. It sends its own
+// messages to out, which it must never close, and gives up ownership of what it sends. Everything
+// it sent before it returned is delivered.
+//
+// ctx has the caller's deadline and cancellation, and works with GetCaller, GetSubroute and
+// MetadataFrom. If the stream is canceled, ctx ends before in is closed. What the handler returns
+// counts only if ctx has not ended and its deadline has not passed by then: the caller of a stream
+// that was cut short always gets an error.
 type StreamHandlerFn func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *RemoteErr
 
-// StreamHandler describes a handler of streams.
+// StreamHandler describes a stream handler, for RegisterStreamingHandler.
 type StreamHandler struct {
 	// Handle serves one stream.
 	Handle StreamHandlerFn
-	// Subroute the handler serves, empty for none.
+	// Subroute is the route that the handler serves, empty for none.
 	Subroute string
-	// OutCapacity is the number of messages that the handler may send ahead
-	// of the caller's consumer. 0 means 1. Both nodes must use the same number, else their streams end with an error.
+	// OutCapacity is the number of messages that the handler may be ahead of the caller's consumer.
+	// 0 means 1. Both nodes must use the same number, otherwise their streams end with an error.
 	OutCapacity int
-	// InCapacity is the number of messages that the caller may send ahead of
-	// the handler. 0 means that the handler takes no input. Both nodes must use the same number, as for OutCapacity.
+	// InCapacity is the number of messages that the caller may be ahead of the handler. 0 means
+	// that the handler takes no input. Both nodes must use the same number, as for OutCapacity.
 	InCapacity int
 }
 
-// StatelessHandlerFn is part of the original's API. Its streams were never supported on the wire.
+// StatelessHandlerFn is part of the original's API. It is never called: see StatelessHandler.
 type StatelessHandlerFn func(ctx context.Context, payload []byte, resp chan<- []byte) *RemoteErr
 
-// StatelessHandler is part of the original's API. Its streams were never supported on the wire.
+// StatelessHandler is part of the original's API. It cannot be registered: the wire protocol has no
+// stateless streams.
 type StatelessHandler struct {
 	// Handle is never called.
 	Handle StatelessHandlerFn
-	// OutCapacity is the number of messages that the handler may send ahead.
+	// OutCapacity has no effect.
 	OutCapacity int
 }
 

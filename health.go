@@ -9,35 +9,35 @@ import (
 	"time"
 )
 
-// Health says which peers a node reaches.
+// Health reports which peers a node reaches.
 type Health struct {
-	// Local is this node's name, Time when the health was known.
+	// Local is the name of this node, Time when the result was complete.
 	Local string    `json:"local"`
 	Time  time.Time `json:"time"`
-	// Shutdown says that this node is ending.
+	// Shutdown reports whether this node is ending.
 	Shutdown bool `json:"shutdown"`
 	// Peers has every other node, in the order of ManagerOptions.Hosts.
 	Peers []PeerHealth `json:"peers"`
 }
 
-// PeerHealth says whether a node reaches one other.
+// PeerHealth reports whether a node reaches one other.
 type PeerHealth struct {
-	// Peer is its name.
+	// Peer is the name of the peer.
 	Peer string `json:"peer"`
-	// Reachable says that it answered a ping that was on its way during the call.
+	// Reachable reports whether the peer answered a ping that was in flight during the call.
 	Reachable bool `json:"reachable"`
-	// State is that of the connection, and Since when it began.
+	// State is the state of the connection, Since when it began.
 	State State     `json:"state"`
 	Since time.Time `json:"since"`
-	// RoundTrip is how long it took to answer; in nanoseconds in JSON, 0 where it did not.
+	// RoundTrip is how long the answer took, 0 if there was none. In JSON it is in nanoseconds.
 	RoundTrip time.Duration `json:"round_trip_ns"`
-	// LastPong is when it last answered a ping; zero for never.
+	// LastPong is when the peer last answered a ping; zero if never.
 	LastPong time.Time `json:"last_pong"`
-	// Error says why it is not reachable, empty where it is.
+	// Error is why the peer is not reachable, empty if it is.
 	Error string `json:"error,omitempty"`
 }
 
-// Reachable returns the number of peers that are.
+// Reachable returns the number of reachable peers.
 func (h Health) Reachable() (n int) {
 	for _, p := range h.Peers {
 		if p.Reachable {
@@ -47,16 +47,19 @@ func (h Health) Reachable() (n int) {
 	return n
 }
 
-// All says whether every peer is reachable.
+// All reports whether every peer is reachable, and this node is not ending.
 func (h Health) All() bool { return !h.Shutdown && h.Reachable() == len(h.Peers) }
 
-// Quorum says whether this node and the peers that it reaches are more than half of all nodes.
+// Quorum reports whether this node and the peers it reaches are more than half of all nodes, and
+// this node is not ending.
 func (h Health) Quorum() bool { return !h.Shutdown && 2*(h.Reachable()+1) > len(h.Peers)+1 }
 
-// Health finds out which peers are reachable: it sends each that is connected a ping, and waits for the answers until
-// ctx ends. Calls at the same time share their pings. A peer that is not connected is not waited for.
-// A connection can be up and its peer not reachable, for the 20 seconds in which a silent peer is not yet taken for dead.
-// With a nil ctx nobody is asked, and no peer is reachable.
+// Health checks which peers are reachable: it pings each connected peer and waits for the answers
+// until ctx ends. Concurrent calls share their pings. Peers that are not connected are not waited
+// for.
+//
+// A connection can be up while its peer is not reachable, until a silent peer is dropped after
+// Limits.PeerTimeout. With a nil ctx no peer is pinged, and none is reachable.
 func (m *Manager) Health(ctx context.Context) Health {
 	if m == nil {
 		return Health{Shutdown: true}
@@ -100,19 +103,19 @@ func (c *Connection) health(ctx context.Context) PeerHealth {
 	return h
 }
 
-// Readiness says which nodes a ready node reaches.
+// Readiness is how many nodes a node must reach to be ready.
 type Readiness uint8
 
 const (
-	// ReadyQuorum asks for more than half of all nodes, this one counted.
+	// ReadyQuorum requires more than half of all nodes, counting this one.
 	ReadyQuorum Readiness = iota
-	// ReadyAll asks for every other node.
+	// ReadyAll requires every other node.
 	ReadyAll
 )
 
-// HealthOptions configures a HealthHandler. Its zero value is sensible.
+// HealthOptions configures a HealthHandler. Its zero value selects the defaults.
 type HealthOptions struct {
-	// Ready says when the node is ready. The default is ReadyQuorum.
+	// Ready is when the node is ready. The default is ReadyQuorum.
 	Ready Readiness
 	// Timeout bounds the wait for answers of peers. The default is a second.
 	Timeout time.Duration
@@ -127,14 +130,15 @@ type healthBody struct {
 	*Health
 }
 
-// HealthHandler answers the probes of whoever runs the process, with JSON. Its path is the last element of the URL's:
+// HealthHandler returns an HTTP handler that answers health probes with JSON. The last element of
+// the URL path selects the probe:
 //
-//   - live: 200 until the Manager has ended, 503 afterwards. It says nothing of peers: to start a node again does not help
-//     where another one is down.
-//   - ready: 200 where HealthOptions.Ready is met, else 503. The body is a Health with a status.
+//   - live: 200 until the Manager has ended, 503 afterwards. It says nothing about peers, because
+//     restarting a node does not help if another one is down.
+//   - ready: 200 if HealthOptions.Ready is met, otherwise 503. The body is a Health with a status.
 //
-// Other paths get 404, and methods other than GET and HEAD 405. The names of the peers are in the body: do not serve
-// it to strangers.
+// Other paths get 404, and methods other than GET and HEAD get 405. The body contains the names of
+// the peers: do not serve it to strangers.
 func (m *Manager) HealthHandler(o HealthOptions) http.Handler {
 	if o.Timeout <= 0 {
 		o.Timeout = defaultHealthTimeout

@@ -13,9 +13,10 @@ import (
 	"github.com/gorilla/mux"
 )
 
-// Manager is a node's part of a grid: its handlers and one Connection to every other node.
+// Manager is a node of a grid: its handlers, and one Connection to every other node. Its methods
+// may be called by any number of goroutines, and on a nil Manager.
 type Manager struct {
-	// ID is new in each process.
+	// ID identifies the process: each has a new one.
 	ID uuid.UUID
 
 	node        *node
@@ -29,9 +30,9 @@ type Manager struct {
 	registry   atomic.Pointer[registry]
 }
 
-// NewManager starts a node. It connects to every other host at once, or when
-// BlockConnect is closed; no node needs to be up yet. The end of ctx closes the Manager.
-// An error names the option that is wrong; nothing has been started then.
+// NewManager starts a node. It connects to the other hosts at once, or when BlockConnect is closed;
+// no node needs to be up yet. When ctx ends, the Manager is closed. If an option is invalid, the
+// error names it, and nothing has been started.
 func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -82,8 +83,9 @@ func (m *Manager) Targets() []string {
 	return slices.DeleteFunc(slices.Clone(m.node.Hosts), func(host string) bool { return host == m.node.Local })
 }
 
-// Connection returns the connection to a host, by its name in Hosts; nil where there is none of that name, and for the
-// node's own. It is the same for the life of the Manager, and whether it is up or not.
+// Connection returns the connection to a host, by its name in Hosts, or nil if the name is unknown
+// or this node's own. It is the same Connection for the life of the Manager, whether it is up or
+// not.
 func (m *Manager) Connection(host string) *Connection {
 	if m == nil {
 		return nil
@@ -91,19 +93,21 @@ func (m *Manager) Connection(host string) *Connection {
 	return m.connections[host]
 }
 
-// Handler takes the connections of other nodes. It is to be served under the route path, over HTTP/1.1.
-// A request that AuthRequest refuses is answered with 403, and so is one of a
-// browser's page that AllowOrigin does not allow; one that is no upgrade with 426, one with a
-// body with 400, and one that is too many (Limits.MaxHandshakes) with 503. Each of these answers closes
-// its connection. The Handler of a nil Manager answers 503, and so does that of one that has ended.
+// Handler returns the HTTP handler that accepts connections of other nodes. Serve it at the route
+// path, over HTTP/1.1. It answers 403 to a request that AuthRequest refuses, and to one from a
+// browser that AllowOrigin does not allow; 426 to one that is not an upgrade; 400 to one with a
+// body; and 503 to one that exceeds Limits.MaxHandshakes. Each of these answers closes the
+// connection. The Handler of a nil Manager answers 503, and so does that of a Manager that has
+// ended.
 //
-// The connection is taken as http.ResponseController does it: middleware whose http.ResponseWriter
-// has Hijack or Unwrap may stand in front. Behind others, which the log names, requests are answered with 500.
+// It takes the connection over as http.ResponseController does: middleware in front must have an
+// http.ResponseWriter with Hijack or Unwrap. Otherwise requests are answered with 500, and the log
+// names the middleware.
 //
-// What comes before the upgrade is the server's to bound: set ReadHeaderTimeout, ReadTimeout and
-// IdleTimeout of http.Server, to seconds, against clients that connect and
-// send nothing, or their request byte by byte, and MaxHeaderBytes. They, and WriteTimeout, end with the upgrade.
-// From there on Limits do.
+// Until the upgrade, the server sets the bounds: set ReadHeaderTimeout, ReadTimeout and IdleTimeout
+// of http.Server to a few seconds, against clients that connect and send nothing, or send their
+// request byte by byte, and set MaxHeaderBytes. Those timeouts, and WriteTimeout, end with the
+// upgrade. From then on Limits apply.
 func (m *Manager) Handler() http.HandlerFunc {
 	if m == nil {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -113,9 +117,9 @@ func (m *Manager) Handler() http.HandlerFunc {
 	return m.acceptor.serve
 }
 
-// AddToMux lets a gorilla router take connections of other nodes. On a
-// http.ServeMux, register Handler under the route path.
-// A nil Manager takes none: they are answered with 503 at the constant RoutePath.
+// AddToMux registers Handler with a gorilla router, at the route path. For an http.ServeMux,
+// register Handler under the route path yourself. A nil Manager registers a handler that answers
+// 503, at the constant RoutePath.
 func (m *Manager) AddToMux(router *mux.Router) {
 	path := RoutePath
 	if m != nil {
@@ -124,16 +128,15 @@ func (m *Manager) AddToMux(router *mux.Router) {
 	router.Handle(path, m.Handler())
 }
 
-// Shutdown ends the node in good order: nothing new is started (callers here
-// and there get ErrShutdown), what runs may finish until ctx ends, what is
-// queued is sent, the peers are told, and the connections are closed once the
-// peers have read all of it. For that there is a second at least, also after
-// the end of ctx; a peer that does not answer within Limits.PeerTimeout is not waited for. It returns
-// the cause of ctx where its end cut something short. Use after Shutdown gives ErrShutdown.
-// A nil ctx never ends.
+// Shutdown ends the node gracefully. New calls are refused: callers on both sides get ErrShutdown.
+// Running calls may finish until ctx ends. Then everything queued is sent, the peers are told, and
+// the connections are closed once the peers have read all of it. That may take a second even after
+// the end of ctx; a peer that does not answer within Limits.PeerTimeout is not waited for. If the
+// end of ctx cut something short, Shutdown returns the cause of ctx. A nil ctx never ends. Calls
+// after Shutdown fail with ErrShutdown.
 //
-// It waits for what runs, so a handler that calls it waits for itself until ctx ends: call it on another
-// goroutine there.
+// Shutdown waits for running calls. A handler that calls it would wait for itself until ctx ends,
+// so it must call it on another goroutine.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	if m == nil {
 		return nil
@@ -156,10 +159,9 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// Close ends the node at once: what runs gets ErrDisconnected. The peers are
-// told, for which there is a tenth of a second. It returns when
-// the Manager's goroutines have ended; handlers of the application are
-// canceled, not waited for.
+// Close ends the node at once: open calls get ErrDisconnected. The peers are told, within at most a
+// tenth of a second. It returns when the Manager's goroutines have ended. The application's
+// handlers are canceled, but not waited for.
 func (m *Manager) Close() error {
 	if m == nil {
 		return nil
@@ -170,8 +172,8 @@ func (m *Manager) Close() error {
 	return nil
 }
 
-// close ends all connections. Each may take until the end of ctx, and at least grace, for what is queued and for
-// the peer's goodbye. It reports whether that was enough for all.
+// close ends all connections. Each may take until the end of ctx, and at least grace, for what is
+// queued and for the peer's goodbye. It reports whether that was enough for all.
 func (m *Manager) close(ctx context.Context, grace time.Duration) bool {
 	m.node.close()
 	var wg sync.WaitGroup

@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// RegisterSingleHandler registers h for requests with this ID. Several
-// subroutes are joined with "/"; a caller's route must match exactly. It fails
-// with ErrUnknownHandler for an invalid ID and with ErrHandlerAlreadyExists.
-// Register before traffic; it is safe to call at any time.
+// RegisterSingleHandler registers h for requests with this ID, on a subroute if one is given.
+// Several subroutes are joined with "/"; a caller's route must match exactly. It fails with
+// ErrUnknownHandler for an invalid ID and with ErrHandlerAlreadyExists. Handlers should be
+// registered before there is traffic, but may be registered at any time.
 func (m *Manager) RegisterSingleHandler(id HandlerID, h SingleHandlerFn, subroute ...string) error {
 	if h == nil {
 		return nilHandler(id)
@@ -16,8 +16,9 @@ func (m *Manager) RegisterSingleHandler(id HandlerID, h SingleHandlerFn, subrout
 	return m.registerSingle(&singleHandler{registration: registration{id: id}, handle: h}, subroute)
 }
 
-// RegisterSingleHandlerContext is RegisterSingleHandler for a handler that is given a context: it knows its caller, its
-// deadline and its metadata, and hears when the caller gives up. It fails as RegisterSingleHandler does.
+// RegisterSingleHandlerContext is RegisterSingleHandler for a handler with a context, which knows
+// its caller, deadline and metadata, and is canceled when the caller gives up. It fails like
+// RegisterSingleHandler.
 func (m *Manager) RegisterSingleHandlerContext(id HandlerID, h SingleHandlerContextFn, subroute ...string) error {
 	if h == nil {
 		return nilHandler(id)
@@ -25,7 +26,8 @@ func (m *Manager) RegisterSingleHandlerContext(id HandlerID, h SingleHandlerCont
 	return m.registerSingle(&singleHandler{registration: registration{id: id}, handleContext: h}, subroute)
 }
 
-// RegisterStreamingHandler registers h for streams with this ID. It fails as RegisterSingleHandler does.
+// RegisterStreamingHandler registers h for streams with this ID. It fails like
+// RegisterSingleHandler.
 func (m *Manager) RegisterStreamingHandler(id HandlerID, h StreamHandler) error {
 	if h.Handle == nil {
 		return nilHandler(id)

@@ -16,14 +16,16 @@ import (
 	"github.com/gridmesh/grid/pubsub"
 )
 
-// RoutePath is where nodes connect to each other, unless ManagerOptions.RoutePath says otherwise.
+// RoutePath is the path at which nodes connect to each other, unless ManagerOptions.RoutePath is
+// set.
 const RoutePath = "/minio/grid/v1"
 
-// AuthFn returns the token that a node shows when it connects. aud is the
-// audience it is for, which may be empty.
+// AuthFn returns the bearer token that a node presents when it connects. aud is the audience of the
+// token, which may be empty. A Manager passes an empty one.
 type AuthFn func(aud string) string
 
-// ContextDialer opens the network connections of a Manager. net.Dialer.DialContext is one.
+// ContextDialer opens the network connections of a Manager. net.Dialer.DialContext is one. It may
+// be called by several goroutines at once.
 type ContextDialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // DialContext calls the function.
@@ -35,59 +37,69 @@ func (c ContextDialer) DialContext(ctx context.Context, network, address string)
 type ManagerOptions struct {
 	// Local is the name of this node: one of Hosts.
 	Local string
-	// Hosts are the names of all nodes, each its base URL such as
-	// "http://10.0.0.1:9000" or "https://node1.example:9000". All nodes must use the same names.
+	// Hosts are the names of all nodes, each a base URL such as "http://10.0.0.1:9000" or
+	// "https://node1.example:9000". All nodes must use the same names.
 	Hosts []string
-	// AuthRequest decides about a node that wants to connect, by its HTTP
-	// request, before anything else is looked at. It may run for several requests at the same
-	// time. An error is logged, so it must not hold the token, and answered with 403 without its text.
+	// AuthRequest decides whether a node may connect, by its HTTP request, before anything else is
+	// looked at. It may be called by several goroutines at once. An error is answered with 403,
+	// without its text, and logged, so it must not contain the token.
 	AuthRequest func(r *http.Request) error
-	// AddAuth returns the bearer token to show when this node connects, and is asked once for each dial, before it. nil sends none.
-	// Where it takes longer than Limits.DialTimeout the dial is given up.
+	// AddAuth returns the bearer token that this node presents when it connects. It is called once
+	// before each dial. nil sends no token. If it takes longer than Limits.DialTimeout, the dial
+	// fails.
 	AddAuth AuthFn
-	// AddAuthContext is AddAuth for a function that can fail, and whose ctx ends when the dial is given up. An error is
-	// logged, and the dial repeated later. Only one of the two may be set.
+	// AddAuthContext is AddAuth for a function that can fail. Its ctx ends when the dial is given
+	// up. An error is logged, and the dial repeated later. Only one of the two may be set.
 	AddAuthContext func(ctx context.Context) (string, error)
-	// Dialer opens network connections. nil uses a net.Dialer. A dial in which it does not return in time is given up,
-	// and what it returns later is closed. What it returns has to end its reads and writes when it is closed.
+	// Dialer opens network connections. nil uses a net.Dialer. If it does not return in time, the
+	// dial fails, and a connection that it returns later is closed. Reads and writes of its
+	// connections must end when the connection is closed.
 	Dialer ContextDialer
-	// TLSConfig is used towards nodes with https names, with TLS 1.2 or later. nil
-	// uses the system's roots. It must not be changed; GetClientCertificate in it is
-	// asked for each connection, so that certificates can be renewed while the node runs.
+	// TLSConfig is used to dial nodes with https names, with TLS 1.2 or later. nil uses the
+	// system's roots. It must not be changed. Its GetClientCertificate is called for each
+	// connection, so certificates can be renewed while the node runs.
 	TLSConfig *tls.Config
-	// BlockConnect delays dialing until it is closed. nil does not.
+	// BlockConnect delays dialing until it is closed. nil dials at once.
 	BlockConnect chan struct{}
-	// Incoming and Outgoing are told the bytes of frames that are received and sent, as FlowStats.Bytes
-	// counts them: sums of what there has been since the last call, one call at a time for each of the two.
+	// Incoming and Outgoing are called with the number of bytes received and sent, counted as in
+	// FlowStats.Bytes: each call gets the sum since the previous one. Each of the two is called by
+	// one goroutine at a time, which nothing else waits for.
 	Incoming func(n int64)
 	Outgoing func(n int64)
-	// TraceTo is told about requests while somebody subscribes to it. nil makes one that Manager.Traces returns.
+	// TraceTo publishes the calls of this node while anybody is subscribed to it. nil makes a new
+	// one, which Manager.Traces returns.
 	TraceTo *pubsub.PubSub[TraceInfo, TraceType]
 
-	// RoutePath replaces the constant of that name, so that one server can
-	// carry several grids. All nodes of one grid must use the same.
+	// RoutePath replaces the constant RoutePath, so that one server can carry several grids. All
+	// nodes of a grid must use the same path.
 	RoutePath string
-	// Logger is told about connections, losses, rejected peers and panics. nil uses slog.Default. Lines
-	// are queued and written in order by a goroutine of their own, so that its handler may be slow, and may use the
-	// Manager. A line that is written after others had to be dropped, beyond 256 or in a panic, has their number
-	// as the attribute "lost". Close and Shutdown wait a second for the queue at the most.
+	// Logger logs connections, losses, rejected peers and panics. nil uses slog.Default. Lines are
+	// queued and written in order by a separate goroutine, so the handler may be slow, and may use
+	// the Manager. Lines are dropped if more than 256 are waiting or the handler panics; the next
+	// line has their number in the attribute "lost". Close and Shutdown wait at most a second for
+	// the queue.
 	Logger *slog.Logger
-	// Interceptors stand around the calls that this node makes and around its handlers, the first outermost.
+	// Interceptors wrap the calls that this node makes and its handlers. The first is the
+	// outermost.
 	Interceptors []Interceptor
-	// Limits bounds what peers can make this node do. The zero value is safe.
+	// Limits bounds what peers can make this node do. Its zero value selects safe defaults.
 	Limits Limits
-	// VerifyPeer decides whether a node that wants to connect is the host that it
-	// says it is, one of Hosts: AuthRequest lets a node in, but knows no name, so that without VerifyPeer
-	// each member can pose as any other. It is asked after the handshake has named the host and before the
-	// connection is accepted, and may look at the HTTP request that AuthRequest has passed, its body
-	// aside; it may run for several requests at the same time. An error is logged; the peer learns
-	// no more than that it is rejected, whatever the reason is, until it has passed. VerifyPeerCertificate is one for mutual TLS.
+	// VerifyPeer decides whether a node that wants to connect is the host it claims to be, which is
+	// one of Hosts. AuthRequest sees no name, so without VerifyPeer any member can pose as any
+	// other. VerifyPeerCertificate is an implementation for mutual TLS.
+	//
+	// It is called after the handshake has named the host and before the connection is accepted,
+	// and may be called by several goroutines at once. It gets the HTTP request that AuthRequest
+	// has let in, and must not read its body. An error is logged. Until a peer has passed, it
+	// learns only that it is rejected, whatever the reason.
 	VerifyPeer func(r *http.Request, host string) error
-	// AllowOrigin says whether requests with this Origin header may connect. Browsers send one,
-	// nodes do not. nil allows none: such requests are answered with 403.
+	// AllowOrigin reports whether requests with this Origin header may connect. Browsers send one,
+	// nodes do not. nil allows none: such requests are answered with 403. It may be called by
+	// several goroutines at once.
 	AllowOrigin func(origin string) bool
-	// GetTLSConfig is asked for the configuration of each connection to a node with an https name, in
-	// place of TLSConfig: for roots that change while the node runs. An error is logged, and the dial repeated later.
+	// GetTLSConfig returns the TLS configuration for each dial of a node with an https name, in
+	// place of TLSConfig, so that roots can change while the node runs. An error is logged, and the
+	// dial repeated later.
 	GetTLSConfig func() (*tls.Config, error)
 }
 
@@ -110,7 +122,7 @@ func (o ManagerOptions) withDefaults() ManagerOptions {
 	return o
 }
 
-// check says which option is wrong.
+// check returns an error that names an invalid option.
 func (o *ManagerOptions) check() error {
 	if o.AuthRequest == nil {
 		return errors.New("grid: ManagerOptions.AuthRequest is required")
@@ -143,7 +155,7 @@ func (o *ManagerOptions) check() error {
 	return o.Limits.check()
 }
 
-// checkHost says what is wrong with a node's name.
+// checkHost returns an error that says what is wrong with a node's name.
 func checkHost(name string) error {
 	if name == "" {
 		return errors.New("empty host name")
@@ -167,7 +179,7 @@ func checkHost(name string) error {
 	return nil
 }
 
-// someOf lists names, the first of them where there are many.
+// someOf lists names, only the first ones if there are many.
 func someOf(names []string) string {
 	const most = 10
 	if more := len(names) - most; more > 0 {

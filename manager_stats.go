@@ -8,7 +8,8 @@ import (
 	"github.com/gridmesh/grid/pubsub"
 )
 
-// Stats returns what the node has counted. It costs some microseconds for each connection, and disturbs no call.
+// Stats returns what the node has counted. It takes some microseconds per connection and does not
+// disturb calls.
 func (m *Manager) Stats() Stats {
 	if m == nil {
 		return Stats{}
@@ -24,7 +25,7 @@ func (m *Manager) Stats() Stats {
 	return s
 }
 
-// Open returns what is open on all connections at the moment, the oldest first. It may be many.
+// Open returns the calls that are open now on all connections, oldest first. There may be many.
 func (m *Manager) Open() (open []OpenCall) {
 	if m == nil {
 		return nil
@@ -41,8 +42,9 @@ func (m *Manager) Open() (open []OpenCall) {
 	return open
 }
 
-// RecentErrors returns the last different errors of the node, 64 and 16 of strangers at the most, the newest first: connections that were lost, not
-// made or refused, and calls from here and of others that failed, those aside that their caller has canceled.
+// RecentErrors returns the last different errors of the node, newest first: at most 64, plus 16
+// about strangers. It has connections that were lost, failed or were refused, and failed calls of
+// this node and of others, except those that their caller canceled.
 func (m *Manager) RecentErrors() []RecentError {
 	if m == nil {
 		return nil
@@ -50,8 +52,8 @@ func (m *Manager) RecentErrors() []RecentError {
 	return m.node.recentErrors()
 }
 
-// Traces returns where traces are published: ManagerOptions.TraceTo, or where that is nil, one of the Manager's own.
-// Requests are traced while it has a subscriber.
+// Traces returns the PubSub to which traces are published: ManagerOptions.TraceTo, or the Manager's
+// own if that is nil. Calls are traced while it has a subscriber.
 func (m *Manager) Traces() *pubsub.PubSub[TraceInfo, TraceType] {
 	if m == nil {
 		return nil

@@ -13,52 +13,53 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// What the metadata of one request or stream may be, at the sender and at the receiver.
+// Limits on the metadata of one request or stream, checked by the sender and by the receiver.
 const (
-	// MaxMetadataSize bounds the metadata in bytes, as encoded: its keys and
-	// values, with 2 to 5 bytes for each of them.
+	// MaxMetadataSize is the maximum size of the metadata in bytes, as encoded: its keys and
+	// values, plus 2 to 5 bytes for each of them.
 	MaxMetadataSize = 8 << 10
-	// MaxMetadataPairs bounds the number of keys.
+	// MaxMetadataPairs is the maximum number of keys.
 	MaxMetadataPairs = 64
 )
 
-// ErrMetadata is returned by calls whose context carries metadata that may not
-// be sent: it breaks the rules of Metadata. Nothing has been sent then.
+// ErrMetadata is returned by calls whose context carries metadata that cannot be sent, because it
+// breaks the rules of Metadata. Nothing has been sent then.
 var ErrMetadata = errors.New("grid: invalid metadata")
 
-// Metadata is what a request or a stream carries beside its payload, such as
-// the ID of a trace. The caller sets it with WithMetadata, the handler reads it with MetadataFrom.
+// Metadata travels with a request or a stream alongside its payload, such as a trace ID. The caller
+// sets it with WithMetadata, the handler reads it with MetadataFrom.
 //
-// A key is not empty and is UTF-8; upper and lower case differ. A value is any
-// bytes. See MaxMetadataSize and MaxMetadataPairs for how much there may be.
-// Get, Set and Keys are what OpenTelemetry's propagators expect of a carrier.
+// A key is not empty, is valid UTF-8, and is case-sensitive. A value is any bytes. MaxMetadataSize
+// and MaxMetadataPairs limit how much there may be. Get, Set and Keys are what OpenTelemetry's
+// propagators expect of a carrier.
 type Metadata map[string]string
 
-// Get returns the value of a key, empty for none.
+// Get returns the value of a key, or the empty string if there is none.
 func (md Metadata) Get(key string) string { return md[key] }
 
 // Set sets the value of a key. As with any map, md must not be nil.
 func (md Metadata) Set(key, value string) { md[key] = value }
 
-// Keys returns the keys, sorted.
+// Keys returns the keys in sorted order.
 func (md Metadata) Keys() []string { return slices.Sorted(maps.Keys(md)) }
 
 // Clone returns a copy, nil for nil.
 func (md Metadata) Clone() Metadata { return maps.Clone(md) }
 
-// Validate says which rule the metadata breaks, by an error that is ErrMetadata; nil for none.
+// Validate returns an error that wraps ErrMetadata and names the rule that the metadata breaks, or
+// nil if it breaks none.
 func (md Metadata) Validate() error {
 	_, err := md.encode()
 	return err
 }
 
-// WithMetadata returns a context whose requests and streams carry md, which is
-// copied. What an outer WithMetadata set is carried too, where md has not the same key. A nil ctx is context.Background.
+// WithMetadata returns a context whose requests and streams carry a copy of md. Metadata that an
+// outer WithMetadata has set is carried too, except for keys that md also has. A nil ctx stands for
+// context.Background.
 //
-// Metadata that breaks the rules makes the calls fail with ErrMetadata. A peer that does not
-// know metadata, such as a node of the original, is not sent any: the call
-// goes through without. A handler's calls do not carry what its caller sent,
-// unless it says so: WithMetadata(ctx, MetadataFrom(ctx)).
+// If the metadata breaks the rules, the calls fail with ErrMetadata. A peer that does not support
+// metadata, such as a node of the original, gets the call without it. A handler's own calls do not
+// carry what its caller sent. To pass that on, use WithMetadata(ctx, MetadataFrom(ctx)).
 func WithMetadata(ctx context.Context, md Metadata) context.Context {
 	if ctx == nil {
 		ctx = context.Background()
@@ -74,8 +75,8 @@ func WithMetadata(ctx context.Context, md Metadata) context.Context {
 	return context.WithValue(ctx, outgoingKey{}, &outgoingMetadata{md: all})
 }
 
-// OutgoingMetadata returns what requests and streams with this context carry,
-// as set by WithMetadata; nil for none. It must not be changed: use Clone.
+// OutgoingMetadata returns the metadata that requests and streams with this context carry, as set
+// by WithMetadata; nil if there is none. It must not be changed: use Clone.
 func OutgoingMetadata(ctx context.Context) Metadata {
 	if ctx == nil {
 		return nil
@@ -86,8 +87,8 @@ func OutgoingMetadata(ctx context.Context) Metadata {
 	return nil
 }
 
-// MetadataFrom returns the metadata with which the handler that was given ctx
-// was called; nil for none. It must not be changed: use Clone.
+// MetadataFrom returns the metadata of the call for which a handler got ctx; nil if there is none.
+// It must not be changed: use Clone.
 func MetadataFrom(ctx context.Context) Metadata {
 	if ctx == nil {
 		return nil
@@ -98,8 +99,8 @@ func MetadataFrom(ctx context.Context) Metadata {
 	return nil
 }
 
-// WithIncomingMetadata returns a context from which MetadataFrom reads md, in
-// place of what the caller sent: for interceptors, and for tests of handlers. md is copied.
+// WithIncomingMetadata returns a context from which MetadataFrom reads a copy of md in place of
+// what the caller sent, for interceptors and for tests of handlers.
 func WithIncomingMetadata(ctx context.Context, md Metadata) context.Context {
 	if ctx == nil {
 		ctx = context.Background()

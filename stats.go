@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// Stats is what a node has counted since it started, and what is open at the moment. Counters only grow, and those of
-// a connection survive its reconnects. They are read one after the other while work goes on: a call that ends
-// at that moment may be in one of two related counters and not yet in the other. Durations are in nanoseconds in JSON.
+// Stats is what a node has counted since it started, and what is open now. Counters never decrease,
+// and those of a connection survive its reconnects. They are read one after the other while work
+// goes on, so a call that ends at that moment may be in one of two related counters and not yet in
+// the other. In JSON, durations are in nanoseconds.
 type Stats struct {
 	// Local is this node's name.
 	Local string
@@ -16,117 +17,121 @@ type Stats struct {
 	Started, Time time.Time
 	// Peers has the connection to every other node, in the order of ManagerOptions.Hosts.
 	Peers []ConnectionStats
-	// Handlers has every handler that is registered here or was called from here, by ID, subroute and role.
+	// Handlers has every handler registered or called here, by ID, subroute and role.
 	Handlers []HandlerStats
 }
 
-// ConnectionStats is what is known and counted of the connection to one other node.
+// ConnectionStats describes the connection to one other node, and what was counted on it.
 type ConnectionStats struct {
 	// Remote is the peer's name.
 	Remote string
-	// State is the state of this moment, Since when it began.
+	// State is the current state, Since when it began.
 	State State
 	Since time.Time
-	// Dialed says that this node opened the live connection, and Native that the peer is a node of this project.
+	// Dialed reports whether this node opened the live connection, Native whether the peer is a
+	// node of this project.
 	Dialed, Native bool
 
-	// OutgoingStreams are the streams open now that were opened from here.
+	// OutgoingStreams is the number of open streams that this node has opened.
 	OutgoingStreams int
-	// IncomingStreams are the streams open now that were opened by the peer.
+	// IncomingStreams is the number of open streams that the peer has opened.
 	IncomingStreams int
-	// OutgoingRequests are the single requests from here that wait for their answer.
+	// OutgoingRequests is the number of single requests from here that wait for their answer.
 	OutgoingRequests int
-	// IncomingRequests are the single requests of the peer that are being handled.
+	// IncomingRequests is the number of single requests of the peer that are being handled.
 	IncomingRequests int
-	// BytesQueued are the bytes that wait to be written to the socket: those in the send queue, and the
-	// messages that wait in line for room in it. So it is more than Limits.MaxQueuedBytes where senders
-	// wait. What is being written does not count any more.
+	// BytesQueued is the number of bytes that wait to be written to the socket: those in the send
+	// queue, and those of messages that wait in line for room in it. So it exceeds
+	// Limits.MaxQueuedBytes while senders wait. What is being written no longer counts.
 	BytesQueued int
 
-	// RoundTrip is how long the peer took to answer the last ping, by this node's monotonic clock; 0 before the first answer. Pings go out every 10
-	// seconds, and with every Manager.Health.
+	// RoundTrip is how long the peer took to answer the last ping, by this node's monotonic clock;
+	// 0 before the first answer. Pings are sent every 10 seconds, and by every Manager.Health.
 	RoundTrip time.Duration
-	// LastPong is when the peer last answered a ping; zero for never.
+	// LastPong is when the peer last answered a ping; zero if never.
 	LastPong time.Time
 
-	// Connects counts how often the connection came up, Reconnects how often after the first time.
+	// Connects counts how often the connection came up, Reconnects those after the first.
 	Connects, Reconnects int64
-	// DialErrors counts attempts of this node to connect that failed.
+	// DialErrors counts failed attempts of this node to connect.
 	DialErrors int64
-	// LastError is why the connection could not be made or was lost the last time, and when; empty for never. It is escaped and cut as
-	// RecentError.Text is.
+	// LastError is why the connection last failed or was lost, LastErrorTime when; empty if never.
+	// It is escaped and cut like RecentError.Text.
 	LastError     string
 	LastErrorTime time.Time
 
-	// Refused counts the calls that this node did not take, by the limit that they were over.
+	// Refused counts the calls that this node refused, by the limit that they exceeded.
 	Refused RefusalStats
 
 	// In and Out count what was received and sent.
 	In, Out FlowStats
 }
 
-// RefusalStats counts the calls of a peer that were refused with ErrOverloaded, by the field of Limits
-// that they were over. MaxStreamBytes also counts the streams, of either node, that were ended over it.
+// RefusalStats counts the calls of a peer that were refused with ErrOverloaded, by the field of
+// Limits that they exceeded. MaxStreamBytes also counts the streams, of either node, that were
+// ended because of it.
 type RefusalStats struct {
 	MaxRequests, MaxRequestBytes, MaxStreams, MaxStreamBytes int64
 }
 
-// Total returns the number of calls that were refused.
+// Total returns the number of refused calls.
 func (r RefusalStats) Total() int64 {
 	return r.MaxRequests + r.MaxRequestBytes + r.MaxStreams + r.MaxStreamBytes
 }
 
 // FlowStats counts one direction of a connection.
 type FlowStats struct {
-	// Bytes of WebSocket frames with their headers, without those of TLS and of opening the connection.
+	// Bytes are those of WebSocket frames with their headers, without TLS and without opening the
+	// connection.
 	Bytes int64
-	// Messages are requests, answers, messages of streams, credits, pings and so on.
+	// Messages are requests, answers, stream messages, credits, pings and so on.
 	Messages int64
-	// Frames are WebSocket frames with messages. MergedFrames are those with more than one.
+	// Frames are WebSocket frames with messages, MergedFrames those with more than one.
 	Frames, MergedFrames int64
 }
 
 // HandlerStats counts the calls of one handler, single requests or streams.
 type HandlerStats struct {
-	// Role says whether the calls came in or went out.
+	// Role is RoleServer for calls that came in, and RoleClient for those that went out.
 	Role Role
-	// ID and Name are the handler's.
+	// ID and Name are those of the handler.
 	ID   HandlerID
 	Name string
-	// Subroute is that of the registered handler. It is empty in RoleClient: there all subroutes of an ID count as
-	// one, because a program may call any number of them.
+	// Subroute is that of the registered handler. With RoleClient it is empty: there all subroutes
+	// of an ID count together, because a program may call any number of them.
 	Subroute string
 
-	// Calls have ended, with an answer or an error. InFlight have not. A stream is a call.
+	// Calls is the number of calls that have ended, with an answer or an error. InFlight is the
+	// number of those that have not. A stream is one call.
 	Calls    int64
 	InFlight int
-	// Streams are those of InFlight that are streams.
+	// Streams is how many of InFlight are streams.
 	Streams int
 	// Errors counts the calls that failed, by cause.
 	Errors ErrorStats
-	// Latency is how long calls took. A server's starts when the frame with the request has come in, and ends when the
-	// handler has returned; all calls are in it. A client's starts when Request is called, and ends when it
-	// returns. It has each of the first 256 calls to a peer, then a random one of eight, counted eight times. Calls that
-	// found no connection are not in it.
+	// Latency is how long calls took. With RoleServer it has every call, from the arrival of the
+	// frame with the request to the return of the handler. With RoleClient a call takes from the
+	// call of Request to its return. There it has the first 256 calls to each peer, then a random
+	// one in eight, counted eight times, and no calls that found no connection.
 	Latency Latency
 }
 
-// ErrorStats counts failed calls by their cause.
+// ErrorStats counts failed calls by cause.
 type ErrorStats struct {
-	// Handler is the number of calls whose handler returned an error or panicked.
+	// Handler counts calls whose handler returned an error or panicked.
 	Handler int64
-	// Canceled calls were given up by their caller, or are streams whose consumer left. TimedOut ones had
-	// reached their deadline.
+	// Canceled counts calls that their caller gave up, and streams whose consumer left. TimedOut
+	// counts calls that reached their deadline.
 	Canceled, TimedOut int64
-	// Disconnected calls found no connection, or lost it.
+	// Disconnected counts calls that found no connection, or lost it.
 	Disconnected int64
-	// Overloaded calls were refused over one of Limits, or are streams that were ended over one.
+	// Overloaded counts calls that were refused, and streams that were ended, because of Limits.
 	Overloaded int64
-	// Shutdown calls were not made, or not taken, because one of the nodes was shutting down.
+	// Shutdown counts calls not made, or not accepted, because one of the nodes was shutting down.
 	Shutdown int64
-	// UnknownHandler calls were of a handler that the peer has not registered.
+	// UnknownHandler counts calls to a handler that the peer has not registered.
 	UnknownHandler int64
-	// Other calls failed for another reason: a message too large, for example.
+	// Other counts calls that failed for another reason, such as a message that is too large.
 	Other int64
 }
 
@@ -162,16 +167,16 @@ const LatencyBuckets = 25
 // firstLatencyBits sets the bound of the first bucket: 2^13 ns, or 8.192 µs.
 const firstLatencyBits = 13
 
-// Latency is a histogram of durations. Bucket i holds those of up to 8.192 µs × 2^i, and more than the bucket before.
-// The last but one ends at 68.7 s; the last has no bound.
+// Latency is a histogram of durations. Bucket i holds those of up to 8.192 µs × 2^i that no lower
+// bucket holds. The last but one ends at 68.7 s; the last has no bound.
 type Latency struct {
 	Buckets [LatencyBuckets]int64
-	// Sum of all durations.
+	// Sum is the sum of all durations.
 	Sum time.Duration
 }
 
-// LatencyBound returns the upper bound of a bucket, which belongs to it. The last one has none, for which it returns
-// the largest duration there is.
+// LatencyBound returns the upper bound of a bucket, inclusive. The last bucket has none: for it the
+// result is the largest time.Duration.
 func LatencyBound(bucket int) time.Duration {
 	if bucket >= LatencyBuckets-1 {
 		return 1<<63 - 1
@@ -187,7 +192,7 @@ func (l *Latency) Count() (n int64) {
 	return n
 }
 
-// Mean returns the mean duration, 0 where there is none.
+// Mean returns the mean duration, or 0 if there is none.
 func (l *Latency) Mean() time.Duration {
 	if n := l.Count(); n > 0 {
 		return l.Sum / time.Duration(n)
@@ -195,8 +200,9 @@ func (l *Latency) Mean() time.Duration {
 	return 0
 }
 
-// Quantile returns the duration that the part q of all stay within, 0 <= q <= 1, such as 0.99. Within a bucket it
-// assumes that durations are spread evenly, so it is wrong by at most a factor of two. It is 0 where there is none.
+// Quantile returns the duration that a fraction q of all durations do not exceed, 0 <= q <= 1, such
+// as 0.99. Within a bucket it assumes an even spread, so it is off by at most a factor of two. It
+// is 0 if there are no durations.
 func (l *Latency) Quantile(q float64) time.Duration {
 	rank := q * float64(l.Count())
 	for i, n := range l.Buckets {

@@ -11,31 +11,32 @@ import (
 // What a Manager remembers of errors.
 const (
 	recentErrors   = 64
-	recentRejected = 16  // of those, at the most, about who is no peer
+	recentRejected = 16  // besides those, about strangers
 	recentErrorLen = 256 // bytes of a text
 )
 
-// RecentError is an error that has happened on a node, with its repetitions: others of the same peer, handler and text.
+// RecentError is an error that has happened on a node, together with its repetitions: those with
+// the same peer, handler and text.
 type RecentError struct {
-	// Time is when it happened last, First when it happened first.
+	// Time is when it last happened, First when it first happened.
 	Time, First time.Time
 	// Count is how often it has happened.
 	Count int64
-	// Peer is the other node. It is the network address of one that was refused.
+	// Peer is the name of the other node, or the network address of a stranger that was refused.
 	Peer string
-	// Handler is the name of the handler, empty where the error is one of the connection.
+	// Handler is the name of the handler, empty if the error is one of the connection.
 	Handler string
-	// Role says who called, where there is a handler.
+	// Role is the side of the call, if there is a handler.
 	Role Role
-	// Text is the error's, cut after 256 bytes. Control characters, invisible ones and those that turn the direction of
-	// writing are escaped, such as \u001b.
+	// Text is the text of the error, cut to 256 bytes. Control characters, invisible characters and
+	// those that change the direction of text are escaped, such as \u001b.
 	Text string
 }
 
 func newestFirst(a, b RecentError) int { return b.Time.Compare(a.Time) }
 
-// errorRing holds the errors that happened last. Strangers have one of their own, so that they cannot push out what is
-// known of peers. Its zero value is ready.
+// errorRing holds the errors that happened last. Strangers have one of their own, so that they
+// cannot push out what is known of peers. Its zero value is ready.
 type errorRing struct {
 	mu   sync.Mutex // Protects following.
 	ring []RecentError

@@ -2,13 +2,13 @@ package grid
 
 import "fmt"
 
-// Role is the side of a handler that its statistics are about.
+// Role is the side of a call: that of the handler, or that of the caller.
 type Role uint8
 
 const (
 	// RoleServer is a handler of this node, called by others.
 	RoleServer Role = iota
-	// RoleClient is a handler of other nodes, called from here.
+	// RoleClient is a handler of another node, called from here.
 	RoleClient
 )
 
@@ -23,7 +23,7 @@ func (r Role) String() string {
 // MarshalText returns the text of String.
 func (r Role) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// UnmarshalText reads what MarshalText writes.
+// UnmarshalText parses what MarshalText returns.
 func (r *Role) UnmarshalText(text []byte) error {
 	switch string(text) {
 	case RoleServer.String():

@@ -4,9 +4,8 @@ import (
 	"context"
 )
 
-// Subroute is a Connection narrowed to handlers that are registered on a
-// subroute. Its methods may be called by any number of goroutines, and on a
-// nil Subroute, which is never connected.
+// Subroute is a Connection narrowed to handlers that are registered on a subroute. Its methods may
+// be called by any number of goroutines, and on a nil Subroute, which is never connected.
 type Subroute struct {
 	*Connection
 

@@ -25,8 +25,9 @@ type TestGrid struct {
 // testGridPatience bounds how long SetupTestGrid waits for all connections.
 const testGridPatience = 30 * time.Second
 
-// SetupTestGrid returns n nodes that are connected to each other. Cleanup ends them. It fails for n below 1, where no
-// port of loopback can be opened, and after 30 seconds without all connections; nothing is left then. Handlers may be registered afterwards.
+// SetupTestGrid returns n nodes that are connected to each other. Handlers may be registered
+// afterwards. Cleanup ends the nodes. It fails if n is below 1, if it cannot listen on loopback,
+// and if not all connections are up after 30 seconds; nothing is left running then.
 func SetupTestGrid(n int) (*TestGrid, error) {
 	if n < 1 {
 		return nil, errors.New("grid: a test grid needs at least one node")
@@ -83,7 +84,8 @@ func (t *TestGrid) addNode(i int, ready chan struct{}) error {
 	return nil
 }
 
-// WaitAllConnect returns when all nodes are connected to each other, or when ctx ends; ctx.Err tells which.
+// WaitAllConnect returns when all nodes are connected to each other, or when ctx ends; ctx.Err
+// tells which.
 func (t *TestGrid) WaitAllConnect(ctx context.Context) {
 	for _, m := range t.Managers {
 		for _, host := range m.Targets() {
@@ -92,7 +94,8 @@ func (t *TestGrid) WaitAllConnect(ctx context.Context) {
 	}
 }
 
-// Cleanup ends all nodes and servers. None of their goroutines is left, handlers that still run aside.
+// Cleanup ends all nodes and servers, and waits for their goroutines, except for handlers that are
+// still running.
 func (t *TestGrid) Cleanup() {
 	for _, m := range t.Managers {
 		m.Close()

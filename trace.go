@@ -7,38 +7,39 @@ import (
 	"github.com/gridmesh/grid/pubsub"
 )
 
-// TraceType says what kind of trace a TraceInfo is, as a bit mask for subscribers.
+// TraceType is the kind of a trace, a bit in the masks of subscribers.
 type TraceType uint64
 
 // TraceInternode is the type of all traces of this package.
 const TraceInternode TraceType = 1
 
-// TraceParamsKey is the context key under which a caller may leave a
-// map[string]string; the trace of its request carries it as Params. The map must not be changed afterwards.
+// TraceParamsKey is the context key under which a caller may leave a map[string]string for the
+// trace of its request, which has it as Params. The map must not be changed afterwards.
 type TraceParamsKey struct{}
 
-// TraceInfo tells of one finished request or opened stream.
+// TraceInfo describes one finished request or opened stream.
 type TraceInfo struct {
 	// Type is TraceInternode.
 	Type TraceType
-	// Time is when the request began, Duration how long it took.
+	// Time is when the call began, Duration how long it took.
 	Time     time.Time
 	Duration time.Duration
 	// Handler is "grid." and the handler's name.
 	Handler string
-	// Local is this node, Remote the other.
+	// Local is the name of this node, Remote that of the other.
 	Local, Remote string
-	// Subroute is the route called, empty for none.
+	// Subroute is the route of the call, empty for none.
 	Subroute string
-	// BytesOut and BytesIn are the bytes of payload that this node sent and got. For a stream: of the one that opened it.
+	// BytesOut and BytesIn are the payload bytes that this node sent and received. For a stream,
+	// BytesOut is the payload that opened it.
 	BytesOut, BytesIn int
-	// Error is empty where the request succeeded.
+	// Error is the text of the error, empty if the call succeeded.
 	Error string
-	// Params are the caller's, from TraceParamsKey.
+	// Params are the caller's parameters, from TraceParamsKey.
 	Params map[string]string
 }
 
-// Mask returns the type, for subscribers that want some types only.
+// Mask returns the type, for subscribers that want only some types.
 func (t TraceInfo) Mask() TraceType { return t.Type }
 
 // tracePrefix stands in front of handler names in traces.
@@ -50,7 +51,7 @@ type trace struct {
 	to   *pubsub.PubSub[TraceInfo, TraceType]
 }
 
-// startTrace returns nil where nobody wants traces.
+// startTrace returns nil if nobody wants traces.
 func startTrace(ctx context.Context, to *pubsub.PubSub[TraceInfo, TraceType], l *link, h HandlerID, subroute string, out int) *trace {
 	if !to.Wants(TraceInternode) {
 		return nil
