@@ -169,9 +169,10 @@ func (c *call) send(m message) (waits bool, err error) {
 	if err := c.cc.fits(&m); err != nil {
 		return false, err
 	}
-	switch err := c.begin(c.cc.batch, c, &m, nil); err {
+	slot, err := c.begin(c.cc.batch, c, &m, nil)
+	switch err {
 	case nil:
-		return false, c.cc.append(m, nil)
+		return false, c.cc.append(slot, m, nil)
 	case batch.ErrQueued:
 		return true, nil
 	default:

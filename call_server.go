@@ -122,10 +122,11 @@ func (in *request) respond(out []byte, failure *RemoteErr) {
 // send queues the answer, or lets it wait for room: that of the session's end ends the wait, as the
 // number of answers that can wait is bounded by what the caller has open. It reports whether it waits.
 func (in *request) send(answer message) (waits bool) {
-	switch in.begin(in.cs.batch, in, &answer, nil) {
+	slot, err := in.begin(in.cs.batch, in, &answer, nil)
+	switch err {
 	case nil:
 		in.uncount()
-		in.cs.append(answer, nil)
+		in.cs.append(slot, answer, nil)
 	case batch.ErrQueued:
 		return true
 	}

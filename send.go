@@ -36,10 +36,10 @@ type berth struct {
 // begin locks the queue for m, as batch.Writer.Begin does. Where there is no room it has m wait in the
 // berth, as a message of item, and returns batch.ErrQueued. Otherwise the berth stays empty. ready is
 // called before the wait, and may be nil.
-func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func()) error {
-	err := out.Begin()
+func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func()) (batch.Slot, error) {
+	slot, err := out.Begin()
 	if err != batch.ErrNoRoom {
-		return err
+		return slot, err
 	}
 	if ready != nil {
 		ready()
@@ -49,10 +49,10 @@ func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func
 	if m.opens() && m.DeadlineMS > 0 {
 		b.since = time.Now()
 	}
-	if err = out.BeginOrWait(&b.Waiter, item, m.size()); err != batch.ErrQueued {
+	if slot, err = out.BeginOrWait(&b.Waiter, item, m.size()); err != batch.ErrQueued {
 		b.m = message{} // there is room after all, or will be none
 	}
-	return err
+	return slot, err
 }
 
 // wear takes the time that the message has waited off its deadline, so that the peer's handler has what is
@@ -105,10 +105,11 @@ func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 	if err := o.s.fits(&m); err != nil {
 		return err
 	}
-	switch err := o.begin(o.s.batch, o, &m, o.ready); err {
+	slot, err := o.begin(o.s.batch, o, &m, o.ready)
+	switch err {
 	case nil:
 		o.ending(&m)
-		return o.s.append(m, o.q)
+		return o.s.append(slot, m, o.q)
 	case batch.ErrQueued:
 		return o.wait(cancel, over)
 	default:
@@ -199,9 +200,9 @@ func (s *sender) tooLarge(n int) error {
 // reply queues what answers the peer, credits for its messages among it, without waiting. A peer that makes this node queue answers without
 // end and does not read them loses its session.
 func (s *sender) reply(m message, q *sequence) {
-	err := s.batch.BeginNow()
+	slot, err := s.batch.BeginNow()
 	if err == nil {
-		s.append(m, q)
+		s.append(slot, m, q)
 		return
 	}
 	if errors.Is(err, batch.ErrFull) {
@@ -212,8 +213,8 @@ func (s *sender) reply(m message, q *sequence) {
 // advise queues what this node tells the peer of its own accord, without waiting: pings, and that something has
 // ended. There is no more of it than what it is about.
 func (s *sender) advise(m message, q *sequence) {
-	if s.batch.BeginAdvice() == nil {
-		s.append(m, q)
+	if slot, err := s.batch.BeginAdvice(); err == nil {
+		s.append(slot, m, q)
 	}
 }
 
@@ -228,8 +229,8 @@ type goodbye struct {
 func (s *sender) sendGoodbye() {
 	p := &goodbye{s: s}
 	m := message{Op: OpDisconnect}
-	if p.begin(s.batch, p, &m, nil) == nil {
-		s.append(m, nil)
+	if slot, err := p.begin(s.batch, p, &m, nil); err == nil {
+		s.append(slot, m, nil)
 	}
 }
 
@@ -267,23 +268,23 @@ func (s *sender) number(m *message, q *sequence) error {
 }
 
 // append encodes m into the batch that Begin has locked.
-func (s *sender) append(m message, q *sequence) error {
+func (s *sender) append(slot batch.Slot, m message, q *sequence) error {
 	if err := s.number(&m, q); err != nil {
-		s.batch.Abort()
+		slot.Abort()
 		return err
 	}
 	switch m.Op {
 	case OpPing, OpPong, OpDisconnect:
-		s.batch.Hurry() // where it waits the peer takes a busy node for a dead one
+		slot.Hurry() // where it waits the peer takes a busy node for a dead one
 	}
 	size := m.size()
 	if q == nil {
-		if buf, ok := s.batch.Detach(size); ok {
-			s.batch.Attach(m.appendTo(buf))
+		if buf, ok := slot.Detach(size); ok {
+			slot.Attach(m.appendTo(buf))
 			return nil
 		}
 	}
-	s.batch.Commit(m.appendTo(s.batch.Open(size)))
+	slot.Commit(m.appendTo(slot.Open(size)))
 	return nil
 }
 

@@ -613,17 +613,18 @@ func TestABerthIsEmptyUnlessItsMessageWaits(t *testing.T) {
 				defer here.Close()
 				go io.Copy(io.Discard, there)
 				w := batch.New(here, batch.Config{Limit: 1000, Reserve: 1000, Large: 1 << 20, Timeout: time.Second})
-				if err := w.Begin(); err != nil {
+				slot, err := w.Begin()
+				if err != nil {
 					t.Fatal(err)
 				}
-				w.Commit(append(w.Open(1000), make([]byte, 1000)...))
+				slot.Commit(append(slot.Open(1000), make([]byte, 1000)...))
 				c := &call{answered: make(chan struct{}, 1)}
-				err := c.begin(w, c, &message{Op: OpRequest, Payload: []byte("payload")}, func() {
+				slot, err = c.begin(w, c, &message{Op: OpRequest, Payload: []byte("payload")}, func() {
 					go test.meanwhile(w)
 					synctest.Wait()
 				})
 				if err == nil {
-					w.Abort()
+					slot.Abort()
 				}
 				if waits := c.m.Payload != nil; err != test.want || waits != (err == batch.ErrQueued) {
 					t.Errorf("got %v, want %v; the message is kept: %v", err, test.want, waits)

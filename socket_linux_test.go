@@ -119,10 +119,11 @@ func TestBytesThatLeaveTheKernelAreProgress(t *testing.T) {
 			return ask()
 		},
 	})
-	if err := w.Begin(); err != nil {
+	slot, err := w.Begin()
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.Commit(append(w.Open(8<<20), make([]byte, 8<<20)...))
+	slot.Commit(append(slot.Open(8<<20), make([]byte, 8<<20)...))
 	w.CloseAfterFlush(nil)
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run() }()

@@ -10,9 +10,9 @@
 //
 //	w := batch.New(conn, batch.Config{Limit: 256 << 10, MergedHeader: …})
 //	go w.Run()
-//	if err := w.Begin(); err == nil { // where there is room
-//		b := w.Open(len(msg))
-//		w.Commit(append(b, msg...))
+//	if slot, err := w.Begin(); err == nil { // where there is room
+//		b := slot.Open(len(msg))
+//		slot.Commit(append(b, msg...))
 //	}
 //
 // Where there is none, BeginOrWait has the message wait in line, and Run encodes it when its turn comes: see Item.
@@ -101,7 +101,6 @@ type Writer struct {
 	mu sync.Mutex // Protects following.
 	queue
 	asleep  bool          // Run waits for wake
-	urgent  bool          // the message that is being appended is from BeginNow
 	flushes uint64        // how often the queue was taken
 	closed  bool          // nothing more is taken
 	drain   bool          // Run writes what is queued, then ends
@@ -155,16 +154,16 @@ func New(conn net.Conn, cfg Config) *Writer {
 	}
 }
 
-// Begin locks the queue for one message where it has room and nobody waits. After a nil error the
-// caller has to call Open and Commit, or Abort, without blocking in between. Where there is no room it
+// Begin locks the queue for one message where it has room and nobody waits. After a nil error the caller
+// has to end what it got with Commit or Abort, without blocking in between. Where there is no room it
 // returns ErrNoRoom; where the writer is closed, ErrClosed.
-func (w *Writer) Begin() error {
+func (w *Writer) Begin() (Slot, error) {
 	w.mu.Lock()
-	err := w.begin()
-	if err != nil {
+	if err := w.begin(); err != nil {
 		w.mu.Unlock()
+		return Slot{}, err
 	}
-	return err
+	return Slot{w: w}, nil
 }
 
 // begin is Begin with the lock held, and kept.
@@ -180,46 +179,45 @@ func (w *Writer) begin() error {
 
 // BeginOrWait is Begin, but where there is no room it puts item into line, at x, and returns ErrQueued.
 // Its message counts as one of size bytes while it waits; Admit has the last word.
-func (w *Writer) BeginOrWait(x *Waiter, item Item, size int) error {
+func (w *Writer) BeginOrWait(x *Waiter, item Item, size int) (Slot, error) {
 	w.mu.Lock()
 	err := w.begin()
 	switch err {
 	case nil:
-		return nil
+		return Slot{w: w}, nil
 	case ErrNoRoom:
 		err = ErrQueued
 		x.item, x.size = item, size
 		w.waiting.push(x)
 	}
 	w.signalAndUnlock()
-	return err
+	return Slot{}, err
 }
 
 // BeginNow is Begin for what answers the peer: it never waits. Beyond the reserve it fails with ErrFull.
-func (w *Writer) BeginNow() error {
+func (w *Writer) BeginNow() (Slot, error) {
 	w.mu.Lock()
 	switch {
 	case w.closed:
 		w.mu.Unlock()
-		return ErrClosed
+		return Slot{}, ErrClosed
 	case w.reserved >= w.cfg.Reserve:
 		w.mu.Unlock()
-		return ErrFull
+		return Slot{}, ErrFull
 	}
-	w.urgent = true
-	return nil
+	return Slot{w: w, reserved: true}, nil
 }
 
 // BeginAdvice is Begin for what this end tells the peer of its own accord and what waits for nothing,
 // such as that a call is canceled. It has no limit: there is no more of it than what it is about, which
 // found room before.
-func (w *Writer) BeginAdvice() error {
+func (w *Writer) BeginAdvice() (Slot, error) {
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
-		return ErrClosed
+		return Slot{}, ErrClosed
 	}
-	return nil
+	return Slot{w: w}, nil
 }
 
 // WaitReserve waits while more than half of the reserve is used, for as long as Run gets on with
@@ -278,13 +276,6 @@ func (w *Writer) waitFor(taken <-chan struct{}, wait time.Duration) bool {
 	return true
 }
 
-// Open returns the buffer to append a message of exactly size bytes to. It
-// has room for them.
-func (w *Writer) Open(size int) []byte {
-	w.grow(headroom+binHeaderSize(size)+size, min(w.usual, w.cfg.Limit))
-	return w.open(size, w.cfg.MaxShared)
-}
-
 // open starts a message of size bytes, in the last frame where that has room.
 func (q *queue) open(size, maxShared int) []byte {
 	q.grow(headroom+binHeaderSize(size)+size, 0)
@@ -317,43 +308,6 @@ func (q *queue) commit(buf []byte) {
 func (q *queue) attach(buf []byte) {
 	q.attached += len(buf)
 	q.frames = append(q.frames, frame{start: headroom, body: headroom, end: len(buf), n: 1, own: buf})
-}
-
-// Commit takes the buffer of Open with the message appended, and unlocks the queue.
-func (w *Writer) Commit(buf []byte) {
-	if w.urgent {
-		w.reserved += len(buf) - w.frames[len(w.frames)-1].end
-		w.answers.Store(int64(w.reserved))
-		w.urgent = false
-	}
-	w.commit(buf)
-	w.signalAndUnlock()
-}
-
-// Abort unlocks the queue without a message, in place of Open and Commit.
-func (w *Writer) Abort() {
-	w.urgent = false
-	w.mu.Unlock()
-}
-
-// Detach may take the place of Open where a message need not keep its place among the others. For a large
-// one it unlocks the queue, so that nobody waits while the message is put together, and returns a buffer of its own to append exactly size bytes to, for Attach. The message counts as queued
-// from now on. Otherwise, and after BeginNow, it returns false and the queue stays locked.
-func (w *Writer) Detach(size int) (buf []byte, ok bool) {
-	if size < w.cfg.Large || w.urgent {
-		return nil, false
-	}
-	w.apart += size
-	w.mu.Unlock()
-	return bytepool.Get(headroom + size)[:headroom], true
-}
-
-// Attach queues the buffer of Detach with the message appended. It takes the lock itself.
-func (w *Writer) Attach(buf []byte) {
-	w.mu.Lock()
-	w.apart -= len(buf) - headroom
-	w.attach(buf)
-	w.signalAndUnlock()
 }
 
 // signalAndUnlock wakes Run where it sleeps.

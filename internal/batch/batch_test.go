@@ -30,15 +30,15 @@ var testConfig = Config{
 
 // appendMessage is what a sender does.
 func appendMessage(w *Writer, cancel <-chan struct{}, msg []byte) error {
-	err := w.Begin()
+	slot, err := w.Begin()
 	var x *item
 	if err == ErrNoRoom {
 		x = &item{msg: msg, done: make(chan error, 1)}
-		err = w.BeginOrWait(&x.Waiter, x, len(msg))
+		slot, err = w.BeginOrWait(&x.Waiter, x, len(msg))
 	}
 	switch err {
 	case nil:
-		w.Commit(append(w.Open(len(msg)), msg...))
+		slot.Commit(append(slot.Open(len(msg)), msg...))
 		return nil
 	case ErrQueued:
 	default:
@@ -195,13 +195,11 @@ func TestLargeMessagesArePutTogetherApart(t *testing.T) {
 				a.Close()
 			}()
 			large := bytes.Repeat([]byte("large "), 50<<10)
-			if err := w.Begin(); err != nil {
-				t.Fatal(err)
-			}
-			if _, ok := w.Detach(1000); ok {
+			slot := must(w.Begin())
+			if _, ok := slot.Detach(1000); ok {
 				t.Fatal("a small message went apart")
 			}
-			buf, ok := w.Detach(len(large))
+			buf, ok := slot.Detach(len(large))
 			if !ok {
 				t.Fatal("a large message did not go apart")
 			}
@@ -212,27 +210,23 @@ func TestLargeMessagesArePutTogetherApart(t *testing.T) {
 			if err := appendMessage(w, nil, []byte("small")); err != nil {
 				t.Fatal(err)
 			}
-			if err := w.BeginNow(); err != nil {
-				t.Fatal(err)
-			}
-			if _, ok := w.Detach(len(large)); ok {
+			answer := must(w.BeginNow())
+			if _, ok := answer.Detach(len(large)); ok {
 				t.Fatal("a control message went apart")
 			}
-			w.Abort()
-			if err := w.Begin(); err != nil {
-				t.Fatal(err)
-			}
-			second, _ := w.Detach(len(large))
+			answer.Abort()
+			other := must(w.Begin())
+			second, _ := other.Detach(len(large))
 			canceled := make(chan struct{})
 			close(canceled)
 			if err := appendMessage(w, canceled, nil); !errors.Is(err, errCanceled) {
 				t.Errorf("Begin with all room taken: %v", err)
 			}
-			w.Attach(append(buf, large...))
+			slot.Attach(append(buf, large...))
 			w.CloseAfterFlush(nil)
 			go func() {
 				time.Sleep(time.Hour)
-				w.Attach(append(second, large...)) // still gets out: it was there before the end
+				other.Attach(append(second, large...)) // still gets out: it was there before the end
 			}()
 			got := messages(t, b, !masked)
 			if len(got) != 3 || string(got[0]) != "small" || !bytes.Equal(got[1], large) || !bytes.Equal(got[2], large) {
@@ -273,8 +267,9 @@ func TestAFullQueueHoldsSendersBackButNotControl(t *testing.T) {
 		var err error
 		control := 0
 		for ; err == nil; control++ {
-			if err = w.BeginNow(); err == nil {
-				w.Commit(append(w.Open(10), make([]byte, 10)...))
+			var slot Slot
+			if slot, err = w.BeginNow(); err == nil {
+				slot.Commit(append(slot.Open(10), make([]byte, 10)...))
 			}
 		}
 		if !errors.Is(err, ErrFull) || control < testConfig.Reserve/20 {
@@ -327,10 +322,10 @@ func TestCloseReleasesEverybody(t *testing.T) {
 		if closed != 1 || failed != 1 {
 			t.Errorf("%d senders were told, %d runs failed; want 1 and 1", closed, failed)
 		}
-		if err := w.BeginNow(); !errors.Is(err, ErrClosed) {
+		if _, err := w.BeginNow(); !errors.Is(err, ErrClosed) {
 			t.Errorf("BeginNow after Close: %v", err)
 		}
-		if err := w.Begin(); !errors.Is(err, ErrClosed) {
+		if _, err := w.Begin(); !errors.Is(err, ErrClosed) {
 			t.Errorf("Begin after Close: %v", err)
 		}
 	})
@@ -549,4 +544,12 @@ func TestAppendingDoesNotAllocate(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { appendMessage(w, nil, msg) }); n != 0 {
 		t.Errorf("%v allocations a message", n)
 	}
+}
+
+// must returns the slot of a Begin that has to succeed.
+func must(slot Slot, err error) Slot {
+	if err != nil {
+		panic(err)
+	}
+	return slot
 }

@@ -73,9 +73,6 @@ func (w *Writer) gather() {
 	}
 }
 
-// Hurry has the message that the queue is locked for not wait for others to join it.
-func (w *Writer) Hurry() { w.hurry = true }
-
 // gathered returns the bytes that wait to be written, whether some of them cannot wait for others, and until when the
 // flusher does not yield.
 func (w *Writer) gathered() (queued int, hurry bool, rest time.Time) {

@@ -34,13 +34,11 @@ func TestWhatCannotWaitIsNotGathered(t *testing.T) {
 		return hurry
 	}
 	put := func(hurry bool) {
-		if err := w.BeginNow(); err != nil {
-			t.Fatal(err)
-		}
+		slot := must(w.BeginNow())
 		if hurry {
-			w.Hurry()
+			slot.Hurry()
 		}
-		w.Commit(append(w.Open(1), 0))
+		slot.Commit(append(slot.Open(1), 0))
 	}
 	put(false)
 	if hurries() {

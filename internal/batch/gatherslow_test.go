@@ -21,11 +21,12 @@ func TestAFlusherAmongGoroutinesThatComputeGivesWayOnce(t *testing.T) {
 			for ready.Add(1); !done.Load(); runtime.Gosched() {
 				for start := time.Now(); time.Since(start) < 5*time.Millisecond; {
 				}
-				if err := w.BeginNow(); err != nil {
+				slot, err := w.BeginNow()
+				if err != nil {
 					t.Error(err)
 					return
 				}
-				w.Commit(append(w.Open(1), 0))
+				slot.Commit(append(slot.Open(1), 0))
 				turns.Add(1)
 			}
 		})

@@ -18,7 +18,7 @@ import (
 func queueUp(t *testing.T, w *Writer, msg []byte, opens ...bool) *item {
 	t.Helper()
 	x := &item{msg: msg, opens: slices.Contains(opens, true), done: make(chan error, 1)}
-	if err := w.BeginOrWait(&x.Waiter, x, len(msg)); err != ErrQueued {
+	if _, err := w.BeginOrWait(&x.Waiter, x, len(msg)); err != ErrQueued {
 		t.Fatalf("a message for which there is no room: %v", err)
 	}
 	return x
@@ -204,7 +204,7 @@ func TestAFlushTakesInWhoWaits(t *testing.T) {
 		if !w.Withdraw(&gone.Waiter) {
 			t.Error("who waits for the flush cannot withdraw")
 		}
-		if err := w.BeginOrWait(&gone.Waiter, gone, 4); !errors.Is(err, ErrClosed) {
+		if _, err := w.BeginOrWait(&gone.Waiter, gone, 4); !errors.Is(err, ErrClosed) {
 			t.Errorf("who comes after the end got %v", err)
 		}
 		ended := make(chan error, 1)
@@ -366,7 +366,7 @@ func TestASlowDoneHoldsUpNobodyWhoWithdraws(t *testing.T) {
 		w, conn, peer := pair(testConfig)
 		fill(t, w)
 		slow := &slowDone{item{msg: []byte("slow")}, make(chan struct{}), make(chan struct{})}
-		if err := w.BeginOrWait(&slow.Waiter, slow, 4); err != ErrQueued {
+		if _, err := w.BeginOrWait(&slow.Waiter, slow, 4); err != ErrQueued {
 			t.Fatal(err)
 		}
 		next := queueUp(t, w, []byte("next"))
@@ -410,10 +410,8 @@ func TestAFullReserveIsWaitedForOnce(t *testing.T) {
 		w, conn, _ := pair(cfg)
 		go w.Run()
 		answer := func() {
-			if err := w.BeginNow(); err != nil {
-				t.Fatal(err)
-			}
-			w.Commit(append(w.Open(600), make([]byte, 600)...))
+			slot := must(w.BeginNow())
+			slot.Commit(append(slot.Open(600), make([]byte, 600)...))
 		}
 		answer() // is being written
 		synctest.Wait()
@@ -442,10 +440,8 @@ func TestTheReserveIsWaitedForBeforeTheFirstFlush(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, conn, peer := pair(testConfig)
 			go messages(t, peer, true)
-			if err := w.BeginNow(); err != nil {
-				t.Fatal(err)
-			}
-			w.Commit(append(w.Open(used), make([]byte, used)...))
+			slot := must(w.BeginNow())
+			slot.Commit(append(slot.Open(used), make([]byte, used)...))
 			waited := make(chan struct{})
 			go func() {
 				w.WaitReserve()
@@ -471,12 +467,10 @@ func TestAFlushMakesTheWholeReserveFree(t *testing.T) {
 	answer := make([]byte, testConfig.Reserve/2)
 	for range 3 {
 		for range 2 {
-			if err := w.BeginNow(); err != nil {
-				t.Fatal(err)
-			}
-			w.Commit(append(w.Open(len(answer)), answer...))
+			slot := must(w.BeginNow())
+			slot.Commit(append(slot.Open(len(answer)), answer...))
 		}
-		if err := w.BeginNow(); err != ErrFull {
+		if _, err := w.BeginNow(); err != ErrFull {
 			t.Fatalf("with the reserve used an answer got %v", err)
 		}
 		if _, q := w.take(nil); len(q.frames) == 0 {

@@ -1,0 +1,57 @@
+package batch
+
+import "github.com/gridmesh/grid/internal/bytepool"
+
+// Slot is the place of one message in the queue of a Writer, which is locked from Begin until Commit, Abort
+// or Detach.
+type Slot struct {
+	w        *Writer
+	reserved bool // from BeginNow: the message counts in the reserve
+}
+
+// Open returns the buffer to append a message of exactly size bytes to. It
+// has room for them.
+func (s Slot) Open(size int) []byte {
+	w := s.w
+	w.grow(headroom+binHeaderSize(size)+size, min(w.usual, w.cfg.Limit))
+	return w.open(size, w.cfg.MaxShared)
+}
+
+// Commit takes the buffer of Open with the message appended, and unlocks the queue.
+func (s Slot) Commit(buf []byte) {
+	w := s.w
+	if s.reserved {
+		w.reserved += len(buf) - w.frames[len(w.frames)-1].end
+		w.answers.Store(int64(w.reserved))
+	}
+	w.commit(buf)
+	w.signalAndUnlock()
+}
+
+// Abort unlocks the queue without a message, in place of Open and Commit.
+func (s Slot) Abort() { s.w.mu.Unlock() }
+
+// Hurry has the message not wait for others to join it.
+func (s Slot) Hurry() { s.w.hurry = true }
+
+// Detach may take the place of Open where a message need not keep its place among the others. For a large
+// one it unlocks the queue, so that nobody waits while the message is put together, and returns a buffer of
+// its own to append exactly size bytes to, for Attach. The message counts as queued from now on. Otherwise,
+// and after BeginNow, it returns false and the queue stays locked.
+func (s Slot) Detach(size int) (buf []byte, ok bool) {
+	if size < s.w.cfg.Large || s.reserved {
+		return nil, false
+	}
+	s.w.apart += size
+	s.w.mu.Unlock()
+	return bytepool.Get(headroom + size)[:headroom], true
+}
+
+// Attach queues the buffer of Detach with the message appended. It takes the lock itself.
+func (s Slot) Attach(buf []byte) {
+	w := s.w
+	w.mu.Lock()
+	w.apart -= len(buf) - headroom
+	w.attach(buf)
+	w.signalAndUnlock()
+}
