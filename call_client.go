@@ -79,35 +79,31 @@ func (cc *callClient) release(c *call) ([]byte, error) {
 
 // request sends one request and waits for its answer. route is nil where there is no subroute.
 func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string, route *routeID, payload []byte) ([]byte, error) {
-	c := cc.newCall()
-	c.sweepAt, c.tick, c.handler, c.subroute = 0, cc.ticks.Load(), h, subroute
 	deadline, err := deadlineMS(ctx)
 	if err != nil {
-		cc.pool.Put(c)
 		return nil, err
 	}
 	metadata, err := cc.encodedMetadata(ctx)
 	if err != nil {
-		cc.pool.Put(c)
 		return nil, err
 	}
-	done := ctx.Done()
+	sweepAfter := time.Duration(deadline)*time.Millisecond + deadlineGrace // in case the context never says that it has ended
 	switch {
 	case deadline == 0:
 		deadline = uint32(defaultDeadline / time.Millisecond)
-		c.sweepAt = c.tick + cc.rounds(defaultDeadline)
-	case done == nil: // a context that does not say when its deadline has passed
-		cc.pool.Put(c)
+		sweepAfter = defaultDeadline
+	case ctx.Done() == nil: // a context that does not say when its deadline has passed
 		return cc.requestInTime(ctx, h, subroute, route, payload)
-	default: // in case it never does
-		c.sweepAt = c.tick + cc.rounds(time.Duration(deadline)*time.Millisecond+deadlineGrace)
 	}
+	c := cc.newCall()
+	c.tick, c.handler, c.subroute = cc.ticks.Load(), h, subroute
+	c.sweepAt = c.tick + cc.rounds(sweepAfter)
 	id := cc.nextMuxID()
 	if !cc.table.put(id, c) {
 		cc.pool.Put(c)
 		return nil, ErrDisconnected
 	}
-	m := message{
+	waits, err := c.send(message{
 		MuxID:      id,
 		DeadlineMS: deadline,
 		Handler:    h,
@@ -116,8 +112,7 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string,
 		Payload:    payload,
 		subroute:   route,
 		metadata:   metadata,
-	}
-	waits, err := c.send(m)
+	})
 	if err != nil {
 		if cc.table.take(id) == nil {
 			return cc.outcome(c)
@@ -125,12 +120,19 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string,
 		cc.release(c)
 		return nil, sendError(ctx, err)
 	}
+	return cc.await(ctx, id, c, waits)
+}
+
+// await waits for the answer to a request, or the end of ctx. waits reports whether the request waits for room in the
+// send queue.
+func (cc *callClient) await(ctx context.Context, id uint64, c *call, waits bool) ([]byte, error) {
+	done := ctx.Done()
 	if done == nil && !waits {
 		return cc.outcome(c)
 	}
 	select {
 	case <-c.answered:
-		if waits { // for room: what ended the call was not an answer, perhaps
+		if waits { // what ended the call was not an answer, perhaps
 			c.giveUpRoom()
 		}
 		return cc.swept(ctx, c)

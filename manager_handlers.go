@@ -11,7 +11,7 @@ import (
 // registered before there is traffic, but may be registered at any time.
 func (m *Manager) RegisterSingleHandler(id HandlerID, h SingleHandlerFn, subroute ...string) error {
 	if h == nil {
-		return nilHandler(id)
+		return cannotRegister(id, errNilHandler)
 	}
 	return m.registerSingle(&singleHandler{registration: registration{id: id}, handle: h}, subroute)
 }
@@ -21,7 +21,7 @@ func (m *Manager) RegisterSingleHandler(id HandlerID, h SingleHandlerFn, subrout
 // RegisterSingleHandler.
 func (m *Manager) RegisterSingleHandlerContext(id HandlerID, h SingleHandlerContextFn, subroute ...string) error {
 	if h == nil {
-		return nilHandler(id)
+		return cannotRegister(id, errNilHandler)
 	}
 	return m.registerSingle(&singleHandler{registration: registration{id: id}, handleContext: h}, subroute)
 }
@@ -30,7 +30,7 @@ func (m *Manager) RegisterSingleHandlerContext(id HandlerID, h SingleHandlerCont
 // RegisterSingleHandler.
 func (m *Manager) RegisterStreamingHandler(id HandlerID, h StreamHandler) error {
 	if h.Handle == nil {
-		return nilHandler(id)
+		return cannotRegister(id, errNilHandler)
 	}
 	raw := codec[[]byte, []byte]{
 		decode: func(b []byte, _ room) ([]byte, error) { return b, nil },
@@ -40,16 +40,20 @@ func (m *Manager) RegisterStreamingHandler(id HandlerID, h StreamHandler) error 
 	return registerStreamOf(m, of, h.Subroute, h.InCapacity, h.OutCapacity)
 }
 
-var errNilManagerRegister = errors.New("grid: register on a nil Manager")
-
-func nilHandler(id HandlerID) error {
-	return fmt.Errorf("grid: handler %v is nil", id)
+// cannotRegister is the error of a registration that lacks something.
+func cannotRegister(id HandlerID, err error) error {
+	return fmt.Errorf("grid: %v: register: %w", id, err)
 }
+
+var (
+	errNilHandler = errors.New("no handler function")
+	errNilManager = errors.New("no manager")
+)
 
 // registerStreamOf registers a handler of streams.
 func registerStreamOf[In, Out any](m *Manager, h *streamHandlerOf[In, Out], subroute string, inCap, outCap int) error {
 	if m == nil {
-		return errNilManagerRegister
+		return cannotRegister(h.id, errNilManager)
 	}
 	if len(m.interceptors.serverStreams) > 0 {
 		h.intercept = func(mux *muxServer, payload []byte, handle ServeStreamFunc) *RemoteErr {
@@ -101,7 +105,7 @@ func (m *Manager) registerStream(h *streamHandler, subroute string) error {
 // register publishes a registry to which add has added a handler.
 func (m *Manager) register(id HandlerID, subroute string, add func(r *registry, route *routeID)) error {
 	if m == nil {
-		return errNilManagerRegister
+		return cannotRegister(id, errNilManager)
 	}
 	if id == handlerInvalid {
 		return fmt.Errorf("%w: %v", ErrUnknownHandler, id)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/tinylib/msgp/msgp"
 )
 
@@ -170,12 +171,12 @@ func (md Metadata) encode() ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d pairs, at most %d may be sent", ErrMetadata, len(md), MaxMetadataPairs)
 	}
 	keys := md.Keys()
-	size := mapHeaderSize(len(keys))
+	size := mpack.MapHeaderSize(len(keys))
 	for _, key := range keys {
 		if err := checkMetadataKey([]byte(key)); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
 		}
-		size += stringSize(len(key)) + binSize(len(md[key]))
+		size += mpack.StringSize(len(key)) + mpack.BinSize(len(md[key]))
 	}
 	if size > MaxMetadataSize {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d may be sent", ErrMetadata, size, MaxMetadataSize)
@@ -196,22 +197,6 @@ func checkMetadataKey(key []byte) error {
 		return fmt.Errorf("key %q is not UTF-8", key)
 	}
 	return nil
-}
-
-// stringSize returns the size of a msgpack string with n bytes.
-func stringSize(n int) int {
-	if n < 32 {
-		return 1 + n
-	}
-	return binSize(n)
-}
-
-// mapHeaderSize returns the size of what stands in front of a msgpack map of n pairs.
-func mapHeaderSize(n int) int {
-	if n < 16 {
-		return 1
-	}
-	return 3
 }
 
 // decodeMetadata is the reverse of encode.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/tinylib/msgp/msgp"
 	"github.com/zeebo/xxh3"
 )
@@ -134,9 +135,9 @@ var (
 
 // size returns the number of bytes that appendTo appends.
 func (m *message) size() int {
-	n := 1 + uintSize(m.MuxID) + uintSize(uint64(m.Seq)) + uintSize(uint64(m.DeadlineMS)) +
-		uintSize(uint64(m.Handler)) + uintSize(uint64(m.Op)) + uintSize(uint64(m.wireFlags())) +
-		binSize(len(m.Payload)) + len(m.metadata)
+	n := 1 + mpack.UintSize(m.MuxID) + mpack.UintSize(uint64(m.Seq)) + mpack.UintSize(uint64(m.DeadlineMS)) +
+		mpack.UintSize(uint64(m.Handler)) + mpack.UintSize(uint64(m.Op)) + mpack.UintSize(uint64(m.wireFlags())) +
+		mpack.BinSize(len(m.Payload)) + len(m.metadata)
 	if m.subroute != nil {
 		n += len(m.subroute)
 	}
@@ -166,12 +167,12 @@ func (m *message) wireFlags() Flags {
 func (m *message) appendTo(dst []byte) []byte {
 	start := len(dst)
 	dst = append(dst, 0x90|messageFields)
-	dst = appendUint(dst, m.MuxID)
-	dst = appendUint(dst, uint64(m.Seq))
-	dst = appendUint(dst, uint64(m.DeadlineMS))
-	dst = appendUint(dst, uint64(m.Handler))
-	dst = appendUint(dst, uint64(m.Op))
-	dst = appendUint(dst, uint64(m.wireFlags()))
+	dst = mpack.AppendUint(dst, m.MuxID)
+	dst = mpack.AppendUint(dst, uint64(m.Seq))
+	dst = mpack.AppendUint(dst, uint64(m.DeadlineMS))
+	dst = mpack.AppendUint(dst, uint64(m.Handler))
+	dst = mpack.AppendUint(dst, uint64(m.Op))
+	dst = mpack.AppendUint(dst, uint64(m.wireFlags()))
 	dst = msgp.AppendBytes(dst, m.Payload)
 	if m.metadata != nil {
 		dst = append(dst, m.metadata...)
@@ -256,24 +257,24 @@ func (m *message) parseShortest(b []byte) (rest []byte, ok bool) {
 	}
 	b = b[1:]
 	var seq, deadline uint64
-	if m.MuxID, b, ok = cutUint(b, math.MaxUint64); !ok {
+	if m.MuxID, b, ok = mpack.CutUint(b, math.MaxUint64); !ok {
 		return nil, false
 	}
-	if seq, b, ok = cutUint(b, math.MaxUint32); !ok {
+	if seq, b, ok = mpack.CutUint(b, math.MaxUint32); !ok {
 		return nil, false
 	}
-	if deadline, b, ok = cutUint(b, math.MaxUint32); !ok {
+	if deadline, b, ok = mpack.CutUint(b, math.MaxUint32); !ok {
 		return nil, false
 	}
 	m.Seq, m.DeadlineMS = uint32(seq), uint32(deadline)
 	var small [3]uint64
 	for i := range small {
-		if small[i], b, ok = cutUint(b, math.MaxUint8); !ok {
+		if small[i], b, ok = mpack.CutUint(b, math.MaxUint8); !ok {
 			return nil, false
 		}
 	}
 	m.Handler, m.Op, m.Flags = HandlerID(small[0]), Op(small[1]), Flags(small[2])
-	m.Payload, rest, ok = cutBin(b)
+	m.Payload, rest, ok = mpack.CutBin(b)
 	return rest, ok
 }
 
@@ -285,90 +286,11 @@ func appendMergedHeader(dst []byte, n int) []byte {
 
 // nextMerged takes the first message off the messages inside an OpMerged.
 func nextMerged(rest []byte) (one, tail []byte, err error) {
-	one, tail, ok := cutBin(rest)
+	one, tail, ok := mpack.CutBin(rest)
 	if !ok {
 		return nil, nil, errors.New("a message runs past the end")
 	}
 	return one, tail, nil
-}
-
-// appendUint appends n in its shortest form.
-func appendUint(dst []byte, n uint64) []byte {
-	if n < 0x80 {
-		return append(dst, byte(n))
-	}
-	return msgp.AppendUint64(dst, n)
-}
-
-// uintSize returns the number of bytes that appendUint appends.
-func uintSize(n uint64) int {
-	switch {
-	case n < 0x80:
-		return 1
-	case n <= math.MaxUint8:
-		return 2
-	case n <= math.MaxUint16:
-		return 3
-	case n <= math.MaxUint32:
-		return 5
-	default:
-		return 9
-	}
-}
-
-// binSize returns the size of a bin with n bytes.
-func binSize(n int) int {
-	switch {
-	case n <= math.MaxUint8:
-		return 2 + n
-	case n <= math.MaxUint16:
-		return 3 + n
-	default:
-		return 5 + n
-	}
-}
-
-// cutUint takes an unsigned integer of at most limit off the front of b. It takes no signed forms.
-func cutUint(b []byte, limit uint64) (n uint64, rest []byte, ok bool) {
-	if len(b) == 0 {
-		return 0, nil, false
-	}
-	first := b[0]
-	if first < 0x80 {
-		return uint64(first), b[1:], true
-	}
-	switch {
-	case first == 0xcc && len(b) >= 2:
-		n, rest = uint64(b[1]), b[2:]
-	case first == 0xcd && len(b) >= 3:
-		n, rest = uint64(binary.BigEndian.Uint16(b[1:])), b[3:]
-	case first == 0xce && len(b) >= 5:
-		n, rest = uint64(binary.BigEndian.Uint32(b[1:])), b[5:]
-	case first == 0xcf && len(b) >= 9:
-		n, rest = binary.BigEndian.Uint64(b[1:]), b[9:]
-	default:
-		return 0, nil, false
-	}
-	return n, rest, n <= limit
-}
-
-// cutBin takes a bin off the front of b.
-func cutBin(b []byte) (bin, rest []byte, ok bool) {
-	var n uint64
-	switch {
-	case len(b) >= 2 && b[0] == 0xc4:
-		n, b = uint64(b[1]), b[2:]
-	case len(b) >= 3 && b[0] == 0xc5:
-		n, b = uint64(binary.BigEndian.Uint16(b[1:])), b[3:]
-	case len(b) >= 5 && b[0] == 0xc6:
-		n, b = uint64(binary.BigEndian.Uint32(b[1:])), b[5:]
-	default:
-		return nil, nil, false
-	}
-	if n > uint64(len(b)) {
-		return nil, nil, false
-	}
-	return b[:n:n], b[n:], true
 }
 
 // counted reports whether messages of an operation take a number of their mux's sequence.

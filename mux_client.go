@@ -49,7 +49,6 @@ type muxClient struct {
 	ended   bool // finish, abort or cancel was called
 	over    bool // done is closed, or about to be: the stream has ended, or the handler has returned with result
 	result  error
-	read    bool // somebody reads the results; kept where somebody watches
 	err     error
 	pinged  time.Time // zero until the stream's opening is sent
 }

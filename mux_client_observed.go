@@ -6,7 +6,7 @@ func (m *muxClient) beginReading() {
 		return
 	}
 	m.mu.Lock()
-	m.read = true
+	m.observed.read = true
 	m.mu.Unlock()
 }
 
@@ -38,16 +38,16 @@ func (m *muxClient) attach(o *observation) {
 	}
 }
 
-// expectsReader says whether a stream that has ended waits for somebody to
+// expectsReader reports whether a stream that has ended waits for somebody to
 // read what is left, until its context ends. m.mu is held.
 func (m *muxClient) expectsReader() bool {
-	return m.observed != nil && !m.read && m.queue.len() > 0
+	return m.observed != nil && !m.observed.read && m.queue.len() > 0
 }
 
 // claimUnread makes who gets true the one to tell of the end of a stream whose results nobody reads or
 // is to read. m.mu is held.
 func (m *muxClient) claimUnread() bool {
-	return !m.read && !m.expectsReader() && m.observed.claimEnd()
+	return m.observed != nil && !m.observed.read && m.queue.len() == 0 && m.observed.claimEnd()
 }
 
 // giveUpReader tells of the end of a stream whose context has ended before somebody read the results.
@@ -56,7 +56,7 @@ func (m *muxClient) giveUpReader() {
 		return
 	}
 	m.mu.Lock()
-	tell, err := !m.read && m.observed.claimEnd(), m.err
+	tell, err := !m.observed.read && m.observed.claimEnd(), m.err
 	m.mu.Unlock()
 	if tell {
 		m.observed.tellEnd(err)

@@ -35,6 +35,7 @@ type observation struct {
 	handler   HandlerID
 	observers []StreamObserver
 	ended     atomic.Bool // OnEnd is being called, or was
+	read      bool        // somebody reads the results; the lock of the stream protects it
 }
 
 func newObservation(l *link, h HandlerID, observers []StreamObserver) *observation {

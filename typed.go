@@ -2,13 +2,6 @@ package grid
 
 import (
 	"context"
-	"errors"
-	"fmt"
-)
-
-var (
-	errNilHandler = errors.New("no handler function")
-	errNilManager = errors.New("no manager")
 )
 
 // Requester sends single requests: a *Connection or a *Subroute.
@@ -48,8 +41,8 @@ type SingleHandler[Req, Resp RoundTripper] struct {
 func NewSingleHandler[Req, Resp RoundTripper](h HandlerID, newReq func() Req, newResp func() Resp) *SingleHandler[Req, Resp] {
 	return &SingleHandler[Req, Resp]{
 		id:    h,
-		reqs:  pool[Req]{newFn: newReq},
-		resps: pool[Resp]{newFn: newResp},
+		reqs:  pool[Req]{newFn: newReq, id: h, what: "request"},
+		resps: pool[Resp]{newFn: newResp, id: h, what: "response"},
 	}
 }
 
@@ -110,19 +103,16 @@ func (h *SingleHandler[Req, Resp]) Call(ctx context.Context, c Requester, req Re
 		}
 		return resp, ErrDisconnected
 	}
-	payload, err := h.reqs.marshal(req)
+	payload, err := h.reqs.encode(req)
 	if err != nil {
-		return resp, fmt.Errorf("grid: %s: encode request: %w", h.id, err)
+		return resp, err
 	}
 	answer, err := c.Request(ctx, h.id, payload)
 	PutByteBuffer(payload)
 	if err != nil {
 		return resp, err
 	}
-	if resp, err = h.resps.unmarshal(answer, answerRoom(c)); err != nil {
-		return resp, fmt.Errorf("grid: %s: decode response: %w", h.id, err)
-	}
-	return resp, nil
+	return h.resps.decode(answer, answerRoom(c))
 }
 
 // Register registers handle on m, at a subroute if one is given; several parts are joined with "/".
@@ -192,20 +182,17 @@ func (h *SingleHandler[Req, Resp]) mayRegister(m *Manager, nilHandle bool) error
 	case h == nil:
 		return ErrUnknownHandler
 	case nilHandle:
-		return fmt.Errorf("grid: %s: register: %w", h.id, errNilHandler)
+		return cannotRegister(h.id, errNilHandler)
 	case m == nil:
-		return fmt.Errorf("grid: %s: register: %w", h.id, errNilManager)
+		return cannotRegister(h.id, errNilManager)
 	}
 	return nil
 }
 
 // request decodes the payload of a request, which counts in r, and gives it back.
 func (h *SingleHandler[Req, Resp]) request(payload []byte, r room) (Req, *RemoteErr) {
-	req, err := h.reqs.unmarshal(payload, r)
-	if err != nil {
-		return req, NewRemoteErrf("grid: %s: decode request: %v", h.id, err)
-	}
-	return req, nil
+	req, err := h.reqs.decode(payload, r)
+	return req, NewRemoteErr(err)
 }
 
 // answer encodes what the handler function returned, and gives request and response back.
@@ -214,16 +201,13 @@ func (h *SingleHandler[Req, Resp]) answer(req Req, resp Resp, rerr *RemoteErr) (
 		h.reqs.put(req)
 		return nil, rerr
 	}
-	payload, err := h.resps.marshal(resp)
+	payload, err := h.resps.encode(resp)
 	// Whether they share anything can only be told while both are whole.
 	if !h.sharedResponse && !haveShared(req, resp) {
 		h.resps.put(resp)
 	}
 	h.reqs.put(req)
-	if err != nil {
-		return nil, NewRemoteErrf("grid: %s: encode response: %v", h.id, err)
-	}
-	return payload, nil
+	return payload, NewRemoteErr(err)
 }
 
 // haveShared reports whether recycling both values would give the same memory back twice.

@@ -2,6 +2,7 @@ package grid
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,9 @@ type sharer interface {
 // A pool may be used by several goroutines at once.
 type pool[T RoundTripper] struct {
 	newFn    func() T
-	maxDepth int // of what unmarshal takes; 0 is defaultMaxDepth
+	id       HandlerID // whose values they are, and
+	what     string    // what they are to it, for errors
+	maxDepth int       // of what unmarshal takes; 0 is defaultMaxDepth
 	free     sync.Pool
 	reset    atomic.Uint32 // whether zeroing makes a value like new: one of the consts below
 }
@@ -114,6 +117,24 @@ func (p *pool[T]) resets() bool {
 		p.reset.Store(known)
 	}
 	return known == resetByZeroing
+}
+
+// encode is marshal with an error that names the handler.
+func (p *pool[T]) encode(v T) ([]byte, error) {
+	b, err := p.marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("grid: %s: encode %s: %w", p.id, p.what, err)
+	}
+	return b, nil
+}
+
+// decode is unmarshal with an error that names the handler.
+func (p *pool[T]) decode(b []byte, r room) (T, error) {
+	v, err := p.unmarshal(b, r)
+	if err != nil {
+		return v, fmt.Errorf("grid: %s: decode %s: %w", p.id, p.what, err)
+	}
+	return v, nil
 }
 
 // marshal returns v in a buffer of the caller's, who gives it back with PutByteBuffer. v stays the caller's too.

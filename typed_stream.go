@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 )
 
@@ -62,9 +61,9 @@ func NewStream[Payload, Req, Resp RoundTripper](h HandlerID, newPayload func() P
 		WithPayload: newPayload != nil,
 		OutCapacity: defaultOutCapacity,
 		id:          h,
-		payloads:    pool[Payload]{newFn: newPayload},
-		reqs:        pool[Req]{newFn: newReq},
-		resps:       pool[Resp]{newFn: newResp},
+		payloads:    pool[Payload]{newFn: newPayload, id: h, what: "payload"},
+		reqs:        pool[Req]{newFn: newReq, id: h, what: "request"},
+		resps:       pool[Resp]{newFn: newResp, id: h, what: "response"},
 	}
 	if newReq != nil {
 		s.InCapacity = defaultInCapacity
@@ -160,7 +159,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) Call(ctx context.Context, c Stre
 	var b []byte
 	if h.WithPayload {
 		if b, err = h.encodePayload(payload); err != nil {
-			return nil, fmt.Errorf("grid: %s: encode payload: %w", h.id, err)
+			return nil, err
 		}
 	}
 	raw, err := c.NewStream(ctx, h.id, b)
@@ -170,7 +169,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) Call(ctx context.Context, c Stre
 	return &TypedStream[Req, Resp]{
 		Requests: typedRequests(raw, h.encodeRequest),
 		raw:      raw,
-		decode:   h.decodeResponse,
+		decode:   h.resps.decode,
 		put:      h.PutResponse,
 	}, nil
 }
@@ -233,7 +232,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) mayRegister(m *Manager, nilHandl
 	default:
 		return nil
 	}
-	return fmt.Errorf("grid: %s: register: %w", h.id, err)
+	return cannotRegister(h.id, err)
 }
 
 func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func(ctx context.Context, p Payload, in <-chan Req, out chan<- Resp) *RemoteErr, subroute []string) error {
@@ -244,7 +243,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func
 	// Both ends need not have the same idea of a payload: one that comes unasked is dropped.
 	withPayload := h.WithPayload
 	of := &streamHandlerOf[Req, Resp]{
-		codec: codec[Req, Resp]{decode: h.decodeRequest, encode: h.encodeResponse},
+		codec: codec[Req, Resp]{decode: h.reqs.decode, encode: h.encodeResponse},
 		id:    h.id,
 		handle: func(ctx context.Context, payload []byte, in <-chan Req, out chan<- Resp) *RemoteErr {
 			var p Payload
@@ -252,9 +251,9 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func
 				PutByteBuffer(payload)
 				return handle(ctx, p, in, out)
 			}
-			p, err := h.payloads.unmarshal(payload, roomOf(ctx))
+			p, err := h.payloads.decode(payload, roomOf(ctx))
 			if err != nil {
-				return NewRemoteErrf("grid: %s: decode payload: %v", h.id, err)
+				return NewRemoteErr(err)
 			}
 			return handle(ctx, p, in, out)
 		},
@@ -265,7 +264,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func
 // encodePayload returns the payload in memory that does not come from the
 // buffer pool: how long a stream holds on to it is not for the caller to know.
 func (h *StreamTypeHandler[Payload, Req, Resp]) encodePayload(p Payload) ([]byte, error) {
-	buf, err := h.payloads.marshal(p)
+	buf, err := h.payloads.encode(p)
 	if err != nil {
 		return nil, err
 	}
@@ -274,38 +273,15 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) encodePayload(p Payload) ([]byte
 	return b, nil
 }
 
+// encodeRequest and encodeResponse give what they encode back: a sender does not look at it again.
 func (h *StreamTypeHandler[Payload, Req, Resp]) encodeRequest(r Req) ([]byte, error) {
-	b, err := h.reqs.marshal(r)
-	h.reqs.put(r)
-	if err != nil {
-		return nil, fmt.Errorf("grid: %s: encode request: %w", h.id, err)
-	}
-	return b, nil
-}
-
-func (h *StreamTypeHandler[Payload, Req, Resp]) decodeRequest(b []byte, in room) (Req, error) {
-	r, err := h.reqs.unmarshal(b, in)
-	if err != nil {
-		return r, fmt.Errorf("grid: %s: decode request: %w", h.id, err)
-	}
-	return r, nil
+	defer h.reqs.put(r)
+	return h.reqs.encode(r)
 }
 
 func (h *StreamTypeHandler[Payload, Req, Resp]) encodeResponse(r Resp) ([]byte, error) {
-	b, err := h.resps.marshal(r)
-	h.PutResponse(r)
-	if err != nil {
-		return nil, fmt.Errorf("grid: %s: encode response: %w", h.id, err)
-	}
-	return b, nil
-}
-
-func (h *StreamTypeHandler[Payload, Req, Resp]) decodeResponse(b []byte, in room) (Resp, error) {
-	r, err := h.resps.unmarshal(b, in)
-	if err != nil {
-		return r, fmt.Errorf("grid: %s: decode response: %w", h.id, err)
-	}
-	return r, nil
+	defer h.PutResponse(r)
+	return h.resps.encode(r)
 }
 
 // TypedStream is the caller's end of a typed stream. Sending and receiving may

@@ -30,6 +30,7 @@ import (
 
 	"github.com/gobwas/ws"
 	"github.com/gridmesh/grid/internal/bytepool"
+	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
@@ -278,12 +279,12 @@ func (w *Writer) waitFor(taken <-chan struct{}, wait time.Duration) bool {
 
 // open starts a message of size bytes, in the last frame where that has room.
 func (q *queue) open(size, maxShared int) []byte {
-	q.grow(headroom+binHeaderSize(size)+size, 0)
+	q.grow(headroom+mpack.BinHeaderSize(size)+size, 0)
 	if !q.fits(size, maxShared) {
 		q.buf = q.buf[:len(q.buf)+headroom]
-		q.frames = append(q.frames, frame{start: len(q.buf), body: len(q.buf) + binHeaderSize(size), end: len(q.buf)})
+		q.frames = append(q.frames, frame{start: len(q.buf), body: len(q.buf) + mpack.BinHeaderSize(size), end: len(q.buf)})
 	}
-	q.buf = appendBinHeader(q.buf, size)
+	q.buf = mpack.AppendBinHeader(q.buf, size)
 	return q.buf
 }
 
@@ -293,7 +294,7 @@ func (q *queue) fits(size, maxShared int) bool {
 		return false
 	}
 	f := &q.frames[len(q.frames)-1]
-	return f.own == nil && mergedRoom+f.end-f.start+binHeaderSize(size)+size <= maxShared
+	return f.own == nil && mergedRoom+f.end-f.start+mpack.BinHeaderSize(size)+size <= maxShared
 }
 
 // commit ends the message that open started.
@@ -507,27 +508,4 @@ func (q *queue) grow(n, least int) {
 	bigger = append(bigger, q.buf...)
 	bytepool.Put(q.buf)
 	q.buf = bigger
-}
-
-// appendBinHeader appends the head of a msgpack bin of n bytes in its shortest form.
-func appendBinHeader(b []byte, n int) []byte {
-	switch binHeaderSize(n) {
-	case 2:
-		return append(b, 0xc4, byte(n))
-	case 3:
-		return append(b, 0xc5, byte(n>>8), byte(n))
-	default:
-		return append(b, 0xc6, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-	}
-}
-
-func binHeaderSize(n int) int {
-	switch {
-	case n <= 0xff:
-		return 2
-	case n <= 0xffff:
-		return 3
-	default:
-		return 5
-	}
 }

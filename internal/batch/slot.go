@@ -1,6 +1,9 @@
 package batch
 
-import "github.com/gridmesh/grid/internal/bytepool"
+import (
+	"github.com/gridmesh/grid/internal/bytepool"
+	"github.com/gridmesh/grid/internal/mpack"
+)
 
 // Slot is the place of one message in the queue of a Writer, which is locked from Begin until Commit, Abort
 // or Detach.
@@ -13,7 +16,7 @@ type Slot struct {
 // has room for them.
 func (s Slot) Open(size int) []byte {
 	w := s.w
-	w.grow(headroom+binHeaderSize(size)+size, min(w.usual, w.cfg.Limit))
+	w.grow(headroom+mpack.BinHeaderSize(size)+size, min(w.usual, w.cfg.Limit))
 	return w.open(size, w.cfg.MaxShared)
 }
 
