@@ -3,25 +3,25 @@ package netns
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/workload"
 )
 
-// kind is a kind of call that is made again and again.
+// kind is a kind of call to a process that is made again and again: gridctl node has handlers for these.
 type kind struct {
 	name     string
 	deadline time.Duration
 	pause    time.Duration // between two calls
-	call     func(ctx context.Context, c *grid.Connection, payload []byte) error
-	size     int // bytes of the payload
+	call     func(ctx context.Context, c *grid.Connection, id uint64, size int) error
+	size     int // bytes of a message
 }
 
 // kinds are the calls from each caller to each other member. They are small: a network that is out must not have the socket
@@ -41,38 +41,35 @@ var flood = kind{"flood", longDeadline, 10 * time.Millisecond, echo, 1 << 20}
 // allowance is how long after its deadline a call may return: the machine may be busy.
 const allowance = 3 * time.Second
 
-var errWrong = errors.New("wrong answer")
-
 // echo makes a request.
-func echo(ctx context.Context, c *grid.Connection, payload []byte) error {
+func echo(ctx context.Context, c *grid.Connection, id uint64, size int) error {
+	payload := workload.Message(id, workload.SidePayload, 0, size)
+	defer grid.PutByteBuffer(payload)
 	answer, err := c.Request(ctx, handlerEcho, payload)
 	if err != nil {
 		return err
 	}
 	defer grid.PutByteBuffer(answer)
-	if !bytes.Equal(answer, payload) {
-		return fmt.Errorf("%w: %d bytes for %d, or others", errWrong, len(answer), len(payload))
-	}
-	return nil
+	return workload.Verify(answer, id, workload.SidePayload, 0, size)
 }
 
 // receive receives a short stream.
-func receive(ctx context.Context, c *grid.Connection, payload []byte) error {
+func receive(ctx context.Context, c *grid.Connection, _ uint64, size int) error {
 	const messages = 5
-	st, err := c.NewStream(ctx, handlerSource, fmt.Appendf(nil, "%d %d", messages, len(payload)))
+	st, err := c.NewStream(ctx, handlerSource, fmt.Appendf(nil, "%d %d", messages, size))
 	if err != nil {
 		return err
 	}
-	got, want := 0, make([]byte, len(payload))
+	got, want := 0, make([]byte, size)
 	err = st.Results(func(b []byte) error {
 		defer grid.PutByteBuffer(b)
 		if got++; !bytes.Equal(b, want) {
-			return fmt.Errorf("%w: message %d of a stream", errWrong, got)
+			return fmt.Errorf("wrong message %d of a stream", got)
 		}
 		return nil
 	})
 	if err == nil && got != messages {
-		err = fmt.Errorf("%w: a stream of %d messages, want %d", errWrong, got, messages)
+		err = fmt.Errorf("a stream of %d messages, want %d", got, messages)
 	}
 	return err
 }
@@ -87,8 +84,9 @@ const (
 	phases
 )
 
-// load is the calls of a scenario.
+// load is the calls of a scenario. Those between callers are a workload, whose handlers they have.
 type load struct {
+	*workload.Workload
 	w      *world
 	phase  atomic.Int32
 	stop   chan struct{}
@@ -116,7 +114,9 @@ type tally struct {
 }
 
 func startLoad(w *world) *load {
-	l := &load{w: w, stop: make(chan struct{}), ended: make(chan struct{}), tallies: make(map[pair]*tally), open: make(map[uint64]string)}
+	l := &load{
+		Workload: w.work, w: w, stop: make(chan struct{}), ended: make(chan struct{}), tallies: make(map[pair]*tally), open: make(map[uint64]string),
+	}
 	for _, from := range callers {
 		for _, to := range members {
 			if from == to {
@@ -124,10 +124,11 @@ func startLoad(w *world) *load {
 			}
 			p := pair{from, to}
 			l.tallies[p] = &tally{errors: make(map[string]int)}
+			if w.machine(to).manager != nil {
+				l.callers.Go(l.work)
+				continue
+			}
 			for _, k := range kinds {
-				if k.name == "stream" && w.machine(to).manager != nil {
-					continue // callers have no source
-				}
 				l.add(p, k)
 			}
 		}
@@ -135,12 +136,66 @@ func startLoad(w *world) *load {
 	return l
 }
 
+// work makes calls of all kinds between the callers.
+func (l *load) work() {
+	for {
+		select {
+		case <-l.stop:
+			return
+		default:
+		}
+		in := phase(l.phase.Load())
+		r := l.Add(draw(l.NextID()))
+		p := pair{callers[r.From], callers[r.To]}
+		r.Run(l.w.machine(p.from).manager, nil)
+		l.Check(r)
+		l.mu.Lock()
+		l.tallies[p].ok[in]++ // else Check has found a problem
+		l.mu.Unlock()
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// draw returns the call of a number between the callers.
+func draw(id uint64) *workload.Call {
+	c := workload.NewDrawer(1, id).Call(id, len(callers), 0, &workload.Brisk)
+	if c.Kind == workload.TooLarge {
+		c.Kind = workload.Request // these nodes take as much as others
+	}
+	return c
+}
+
+// healthy is what happens around the calls between callers: nothing.
+type healthy struct{}
+
+func (healthy) MayLose(int, int, time.Duration, time.Duration) bool { return false }
+func (healthy) Stopped(int, int, time.Duration, time.Duration) bool { return false }
+func (healthy) Tampered(int, int) bool                              { return false }
+func (healthy) Slowed(int, int) time.Duration                       { return 0 }
+func (healthy) Loss(*workload.Call, *workload.Notes) string         { return "" }
+
+// newWork returns the workload between callers.
+func newWork(t *testing.T) *workload.Workload {
+	window := workload.Window{In: 4, Out: 8}
+	var names []string
+	for _, name := range callers {
+		names = append(names, gridName(name))
+	}
+	return workload.New(workload.Config{
+		Names:        names,
+		Windows:      [workload.Routes]workload.Window{window, window, window},
+		Allowance:    allowance,
+		Violated:     func(text string) { t.Error(text) },
+		Redraw:       draw,
+		Surroundings: healthy{},
+	})
+}
+
 // add adds a caller.
 func (l *load) add(p pair, k kind) {
 	l.callers.Go(func() {
 		pause := time.NewTicker(k.pause)
 		defer pause.Stop()
-		payload := bytes.Repeat([]byte(p.from+p.to+k.name), k.size)[:k.size]
 		c := l.w.machine(p.from).manager.Connection(gridName(p.to))
 		for {
 			select {
@@ -148,21 +203,20 @@ func (l *load) add(p pair, k kind) {
 				return
 			case <-pause.C:
 			}
-			l.call(p, k, c, payload)
+			l.call(p, k, c)
 		}
 	})
 }
 
 // call makes a call and takes note of how it ended.
-func (l *load) call(p pair, k kind, c *grid.Connection, payload []byte) {
+func (l *load) call(p pair, k kind, c *grid.Connection) {
 	number, in := l.number.Add(1), phase(l.phase.Load())
-	binary.BigEndian.PutUint64(payload, number)
 	l.mu.Lock()
 	l.open[number] = fmt.Sprintf("%s from %s to %s", k.name, p.from, p.to)
 	l.mu.Unlock()
 	began := time.Now()
 	ctx, cancel := context.WithDeadline(context.Background(), began.Add(k.deadline))
-	err := k.call(ctx, c, payload)
+	err := k.call(ctx, c, number, k.size)
 	ended := time.Now()
 	cancel()
 
@@ -194,12 +248,10 @@ func (l *load) call(p pair, k kind, c *grid.Connection, payload []byte) {
 
 // errorKind says which of the errors that a fault may cause one is, empty for none.
 func errorKind(err error) string {
-	switch {
-	case errors.Is(err, grid.ErrDisconnected):
-		return "disconnected"
-	case errors.Is(err, context.DeadlineExceeded):
-		return "deadline exceeded"
-	case grid.IsRemoteErr(err) != nil && strings.Contains(err.Error(), context.DeadlineExceeded.Error()):
+	switch o := workload.Classify(err); {
+	case o == workload.OfLoss, o == workload.OfDeadline:
+		return o.String()
+	case o == workload.OfHandler && strings.Contains(err.Error(), context.DeadlineExceeded.Error()):
 		return "deadline exceeded at the handler"
 	}
 	return ""

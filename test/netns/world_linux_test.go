@@ -19,6 +19,7 @@ import (
 
 	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/debugz"
+	"github.com/gridmesh/grid/internal/workload"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,6 +64,7 @@ type world struct {
 	dir    string
 	limits grid.Limits // PingInterval and PeerTimeout
 	wire   *wire
+	work   *workload.Workload // between callers
 
 	mu        sync.Mutex          // Protects following.
 	addresses map[string]string   // by name
@@ -86,7 +88,7 @@ type machine struct {
 
 func newWorld(t *testing.T, limits grid.Limits) *world {
 	w := &world{
-		t: t, dir: filepath.Join(directory, t.Name()), limits: limits, wire: newWire(),
+		t: t, dir: filepath.Join(directory, t.Name()), limits: limits, wire: newWire(), work: newWork(t),
 		addresses: make(map[string]string), machines: make(map[string]*machine),
 	}
 	must(t, os.MkdirAll(w.dir, 0o755))
@@ -268,7 +270,7 @@ func (w *world) startCaller(name string) {
 		Limits:       w.limits,
 	})
 	must(w.t, err)
-	must(w.t, m.manager.RegisterSingleHandler(handlerEcho, func(payload []byte) ([]byte, *grid.RemoteErr) { return payload, nil }))
+	must(w.t, w.work.Register(slices.Index(callers, name), m.manager))
 	must(w.t, m.manager.RegisterStreamingHandler(handlerSource, grid.StreamHandler{
 		Handle: func(context.Context, []byte, <-chan []byte, chan<- []byte) *grid.RemoteErr {
 			return grid.NewRemoteErrString("callers have no source")
