@@ -1,10 +1,10 @@
-// Package grid connects the nodes of a cluster: each two of them share one
-// WebSocket connection, over which they send each other single requests and
-// open streams, any number at the same time and in both directions.
+// Package grid connects the nodes of a cluster. Every pair of nodes shares one WebSocket
+// connection, over which they exchange single requests and open streams: any number at once, in
+// both directions.
 //
-// A node is a [Manager]. It knows the names of all nodes, which are their base
-// URLs, and takes connections at [RoutePath] of an HTTP server. Connections are
-// made, and made again after a loss, in the background.
+// A node is a [Manager]. It knows the names of all nodes, which are their base URLs, and accepts
+// connections at [RoutePath] of an HTTP server. Connections are established and re-established
+// automatically.
 //
 //	m, err := grid.NewManager(ctx, grid.ManagerOptions{
 //		Local:       "http://10.0.0.1:9000",
@@ -23,7 +23,7 @@
 //	}
 //	http.Handle(grid.RoutePath, m.Handler())
 //
-// Every other node can now call the handler, and this node theirs:
+// Every other node can now call the handler, and this node can call theirs:
 //
 //	conn := m.Connection("http://10.0.0.2:9000")
 //	if err := conn.WaitForConnect(ctx); err != nil {
@@ -34,32 +34,31 @@
 // # Requests and streams
 //
 // [Connection.Request] sends one message and returns one answer or one error.
-// [Connection.NewStream] opens a [Stream]: a handler that sends any number of
-// messages, and takes messages where it is registered with an InCapacity. Both
-// ends of a stream register the handler, because its capacities are part of
-// what the two agree on. A slow consumer slows its own stream and no other.
+// [Connection.NewStream] opens a [Stream] to a handler, which may send any number of messages, and
+// may receive messages if it is registered with an InCapacity. Both ends of a stream register the
+// handler, because they must agree on its capacities. A slow consumer slows its own stream and no
+// other.
 //
-// [SingleHandler] and [StreamTypeHandler] do the same with values in place of
-// bytes, for types with the methods that the msgp tool generates. [Bytes],
-// [MSS], [URLValues], [JSON], [Array] and [NoPayload] have them already.
+// [SingleHandler] and [StreamTypeHandler] do the same with values in place of bytes, for types with
+// the methods that the msgp tool generates. [Bytes], [MSS], [URLValues], [JSON], [Array] and
+// [NoPayload] have them already.
 //
-// A handler is found by its [HandlerID] and, where it was registered with one,
-// by its subroute: see [Connection.Subroute].
+// A handler is identified by its [HandlerID] and, if it was registered with one, by its subroute:
+// see [Connection.Subroute].
 //
-// Requests and streams carry [Metadata] that their context was given by [WithMetadata].
+// Requests and streams carry the [Metadata] that [WithMetadata] has put into their context.
 //
 // # Errors
 //
-// What a handler returns as error arrives as [RemoteErr], by text.
-// [ErrDisconnected] says that the handler may or may not have run. When a
-// context ends, its cause is returned. errors.Is works for all of them.
+// A handler's error arrives as a [RemoteErr] with the same text. [ErrDisconnected] means that the
+// handler may or may not have run. When a context ends, its cause is returned. errors.Is works for
+// all of them.
 //
 // # Buffers
 //
-// Who is given a buffer owns it, and may give it back to the pool with
-// [PutByteBuffer] when nobody uses it any more. What a handler returns or sends
-// is no longer its own. The payload of a request, and the one that opens a
-// stream, stay the caller's.
+// Whoever receives a buffer owns it, and may return it to the pool with [PutByteBuffer] when nobody
+// uses it any more. A handler gives up ownership of what it returns or sends. The payload of a
+// request, and the one that opens a stream, stay the caller's.
 //
 // # One request, from file to file
 //

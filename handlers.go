@@ -49,5 +49,5 @@ type StatelessHandler struct {
 	OutCapacity int
 }
 
-// ServeStreamFunc serves a stream and returns when the handler does.
+// ServeStreamFunc serves a stream and returns when its handler does.
 type ServeStreamFunc func(ctx context.Context, payload []byte) *RemoteErr

@@ -7,83 +7,79 @@ import (
 	"slices"
 )
 
-// Interceptor stands around calls, for what concerns all of them: traces,
-// metrics, limits, authorization, logs. Functions that are nil stand around nothing.
+// Interceptor wraps calls and handlers, for concerns that all of them share: traces, metrics,
+// limits, authorization, logs. Functions that are nil are skipped.
 //
-// An interceptor does its work and calls next, which is the interceptor behind
-// it and in the end the call or the handler itself. It may answer without
-// next, change what goes in and what comes out, and give next another context:
-// on the calling side with more metadata, by WithMetadata, on the other side with
-// what the handler is to find there. Many goroutines call the functions at once.
+// A function does its work and calls next, which is the next interceptor or, in the end, the call
+// or the handler itself. It may answer without calling next, change what goes in and what comes
+// out, and pass another context to next: on the calling side one with more metadata, by
+// WithMetadata; on the handler's side one with whatever the handler is to find in it. The functions
+// must be safe for concurrent use.
 //
-// Of ManagerOptions.Interceptors the first is the outermost, on both sides.
-// Typed calls and handlers pass through as what they are on the wire.
+// The first of ManagerOptions.Interceptors is the outermost, on both sides. Typed calls and
+// handlers pass through interceptors in the form that they have on the wire.
 type Interceptor struct {
-	// ClientRequest stands around requests that this node makes.
+	// ClientRequest wraps the requests that this node makes.
 	ClientRequest ClientRequestInterceptor
-	// ClientStream stands around the opening of streams from this node.
+	// ClientStream wraps the opening of streams by this node.
 	ClientStream ClientStreamInterceptor
-	// ServerRequest stands around this node's handlers of requests.
+	// ServerRequest wraps this node's handlers of requests.
 	ServerRequest ServerRequestInterceptor
-	// ServerStream stands around this node's handlers of streams.
+	// ServerStream wraps this node's handlers of streams.
 	ServerStream ServerStreamInterceptor
 }
 
-// CallInfo says which call an interceptor stands around. It must not be changed.
+// CallInfo describes the call that an interceptor wraps. It must not be changed.
 type CallInfo struct {
 	// Handler is the ID of the handler that is called.
 	Handler HandlerID
-	// Subroute is the route it is called on, empty for none.
+	// Subroute is the route of the call, empty for none.
 	Subroute string
 	// Local is the name of this node, Remote that of the other.
 	Local, Remote string
 }
 
-// ClientRequestInterceptor stands around a request. It runs on the goroutine that
-// called Connection.Request, which also gets its panics.
+// ClientRequestInterceptor wraps a request. It runs on the goroutine that called
+// Connection.Request, which also gets its panics.
 //
-// req stays the caller's: it may be read until the interceptor returns, and be
-// neither changed nor kept. What next is given stays the interceptor's. What
-// next returns is the interceptor's, to be returned, or given back with
-// PutByteBuffer. What the interceptor returns becomes the caller's, so it is
-// never req. next may be called several times, for another try.
+// req stays the caller's: it may be read until the interceptor returns, and must be neither changed
+// nor kept. What is passed to next stays the interceptor's. What next returns belongs to the
+// interceptor, to be returned or given back with PutByteBuffer. What the interceptor returns
+// belongs to the caller, so it must not be req. next may be called several times, to try again.
 type ClientRequestInterceptor func(ctx context.Context, info *CallInfo, req []byte, next RequestFunc) ([]byte, error)
 
-// RequestFunc makes a request, as Connection.Request does.
+// RequestFunc makes a request, like Connection.Request.
 type RequestFunc func(ctx context.Context, req []byte) ([]byte, error)
 
-// ClientStreamInterceptor stands around the opening of a stream. It runs on the
-// goroutine that called Connection.NewStream, which also gets its panics, and
-// returns as soon as the stream is open: what happens on the stream is for an
-// observer, by info.Observe.
+// ClientStreamInterceptor wraps the opening of a stream. It runs on the goroutine that called
+// Connection.NewStream, which also gets its panics, and returns as soon as the stream is open: use
+// info.Observe to watch what happens on the stream.
 //
-// payload stays the caller's, and what next is given the interceptor's. next
-// may be called several times, one after the other. A stream that next has
-// opened and that is not returned is canceled. Observers watch what next opens,
-// and hear nothing of a stream from elsewhere that is returned in its place.
+// payload stays the caller's, and what is passed to next stays the interceptor's. next may be
+// called several times, one call after the other. A stream that next has opened is canceled unless
+// it is returned. Observers watch the streams that next opens, but not a stream from elsewhere that
+// is returned in their place.
 type ClientStreamInterceptor func(ctx context.Context, info *StreamInfo, payload []byte,
 	next NewStreamFunc) (*Stream, error)
 
-// NewStreamFunc opens a stream, as Connection.NewStream does.
+// NewStreamFunc opens a stream, like Connection.NewStream.
 type NewStreamFunc func(ctx context.Context, payload []byte) (*Stream, error)
 
-// ServerRequestInterceptor stands around the handler of a request. It runs on
-// the handler's goroutine; where it panics the caller gets an error, as for a
-// handler. There is a context for handlers without one too. It is not called
-// for requests to handlers that are not registered.
+// ServerRequestInterceptor wraps the handler of a request. It runs on the handler's goroutine. If
+// it panics, the caller gets an error, as for a handler. It gets a context even if the handler
+// takes none. It is not called for requests to handlers that are not registered.
 //
-// The payload is the interceptor's, until it is passed to next. What next
-// returns is the interceptor's; what the interceptor returns is no longer its own.
+// The payload belongs to the interceptor until it is passed to next. What next returns belongs to
+// the interceptor, which gives up ownership of what it returns.
 type ServerRequestInterceptor func(ctx context.Context, info *CallInfo, payload []byte,
 	next SingleHandlerContextFn) ([]byte, *RemoteErr)
 
-// ServerStreamInterceptor stands around the handler of a stream. It runs on the
-// handler's goroutine; where it panics the caller gets an error, as for a
-// handler. What happens on the stream is for an observer, by info.Observe. It
-// is not called for handlers that are not registered.
+// ServerStreamInterceptor wraps the handler of a stream. It runs on the handler's goroutine. If it
+// panics, the caller gets an error, as for a handler. Use info.Observe to watch what happens on the
+// stream. It is not called for handlers that are not registered.
 //
-// The payload is the interceptor's, until it is passed to next. next may be
-// called once, and must have returned when the interceptor does.
+// The payload belongs to the interceptor until it is passed to next. next may be called once, and
+// must have returned before the interceptor does.
 type ServerStreamInterceptor func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr
 
 var (
@@ -118,7 +114,7 @@ func newInterceptors(all []Interceptor) (s interceptors) {
 	return s
 }
 
-// checkInterceptors says which interceptor has nothing to do.
+// checkInterceptors returns an error that names an interceptor without functions.
 func checkInterceptors(all []Interceptor) error {
 	for n, i := range all {
 		if i.ClientRequest == nil && i.ClientStream == nil && i.ServerRequest == nil && i.ServerStream == nil {
@@ -151,7 +147,8 @@ func (s *interceptors) request(ctx context.Context, info *CallInfo, req []byte, 
 	return next(ctx, req)
 }
 
-// stream opens a stream, by open, with the interceptors around it. open is given those who observe the stream.
+// stream opens a stream, by open, with the interceptors around it. open is given those who observe
+// the stream.
 func (s *interceptors) stream(ctx context.Context, call CallInfo, payload []byte,
 	open func(ctx context.Context, payload []byte, observers []StreamObserver) (*Stream, error)) (st *Stream, err error) {
 	info := &StreamInfo{CallInfo: call}
@@ -186,8 +183,8 @@ func (s *interceptors) stream(ctx context.Context, call CallInfo, payload []byte
 	return result, nil
 }
 
-// handler returns what answers requests in place of a handler of a node: the interceptors around it. It has a
-// context in any case.
+// handler returns what answers requests in place of a handler of a node: the interceptors around
+// it. It has a context in any case.
 func (s *interceptors) handler(local string, h singleHandler) SingleHandlerContextFn {
 	innermost := SingleHandlerContextFn(func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
 		switch {
@@ -210,8 +207,9 @@ func (s *interceptors) handler(local string, h singleHandler) SingleHandlerConte
 	}
 }
 
-// serve runs the handler of a stream, by handle, with the interceptors around it. observe is told once who observes
-// the stream, before the handler is called; where it is not, after the interceptors have returned.
+// serve runs the handler of a stream, by handle, with the interceptors around it. observe is told
+// once who observes the stream, before the handler is called; where it is not, after the
+// interceptors have returned.
 func (s *interceptors) serve(ctx context.Context, call CallInfo, payload []byte, observe func([]StreamObserver),
 	handle ServeStreamFunc) *RemoteErr {
 	info := &StreamInfo{CallInfo: call}
@@ -240,13 +238,13 @@ func callInfo(l *link, h HandlerID, subroute string) CallInfo {
 	return CallInfo{Handler: h, Subroute: subroute, Local: l.local, Remote: l.remote}
 }
 
-// StreamInfo says which stream an interceptor stands around, and takes observers of it.
+// StreamInfo describes the stream that an interceptor wraps, and accepts observers of it.
 type StreamInfo struct {
 	CallInfo
 
 	observers []StreamObserver
 }
 
-// Observe lets o watch the stream. It has to be called before next, on the interceptor's own goroutine.
-// Several observers are told in the order in which they were given.
+// Observe adds an observer of the stream. It must be called before next, on the interceptor's own
+// goroutine. Several observers are called in the order in which they were added.
 func (i *StreamInfo) Observe(o StreamObserver) { i.observers = append(i.observers, o) }

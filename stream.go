@@ -18,15 +18,17 @@ var (
 
 // Stream is the caller's side of a stream to a handler of another node.
 //
-// A stream ends when its handler returns, when its context ends, when the
-// consumer of its results gives up, or with the connection. Its memory is
-// bounded by the handler's OutCapacity and InCapacity, in messages.
-// One goroutine may read results while others send requests. The methods of a nil *Stream are safe.
+// A stream ends when its handler returns, when its context ends, when the consumer of its results
+// gives up, or with the connection. Its memory is bounded by the handler's OutCapacity and
+// InCapacity, in messages. One goroutine may read results while others send requests. The methods
+// of a nil *Stream are safe to call.
 type Stream struct {
-	// Requests carries messages to the handler; close it to end the handler's
-	// input, where no other goroutine sends, or call CloseSend. A buffer that has been sent is no longer the sender's.
-	// Once the handler has returned, the stream has ended or CloseSend was called nobody receives from Requests: use
-	// Send, or select on Done as well. It is nil where the handler takes no input.
+	// Requests carries messages to the handler. A buffer that has been sent no longer belongs to
+	// the sender. To end the handler's input, call CloseSend, or close Requests if no other
+	// goroutine sends. It is nil if the handler takes no input.
+	//
+	// Once the handler has returned, the stream has ended or CloseSend was called, nobody receives
+	// from Requests: use Send, or also select on Done.
 	Requests chan<- []byte
 
 	ctx      context.Context
@@ -66,12 +68,15 @@ func typedRequests[Req any](st *Stream, encode func(Req) ([]byte, error)) chan<-
 	return requests
 }
 
-// Send sends one message to the handler. It waits while the handler is behind
-// by its InCapacity. It fails once the handler has returned, with its error if it has one, also while messages of the handler
-// still wait to be read; a node of the original tells that only when they have been. It returns the error that ended
-// the stream, where it has ended otherwise. It also fails where the handler takes no requests, after
-// CloseSend, and where Requests is closed. b is no longer the caller's after a
-// nil error, which does not say that the handler has got it. Send may be called by several goroutines at once.
+// Send sends one message to the handler. It waits while the handler is InCapacity messages behind.
+// After a nil error b no longer belongs to the caller; that does not mean that the handler has
+// received it. Send may be called by several goroutines at once.
+//
+// It fails once the handler has returned, with the handler's error if there is one, even while
+// messages from the handler are still waiting to be read; a node of the original reports that only
+// after they have been read. If the stream has ended in another way, Send returns the error that
+// ended it. It also fails if the handler takes no requests, after CloseSend, and if Requests is
+// closed.
 func (st *Stream) Send(b []byte) (err error) {
 	if st == nil {
 		return ErrDisconnected
@@ -115,9 +120,10 @@ func (st *Stream) sendError() error {
 	}
 }
 
-// CloseSend ends the handler's input, behind all for which Send has returned nil. It waits for nothing, may be called again, and
-// beside Send, which fails from then on. It returns the error that has ended the stream, and nil
-// where none has: also where the handler takes no requests, or has returned without an error.
+// CloseSend ends the handler's input, after everything for which Send has returned nil. It does not
+// wait. It may be called again, and concurrently with Send, which fails from then on. It returns
+// the error that has ended the stream, and nil if there is none: also if the handler takes no
+// requests, or has returned without an error.
 func (st *Stream) CloseSend() error {
 	if st == nil {
 		return ErrDisconnected
@@ -128,8 +134,9 @@ func (st *Stream) CloseSend() error {
 	return st.Err()
 }
 
-// Done returns a channel that is closed when nothing can be sent any more: the handler has returned, or the stream has ended
-// otherwise. Err says why. There may still be results to be read.
+// Done returns a channel that is closed when nothing can be sent any more: the handler has
+// returned, or the stream has ended in another way. Err returns the reason. There may still be
+// results to read.
 func (st *Stream) Done() <-chan struct{} {
 	if st == nil {
 		return alwaysDone
@@ -137,9 +144,10 @@ func (st *Stream) Done() <-chan struct{} {
 	return st.mux.done
 }
 
-// Err returns nil until Done is closed, and then the handler's *RemoteErr, nil where it returned without an error, or what
-// has ended the stream before that, as Results does. Nil does not say that the messages of the handler have all
-// arrived: only Results does.
+// Err returns nil until Done is closed. After that it returns the same error as Results: the
+// handler's *RemoteErr, or nil if the handler returned without one, or what ended the stream before
+// that. A nil error does not mean that all of the handler's messages have arrived: only Results
+// tells that.
 func (st *Stream) Err() error {
 	if st == nil {
 		return ErrDisconnected
@@ -150,17 +158,17 @@ func (st *Stream) Err() error {
 
 var errHandlerReturned = errors.New("grid: the stream's handler has returned")
 
-// Results calls next with each message of the handler, in order, until the
-// stream ends. It returns nil when the handler has returned without an error
-// and every message has been delivered; the handler's *RemoteErr; the cause of
-// the context; or ErrDisconnected. Where the handler returns because its context has ended, with an error or without,
-// that is never nil. An error of next cancels the stream and is
-// returned. The buffers belong to next, which may give them back with
-// PutByteBuffer. Results may be called once.
+// Results calls next with each message of the handler, in order, until the stream ends. It may be
+// called once. The buffers belong to next, which may give them back with PutByteBuffer.
 //
-// What else ends a stream: ErrUnknownHandler, ErrShutdown and ErrOverloaded where the peer does not take it,
-// ErrOverloaded also where its messages pile up, ErrMessageTooLarge for a request over Limits.MaxMessageSize, and
-// ErrIncorrectSequence where messages are missing.
+// It returns nil if the handler has returned without an error and every message has been delivered;
+// otherwise the handler's *RemoteErr, the cause of the context, or ErrDisconnected. It is never nil
+// if the handler returned because its context had ended, with or without an error. An error of next
+// cancels the stream and is returned.
+//
+// Other errors that end a stream are ErrUnknownHandler, ErrShutdown and ErrOverloaded if the peer
+// does not accept it; ErrOverloaded also if its messages pile up; ErrMessageTooLarge for a request
+// over Limits.MaxMessageSize; and ErrIncorrectSequence if messages are missing.
 func (st *Stream) Results(next func(b []byte) error) (err error) {
 	if st == nil {
 		return ErrDisconnected
@@ -186,9 +194,8 @@ func (st *Stream) Results(next func(b []byte) error) (err error) {
 	}
 }
 
-// All returns the handler's messages as an iterator, with the promises of
-// Results. An error is the last element, with a nil message. Leaving the loop
-// cancels the stream.
+// All returns the handler's messages as an iterator, with the guarantees of Results. An error is
+// the last element, with a nil message. Leaving the loop cancels the stream.
 func (st *Stream) All() iter.Seq2[[]byte, error] {
 	return iterate(st.Results)
 }

@@ -7,25 +7,26 @@ import (
 	"sync/atomic"
 )
 
-// StreamObserver is told what happens on one stream, by functions that may be
-// nil. They run on the stream's goroutines, which wait for them: a slow one
-// slows its own stream. OnSend may be called at the same time as the others.
-// A panic is logged and goes no further.
+// StreamObserver is notified of what happens on one stream. Its functions may be nil. They run on
+// the stream's goroutines, which wait for them: a slow one slows its own stream. OnSend may be
+// called concurrently with the others. A panic is logged and goes no further.
 type StreamObserver struct {
-	// OnSend is told the size, in bytes, of each message that this node has sent on the stream: not of the
-	// payload that opens it, nor of the ends of input and output.
+	// OnSend gets the size, in bytes, of each message that this node has sent on the stream, except
+	// the payload that opens it and the ends of input and output.
 	OnSend func(n int)
-	// OnReceive is told the size, in bytes, of each message that the consumer of the stream, or the handler, takes.
+	// OnReceive gets the size, in bytes, of each message that the consumer of the stream, or the
+	// handler, takes.
 	OnReceive func(n int)
-	// OnEnd is called once for each stream that was opened, and last. On the
-	// calling side that is before Results returns; where nobody calls Results,
-	// when the stream has ended and nothing is left to be read, or its context
-	// has ended. On the other side it is when the handler has returned, or an
-	// interceptor in its place, and all it has sent is on its way. err is nil
-	// where the handler returned nil and the stream was not cut short, as it is where the handler
-	// returned after its context had ended; else it
-	// is the handler's *RemoteErr, or what ended the stream before that, such
-	// as the cause of a context or ErrDisconnected.
+	// OnEnd is called once for each stream that was opened, after all other calls.
+	//
+	// On the calling side that is before Results returns. If nobody calls Results, it is when the
+	// stream has ended and nothing is left to be read, or when its context has ended. On the other
+	// side it is when the handler, or an interceptor in its place, has returned, and everything it
+	// sent is on its way.
+	//
+	// err is nil if the handler returned nil and the stream was not cut short; a handler that
+	// returns after its context has ended was cut short. Otherwise err is the handler's *RemoteErr,
+	// or what ended the stream before that, such as the cause of a context or ErrDisconnected.
 	OnEnd func(err error)
 }
 

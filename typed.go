@@ -4,26 +4,27 @@ import (
 	"context"
 )
 
-// Requester sends single requests: a *Connection or a *Subroute.
+// Requester makes single requests. *Connection and *Subroute implement it.
 type Requester interface {
-	// Request sends req to the handler h and returns its response, or one error.
-	// The implementation must not keep req, and the response becomes the caller's.
+	// Request sends req to handler h and returns its response, or one error. The implementation
+	// must not keep req. The response belongs to the caller.
 	Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error)
 }
 
-// SingleHandler is a single request handler with typed requests and responses.
-// One value, usually a package variable, serves both ends: Register where requests are answered, Call where they are made.
+// SingleHandler is a single request handler with typed requests and responses. One value, usually a
+// package variable, serves both ends: Register on the node that answers, Call on the node that
+// asks. Create it with NewSingleHandler. All methods except those that set options are safe for
+// concurrent use.
 //
-// Values are used again to save allocations. A request belongs to the
-// handler function until that returns. A response belongs to the function's
-// caller, this package, from then on, which reuses it once it is encoded (see WithSharedResponse).
-// A response returned by Call belongs to the caller of Call, who may give it to PutResponse.
-// A type with Recycle is recycled by calling that. Another one is reused when the functions for
-// new values return a pointer to a zero value; it is zeroed before.
+// Values are reused to save allocations. A request belongs to the handler function until that
+// returns. A response belongs to this package once the handler function has returned it, and is
+// reused after it is encoded (see WithSharedResponse). A response that Call returns belongs to the
+// caller, who may give it to PutResponse. A type with a Recycle method is recycled by calling it.
+// Other types are reused if the functions for new values return a pointer to a zero value, to which
+// a reused value is reset.
 //
-// A nil request or response is sent as a new value, but as nil where it is a payload type of this package.
-//
-// All methods but the options may be used by several goroutines at once. Create one with NewSingleHandler.
+// A nil request or response is sent as a new value, except for the payload types of this package,
+// which are sent as nil.
 type SingleHandler[Req, Resp RoundTripper] struct {
 	id    HandlerID
 	reqs  pool[Req]
@@ -35,9 +36,9 @@ type SingleHandler[Req, Resp RoundTripper] struct {
 	ignoreNilConn   bool
 }
 
-// NewSingleHandler returns a typed handler for h. newReq and newResp return new values to read into; they may be called by
-// several goroutines at once. Make one and keep it: it pools requests and responses. Its methods, those that set
-// options aside, may be called by several goroutines at once.
+// NewSingleHandler returns a typed handler for h. newReq and newResp return new values to decode
+// into; they must be safe for concurrent use. Create one and keep it: it pools requests and
+// responses.
 func NewSingleHandler[Req, Resp RoundTripper](h HandlerID, newReq func() Req, newResp func() Resp) *SingleHandler[Req, Resp] {
 	return &SingleHandler[Req, Resp]{
 		id:    h,
@@ -46,9 +47,9 @@ func NewSingleHandler[Req, Resp RoundTripper](h HandlerID, newReq func() Req, ne
 	}
 }
 
-// WithSharedResponse turns the reuse of responses off, for handler functions
-// that return something others use as well. It also makes PutResponse do nothing.
-// It must be called before Register and Call, and returns h.
+// WithSharedResponse turns off the reuse of responses, for handler functions that return values
+// which others also use. It also makes PutResponse do nothing. It must be called before Register
+// and Call, and returns h.
 func (h *SingleHandler[Req, Resp]) WithSharedResponse() *SingleHandler[Req, Resp] {
 	if h != nil {
 		h.sharedResponse = true
@@ -56,9 +57,9 @@ func (h *SingleHandler[Req, Resp]) WithSharedResponse() *SingleHandler[Req, Resp
 	return h
 }
 
-// AllowCallRequestPool sets whether Call reuses the request it was given, which then
-// must not be used any more once Call was called. The default is false: it stays the caller's.
-// It must be called before Call, and returns h.
+// AllowCallRequestPool sets whether Call reuses the request it is given, which must then not be
+// used after Call. The default is false: the request stays the caller's. It must be called before
+// Call, and returns h.
 func (h *SingleHandler[Req, Resp]) AllowCallRequestPool(b bool) *SingleHandler[Req, Resp] {
 	if h != nil {
 		h.recycleRequests = b
@@ -66,8 +67,8 @@ func (h *SingleHandler[Req, Resp]) AllowCallRequestPool(b bool) *SingleHandler[R
 	return h
 }
 
-// IgnoreNilConn makes Call on a nil connection return a zero response and no
-// error instead of ErrDisconnected. It must be called before Call, and returns h.
+// IgnoreNilConn makes Call on a nil connection return a zero response and no error instead of
+// ErrDisconnected. It must be called before Call, and returns h.
 func (h *SingleHandler[Req, Resp]) IgnoreNilConn() *SingleHandler[Req, Resp] {
 	if h != nil {
 		h.ignoreNilConn = true
@@ -75,10 +76,10 @@ func (h *SingleHandler[Req, Resp]) IgnoreNilConn() *SingleHandler[Req, Resp] {
 	return h
 }
 
-// WithMaxDepth sets how many arrays and maps may be within each other in requests and responses that are decoded: 1,000 by
-// default, and where n is 0 or less. Deeper ones are refused before they are decoded, also where they are in a
-// field that the type does not have, as decoding takes stack for each level.
-// It must be called before Register and Call, and returns h.
+// WithMaxDepth sets how deeply arrays and maps may be nested in requests and responses: 1,000
+// levels by default and if n is 0 or less. Deeper ones are refused before they are decoded, even in
+// a field that the type does not have, because decoding needs stack for each level. It must be
+// called before Register and Call, and returns h.
 func (h *SingleHandler[Req, Resp]) WithMaxDepth(n int) *SingleHandler[Req, Resp] {
 	if h != nil {
 		h.reqs.maxDepth, h.resps.maxDepth = n, n
@@ -86,10 +87,10 @@ func (h *SingleHandler[Req, Resp]) WithMaxDepth(n int) *SingleHandler[Req, Resp]
 	return h
 }
 
-// Call sends req to the handler over c and returns its response, which belongs
-// to the caller and may be given back with PutResponse. The errors are those of
-// c.Request, among them the handler's as RemoteErr; ErrDisconnected for a nil
-// connection; and those of encoding req and decoding the response, wrapped.
+// Call sends req to the handler over c and returns its response, which belongs to the caller and
+// may be given back with PutResponse. The errors are those of c.Request, among them the handler's
+// as RemoteErr; ErrDisconnected for a nil connection; and errors of encoding req or decoding the
+// response, wrapped.
 func (h *SingleHandler[Req, Resp]) Call(ctx context.Context, c Requester, req Req) (resp Resp, err error) {
 	if h == nil {
 		return resp, ErrUnknownHandler
@@ -116,11 +117,13 @@ func (h *SingleHandler[Req, Resp]) Call(ctx context.Context, c Requester, req Re
 }
 
 // Register registers handle on m, at a subroute if one is given; several parts are joined with "/".
-// handle runs on a goroutine of its own for each request. The request is reused when handle has returned, so it
-// must not be kept; the response is reused when it has been encoded, unless WithSharedResponse was
-// called. The response may hold what the request holds, or be the request itself.
-// A request that cannot be decoded is answered with a RemoteErr without calling handle.
-// Besides the errors of Manager.RegisterSingleHandler there is one for a nil handle.
+// Each request runs handle on its own goroutine. handle must not keep the request, which is reused
+// once handle has returned, nor the response, which is reused once it is encoded, unless
+// WithSharedResponse was called. The response may share memory with the request, or be the request
+// itself.
+//
+// A request that cannot be decoded is answered with a RemoteErr without calling handle. The errors
+// are those of Manager.RegisterSingleHandler, and one for a nil handle.
 func (h *SingleHandler[Req, Resp]) Register(m *Manager, handle func(req Req) (resp Resp, err *RemoteErr), subroute ...string) error {
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
@@ -135,8 +138,9 @@ func (h *SingleHandler[Req, Resp]) Register(m *Manager, handle func(req Req) (re
 	}}, subroute)
 }
 
-// RegisterContext is Register for a function that takes a context, which carries the
-// request's deadline, GetCaller, GetSubroute and MetadataFrom, and is canceled when the caller gives up or goes away.
+// RegisterContext is Register for a function with a context. It has the request's deadline, works
+// with GetCaller, GetSubroute and MetadataFrom, and is canceled when the caller gives up or
+// disconnects.
 func (h *SingleHandler[Req, Resp]) RegisterContext(m *Manager, handle func(ctx context.Context, req Req) (resp Resp, err *RemoteErr), subroute ...string) error {
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
@@ -151,7 +155,7 @@ func (h *SingleHandler[Req, Resp]) RegisterContext(m *Manager, handle func(ctx c
 	}, subroute...)
 }
 
-// NewRequest returns a new request, one given back earlier if there is one. It is the caller's.
+// NewRequest returns a new or reused request, which belongs to the caller.
 func (h *SingleHandler[Req, Resp]) NewRequest() (req Req) {
 	if h == nil {
 		return req
@@ -159,7 +163,7 @@ func (h *SingleHandler[Req, Resp]) NewRequest() (req Req) {
 	return h.reqs.get()
 }
 
-// NewResponse returns a new response, one given back earlier if there is one. It is the caller's, to be returned by a
+// NewResponse returns a new or reused response, which belongs to the caller, to be returned by a
 // handler or given back with PutResponse.
 func (h *SingleHandler[Req, Resp]) NewResponse() (resp Resp) {
 	if h == nil {
@@ -168,8 +172,8 @@ func (h *SingleHandler[Req, Resp]) NewResponse() (resp Resp) {
 	return h.resps.get()
 }
 
-// PutResponse gives r back for reuse. Neither r nor what it holds may be used afterwards.
-// A nil r is ignored.
+// PutResponse gives r back for reuse. Neither r nor anything it holds may be used afterwards. A nil
+// r is ignored.
 func (h *SingleHandler[Req, Resp]) PutResponse(r Resp) {
 	if h == nil || h.sharedResponse {
 		return
@@ -224,7 +228,7 @@ func haveShared[Req, Resp RoundTripper](req Req, resp Resp) bool {
 	return ok && s.shares(any(resp))
 }
 
-// isNilConn reports whether c is no connection at all, also where its type hides that.
+// isNilConn reports whether c is no connection at all, even if its type hides that.
 func isNilConn(c any) bool {
 	switch c := c.(type) {
 	case nil:

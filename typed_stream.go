@@ -19,32 +19,32 @@ var (
 	errNoRequests  = errors.New("no function for new requests")
 )
 
-// Streamer opens streams: a *Connection or a *Subroute.
+// Streamer opens streams. *Connection and *Subroute implement it.
 type Streamer interface {
-	// NewStream calls the streaming handler h with payload. ctx bounds the whole stream.
+	// NewStream opens a stream to handler h with payload. ctx bounds the whole stream.
 	NewStream(ctx context.Context, h HandlerID, payload []byte) (st *Stream, err error)
 }
 
-// StreamTypeHandler is a streaming handler with a typed payload, requests and responses.
-// One value, usually a package variable, serves both ends: Register where streams are answered, Call where they are
-// opened; the calling node must have registered it too.
+// StreamTypeHandler is a stream handler with a typed payload, requests and responses. One value,
+// usually a package variable, serves both ends: Register on the node that answers, Call on the node
+// that asks, which must have registered it too. Create it with NewStream. All methods except
+// Register and those that set options are safe for concurrent use.
 //
-// Values are used again to save allocations: what is sent, in either direction, belongs to this package from then on and must not
-// be used any more (see WithSharedResponse). What is received belongs to the
-// receiver, who may give it back with PutRequest or PutResponse. The payload is not reused.
-//
-// All methods but the options and Register may be used by several goroutines at once. Create one with NewStream.
+// Values are reused to save allocations. What is sent, in either direction, belongs to this package
+// from then on and must not be used any more (see WithSharedResponse). What is received belongs to
+// the receiver, who may give it back with PutRequest or PutResponse. The payload is not reused.
 type StreamTypeHandler[Payload, Req, Resp RoundTripper] struct {
-	// WithPayload says whether Call sends its payload and the handler function is given it.
-	// NewStream sets it where there is a function for new payloads. It must not change after registration.
+	// WithPayload is whether Call sends its payload and the handler function gets it. NewStream
+	// sets it if there is a function for new payloads. It must not change after registration.
 	WithPayload bool
 
-	// OutCapacity is how many responses may be on their way to the caller. The default is 1, which is also the least.
-	// It must not change after registration.
+	// OutCapacity is how many responses may be in flight to the caller. The default and the minimum
+	// is 1. It must not change after registration.
 	OutCapacity int
 
-	// InCapacity is how many requests may be on their way to the handler, 0 if it takes none.
-	// The default is 1, or 0 where there is no function for new requests. It must not change after registration.
+	// InCapacity is how many requests may be in flight to the handler, 0 if it takes none. The
+	// default is 1, or 0 if there is no function for new requests. It must not change after
+	// registration.
 	InCapacity int
 
 	id             HandlerID
@@ -54,8 +54,9 @@ type StreamTypeHandler[Payload, Req, Resp RoundTripper] struct {
 	sharedResponse bool
 }
 
-// NewStream returns a typed streaming handler for h. The functions return new
-// values to read into. newPayload is nil where there is no payload, newReq where the handler takes no requests.
+// NewStream returns a typed stream handler for h. The functions return new values to decode into,
+// and must be safe for concurrent use. newPayload is nil if there is no payload, newReq if the
+// handler takes no requests.
 func NewStream[Payload, Req, Resp RoundTripper](h HandlerID, newPayload func() Payload, newReq func() Req, newResp func() Resp) *StreamTypeHandler[Payload, Req, Resp] {
 	s := &StreamTypeHandler[Payload, Req, Resp]{
 		WithPayload: newPayload != nil,
@@ -87,9 +88,9 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) WithOutCapacity(out int) *Stream
 	return h
 }
 
-// WithSharedResponse turns the reuse of responses off, for handler functions
-// that send something others use as well. It also makes PutResponse do nothing.
-// It must be called before Register and Call, and returns h.
+// WithSharedResponse turns off the reuse of responses, for handler functions that send values which
+// others also use. It also makes PutResponse do nothing. It must be called before Register and
+// Call, and returns h.
 func (h *StreamTypeHandler[Payload, Req, Resp]) WithSharedResponse() *StreamTypeHandler[Payload, Req, Resp] {
 	if h != nil {
 		h.sharedResponse = true
@@ -97,8 +98,9 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) WithSharedResponse() *StreamType
 	return h
 }
 
-// WithMaxDepth sets how many arrays and maps may be within each other in what is decoded, as that of SingleHandler does: 1,000 by
-// default, and where n is 0 or less. It must be called before Register and Call, and returns h.
+// WithMaxDepth sets how deeply arrays and maps may be nested in what is decoded, like that of
+// SingleHandler: 1,000 levels by default and if n is 0 or less. It must be called before Register
+// and Call, and returns h.
 func (h *StreamTypeHandler[Payload, Req, Resp]) WithMaxDepth(n int) *StreamTypeHandler[Payload, Req, Resp] {
 	if h != nil {
 		h.payloads.maxDepth, h.reqs.maxDepth, h.resps.maxDepth = n, n, n
@@ -107,12 +109,14 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) WithMaxDepth(n int) *StreamTypeH
 }
 
 // Register registers handle on m, at a subroute if one is given; several parts are joined with "/".
-// handle gets the payload, zero unless WithPayload is set, and a nil in where
-// InCapacity is 0. It must not close out. What it sends, and what it returns, reaches the caller in
-// that order. A payload that cannot be decoded is answered with a RemoteErr without
-// calling handle. A request that cannot be decoded or a response that cannot be
-// encoded ends the stream with an error to the caller, and ctx.
-// Besides the errors of registering with the Manager there are some for a nil handle or missing functions for new values.
+// handle gets the payload, which is zero unless WithPayload is set, and a nil in if InCapacity is
+// 0. It must not close out. What it sends, and then what it returns, reaches the caller in that
+// order.
+//
+// A payload that cannot be decoded is answered with a RemoteErr without calling handle. A request
+// that cannot be decoded, or a response that cannot be encoded, ends the stream with an error to
+// the caller, and ends ctx. The errors are those of registering with the Manager, and some for a
+// nil handle or missing functions for new values.
 func (h *StreamTypeHandler[Payload, Req, Resp]) Register(m *Manager, handle func(ctx context.Context, p Payload, in <-chan Req, out chan<- Resp) *RemoteErr, subroute ...string) error {
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
@@ -146,9 +150,10 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) RegisterNoPayload(m *Manager, ha
 	}, subroute)
 }
 
-// Call opens a stream over c with the given payload, which stays the caller's
-// and is ignored unless WithPayload is set. ctx bounds the whole stream; canceling it ends the stream.
-// The errors are those of c.NewStream, ErrDisconnected for a nil connection, and that of encoding the payload, wrapped.
+// Call opens a stream over c with the given payload, which stays the caller's and is ignored unless
+// WithPayload is set. ctx bounds the whole stream; canceling it ends the stream. The errors are
+// those of c.NewStream, ErrDisconnected for a nil connection, and those of encoding the payload,
+// wrapped.
 func (h *StreamTypeHandler[Payload, Req, Resp]) Call(ctx context.Context, c Streamer, payload Payload) (st *TypedStream[Req, Resp], err error) {
 	if h == nil {
 		return nil, ErrUnknownHandler
@@ -182,7 +187,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) NewPayload() (p Payload) {
 	return h.payloads.get()
 }
 
-// NewRequest returns a new request, one given back earlier if there is one.
+// NewRequest returns a new or reused request.
 func (h *StreamTypeHandler[Payload, Req, Resp]) NewRequest() (r Req) {
 	if h == nil {
 		return r
@@ -190,7 +195,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) NewRequest() (r Req) {
 	return h.reqs.get()
 }
 
-// NewResponse returns a new response, one given back earlier if there is one.
+// NewResponse returns a new or reused response.
 func (h *StreamTypeHandler[Payload, Req, Resp]) NewResponse() (r Resp) {
 	if h == nil {
 		return r
@@ -198,16 +203,16 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) NewResponse() (r Resp) {
 	return h.resps.get()
 }
 
-// PutRequest gives a received request back for reuse. Neither r nor what it
-// holds may be used afterwards. A nil r is ignored.
+// PutRequest gives a received request back for reuse. Neither r nor anything it holds may be used
+// afterwards. A nil r is ignored.
 func (h *StreamTypeHandler[Payload, Req, Resp]) PutRequest(r Req) {
 	if h != nil {
 		h.reqs.put(r)
 	}
 }
 
-// PutResponse gives a received response back for reuse. Neither r nor what it
-// holds may be used afterwards. A nil r is ignored.
+// PutResponse gives a received response back for reuse. Neither r nor anything it holds may be used
+// afterwards. A nil r is ignored.
 func (h *StreamTypeHandler[Payload, Req, Resp]) PutResponse(r Resp) {
 	if h != nil && !h.sharedResponse {
 		h.resps.put(r)
@@ -284,14 +289,14 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) encodeResponse(r Resp) ([]byte, 
 	return h.resps.encode(r)
 }
 
-// TypedStream is the caller's end of a typed stream. Sending and receiving may
-// go on at the same time on different goroutines; the responses have one consumer, by Results or All.
-// The stream ends when its context does, so one that is given up early needs its context canceled.
-// The methods of a nil *TypedStream are safe.
+// TypedStream is the caller's side of a typed stream. Sending and receiving may go on concurrently;
+// the responses have one consumer, through Results or All. A stream that is given up early needs
+// its context canceled. The methods of a nil *TypedStream are safe to call.
 type TypedStream[Req, Resp RoundTripper] struct {
-	// Requests takes the requests for the handler; closing it ends the input, as CloseSend does.
-	// It is nil where the handler takes none. What is sent must not be used any more.
-	// A plain send blocks when the handler has returned, the stream has ended or CloseSend was called; Send does not.
+	// Requests takes the requests for the handler; closing it ends the input, as CloseSend does. It
+	// is nil where the handler takes none. What is sent must not be used any more. A plain send
+	// blocks when the handler has returned, the stream has ended or CloseSend was called; Send does
+	// not.
 	Requests chan<- Req
 
 	raw    *Stream
@@ -299,10 +304,11 @@ type TypedStream[Req, Resp RoundTripper] struct {
 	put    func(Resp)
 }
 
-// Send sends a request, which must not be used any more. It blocks while the handler has no room.
-// It fails once the handler has returned, with its error if it has one, also while responses still wait to be read, and
-// with the stream's error when that has ended otherwise. An error from encoding req ends the
-// stream, and shows in later Sends and in Results. It also fails after CloseSend, and where Requests is closed.
+// Send sends a request, which must not be used any more. It waits while the handler has no room. It
+// fails once the handler has returned, with the handler's error if there is one, even while
+// responses are still waiting to be read; if the stream has ended in another way, it fails with
+// that error. It also fails after CloseSend, and if Requests is closed. An error from encoding req
+// ends the stream, and is returned by later Sends and by Results.
 func (s *TypedStream[Req, Resp]) Send(req Req) error {
 	if s == nil || s.raw == nil {
 		return ErrDisconnected
@@ -313,9 +319,10 @@ func (s *TypedStream[Req, Resp]) Send(req Req) error {
 	return sendTo(s.raw, s.Requests, req)
 }
 
-// CloseSend ends the handler's input, behind all requests for which Send has returned nil. It waits for nothing, may be
-// called again, and beside Send, which fails from then on. It returns the error that has ended the stream, and nil
-// where none has: also where the handler takes no requests, or has returned without an error.
+// CloseSend ends the handler's input, after all requests for which Send has returned nil. It does
+// not wait. It may be called again, and concurrently with Send, which fails from then on. It
+// returns the error that has ended the stream, and nil if there is none: also if the handler takes
+// no requests, or has returned without an error.
 func (s *TypedStream[Req, Resp]) CloseSend() error {
 	if s == nil {
 		return ErrDisconnected
@@ -323,8 +330,9 @@ func (s *TypedStream[Req, Resp]) CloseSend() error {
 	return s.raw.CloseSend()
 }
 
-// Done returns a channel that is closed when nothing can be sent any more: the handler has returned, or the stream has ended
-// otherwise. Err says why. There may still be responses to be read.
+// Done returns a channel that is closed when nothing can be sent any more: the handler has
+// returned, or the stream has ended in another way. Err returns the reason. There may still be
+// responses to read.
 func (s *TypedStream[Req, Resp]) Done() <-chan struct{} {
 	if s == nil {
 		return alwaysDone
@@ -332,8 +340,9 @@ func (s *TypedStream[Req, Resp]) Done() <-chan struct{} {
 	return s.raw.Done()
 }
 
-// Err returns nil until Done is closed, and then the handler's *RemoteErr, nil where it returned without an error, or what
-// has ended the stream before that, as Results does. Nil does not say that the responses have all arrived: only Results does.
+// Err returns nil until Done is closed. After that it returns the same error as Results: the
+// handler's *RemoteErr, or nil if the handler returned without one, or what ended the stream before
+// that. A nil error does not mean that all responses have arrived: only Results tells that.
 func (s *TypedStream[Req, Resp]) Err() error {
 	if s == nil {
 		return ErrDisconnected
@@ -341,11 +350,11 @@ func (s *TypedStream[Req, Resp]) Err() error {
 	return s.raw.Err()
 }
 
-// Results calls next for each response, in order, until the stream ends, and returns
-// the stream's error: nil when the handler returned nil, before its context ended, and everything it sent was consumed.
-// The response belongs to next, which may give it back with the handler's PutResponse.
-// An error from next, or a response that cannot be decoded, cancels the stream and is returned.
-// A nil next drops the responses.
+// Results calls next for each response, in order, until the stream ends. It returns the stream's
+// error, which is nil if the handler returned nil before its context ended, and everything it sent
+// was consumed. The response belongs to next, which may give it back with the handler's
+// PutResponse. An error of next, or a response that cannot be decoded, cancels the stream and is
+// returned. A nil next drops the responses.
 func (s *TypedStream[Req, Resp]) Results(next func(resp Resp) error) (err error) {
 	if s == nil || s.raw == nil {
 		return ErrDisconnected
@@ -365,8 +374,8 @@ func (s *TypedStream[Req, Resp]) Results(next func(resp Resp) error) (err error)
 	})
 }
 
-// All is Results as a loop: it yields each response with a nil error, and then the stream's error if there is one.
-// Leaving the loop cancels the stream.
+// All is Results as an iterator: it yields each response with a nil error, and then the stream's
+// error if there is one. Leaving the loop cancels the stream.
 func (s *TypedStream[Req, Resp]) All() iter.Seq2[Resp, error] {
 	return iterate(s.Results)
 }

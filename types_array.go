@@ -14,13 +14,14 @@ var (
 	errEmptyElement     = errors.New("grid: an Array's element has no bytes")
 )
 
-// ArrayOf makes Array payloads of one element type and keeps the elements they read for reuse.
-// It may be used by several goroutines at once.
+// ArrayOf makes Array payloads of one element type and reuses the elements that they decode into.
+// It is safe for concurrent use.
 type ArrayOf[T RoundTripper] struct {
 	elems pool[T]
 }
 
-// NewArrayOf returns an ArrayOf that makes its elements with newFn.
+// NewArrayOf returns an ArrayOf that makes its elements with newFn, which must be safe for
+// concurrent use.
 func NewArrayOf[T RoundTripper](newFn func() T) *ArrayOf[T] {
 	return &ArrayOf[T]{elems: pool[T]{newFn: newFn}}
 }
@@ -30,14 +31,15 @@ func (p *ArrayOf[T]) New() *Array[T] {
 	return &Array[T]{from: p}
 }
 
-// NewWith returns an Array of the elements val. Slice and elements stay the caller's: Recycle lets go of them.
+// NewWith returns an Array of the elements val. The slice and its elements stay the caller's:
+// Recycle only drops the reference.
 func (p *ArrayOf[T]) NewWith(val []T) *Array[T] {
 	return &Array[T]{from: p, val: val}
 }
 
-// Array is a slice of payloads as one payload. Nil and empty are different on the wire.
-// Each element must take at least a byte there, which rules out NoPayload.
-// The methods of a nil *Array are safe. An Array must not be used by several goroutines at once while one changes it.
+// Array is a slice of payloads as one payload. Nil and empty differ on the wire. Each element must
+// take at least a byte there, which rules out NoPayload. The methods of a nil *Array are safe to
+// call. An Array must not be changed while another goroutine uses it.
 type Array[T RoundTripper] struct {
 	from *ArrayOf[T]
 	val  []T
@@ -46,7 +48,7 @@ type Array[T RoundTripper] struct {
 	kept []T  // memory for the next val; of length 0
 }
 
-// Value returns the elements. Those that were received, and the slice, are valid until Recycle.
+// Value returns the elements. The slice, and elements that were received, are valid until Recycle.
 func (a *Array[T]) Value() []T {
 	if a == nil {
 		return nil
@@ -54,7 +56,8 @@ func (a *Array[T]) Value() []T {
 	return slices.Clip(a.val)
 }
 
-// Append appends v, whose elements stay the caller's, and returns a. On a nil *Array it does nothing.
+// Append appends v, whose elements stay the caller's, and returns a. On a nil *Array it does
+// nothing.
 func (a *Array[T]) Append(v ...T) *Array[T] {
 	if a == nil || len(v) == 0 {
 		return a
@@ -70,7 +73,8 @@ func (a *Array[T]) Append(v ...T) *Array[T] {
 	return a
 }
 
-// Set makes val the elements. Slice and elements stay the caller's: Recycle lets go of them. On a nil *Array it does nothing.
+// Set sets the elements to val. The slice and its elements stay the caller's: Recycle only drops
+// the reference. On a nil *Array it does nothing.
 func (a *Array[T]) Set(val []T) {
 	if a == nil {
 		return
@@ -101,8 +105,8 @@ func (a *Array[T]) MarshalMsg(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// UnmarshalMsg replaces the elements with those at the start of b and returns the bytes after them.
-// It never writes into elements that were Set or appended. After an error there are no elements.
+// UnmarshalMsg replaces the elements with those at the start of b and returns the rest of b. It
+// never writes into elements that were Set or appended. After an error there are no elements.
 func (a *Array[T]) UnmarshalMsg(b []byte) ([]byte, error) {
 	if a == nil {
 		return b, errNilReceiver
@@ -150,7 +154,7 @@ func (a *Array[T]) readElement(b []byte) ([]byte, error) {
 	return rest, err
 }
 
-// Msgsize returns an upper bound of the encoded size in bytes, where that of the elements is one.
+// Msgsize returns an upper bound of the encoded size in bytes, if Msgsize of the elements does.
 func (a *Array[T]) Msgsize() int {
 	if a == nil || a.val == nil {
 		return msgp.NilSize
@@ -176,7 +180,7 @@ func (a *Array[T]) present(v T) (T, error) {
 	return v, nil
 }
 
-// Recycle gives received elements back to the ArrayOf. a has no elements afterwards.
+// Recycle returns received elements to the ArrayOf. a has no elements afterwards.
 func (a *Array[T]) Recycle() {
 	if a == nil || a.val == nil {
 		return

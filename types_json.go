@@ -14,22 +14,23 @@ import (
 // defaultJSONSize is the size in bytes expected of a JSON text before one has been written.
 const defaultJSONSize = 512
 
-// JSONPool makes JSON payloads of one type and keeps what they read for reuse.
-// It may be used by several goroutines at once.
+// JSONPool makes JSON payloads of one type and reuses the values that they decode into. It is safe
+// for concurrent use.
 type JSONPool[T any] struct {
 	values   sync.Pool // of *T, zeroed
 	size     atomic.Int64
 	maxDepth int // 0 is defaultMaxDepth
 }
 
-// NewJSONPool returns a JSONPool. The zero value is as good. Make one for each type and keep it.
+// NewJSONPool returns a JSONPool, which is equivalent to the zero value. Create one per type and
+// keep it.
 func NewJSONPool[T any]() *JSONPool[T] {
 	return new(JSONPool[T])
 }
 
-// WithMaxDepth sets how many arrays and objects may be within each other in a text that is read: 1,000 by default, and where n
-// is 0 or less. A deeper one is refused before it is decoded, as decoding takes stack for each level. It must be
-// called before anything is read, and returns p.
+// WithMaxDepth sets how deeply arrays and objects may be nested in a text that is decoded: 1,000
+// levels by default and if n is 0 or less. A deeper one is refused before it is decoded, because
+// decoding needs stack for each level. It must be called before anything is decoded, and returns p.
 func (p *JSONPool[T]) WithMaxDepth(n int) *JSONPool[T] {
 	if p != nil {
 		p.maxDepth = n
@@ -37,12 +38,13 @@ func (p *JSONPool[T]) WithMaxDepth(n int) *JSONPool[T] {
 	return p
 }
 
-// NewJSON returns a JSON without a value, to be Set or read into.
+// NewJSON returns a JSON without a value, to be Set or decoded into.
 func (p *JSONPool[T]) NewJSON() *JSON[T] {
 	return &JSON[T]{pool: p}
 }
 
-// NewJSONWith returns a JSON with the value val, which stays the caller's: Recycle lets go of it.
+// NewJSONWith returns a JSON with the value val, which stays the caller's: Recycle only drops the
+// reference.
 func (p *JSONPool[T]) NewJSONWith(val *T) *JSON[T] {
 	return &JSON[T]{pool: p, val: val}
 }
@@ -112,17 +114,17 @@ func (p *JSONPool[T]) sized(n int) {
 	}
 }
 
-// JSON is a value of any type as a payload, written as its JSON text. It is
-// for values without MessagePack code, and costs more than those.
-// The methods of a nil *JSON are safe, and a JSON without a value is written as nil.
-// The zero JSON works, without reuse. A JSON must not be used by several goroutines at once while one changes it.
+// JSON carries a value of any type as a payload, encoded as JSON text, for types without
+// MessagePack code. It costs more than those. The methods of a nil *JSON are safe to call, and a
+// JSON without a value is encoded as nil. The zero JSON works, without reuse. A JSON must not be
+// changed while another goroutine uses it.
 type JSON[T any] struct {
 	pool *JSONPool[T]
 	val  *T
 	read bool // val was made by UnmarshalMsg and is the pool's
 }
 
-// Value returns the value, nil if there is none. One that was received is valid until Recycle.
+// Value returns the value, nil if there is none. A received one is valid until Recycle.
 func (j *JSON[T]) Value() *T {
 	if j == nil {
 		return nil
@@ -139,7 +141,8 @@ func (j *JSON[T]) ValueOrZero() T {
 	return *j.val
 }
 
-// Set makes v the value; nil is none. v stays the caller's: Recycle lets go of it. On a nil *JSON it does nothing.
+// Set sets the value; nil means none. v stays the caller's: Recycle only drops the reference. On a
+// nil *JSON it does nothing.
 func (j *JSON[T]) Set(v *T) {
 	if j == nil {
 		return
@@ -147,8 +150,8 @@ func (j *JSON[T]) Set(v *T) {
 	j.val, j.read = v, false
 }
 
-// MarshalMsg appends the JSON text of the value to b, or nil if there is none.
-// It returns the errors of encoding/json.
+// MarshalMsg appends the JSON text of the value to b, or nil if there is none. It returns the
+// errors of encoding/json.
 func (j *JSON[T]) MarshalMsg(b []byte) ([]byte, error) {
 	if j == nil || j.val == nil {
 		return msgp.AppendNil(b), nil
@@ -162,8 +165,8 @@ func (j *JSON[T]) MarshalMsg(b []byte) ([]byte, error) {
 	return msgp.AppendBytes(b, w.text.Bytes()), nil
 }
 
-// UnmarshalMsg replaces the value with the one at the start of b and returns the bytes after it.
-// It never writes into a value that was Set. After an error there is no value.
+// UnmarshalMsg replaces the value with the one at the start of b and returns the rest of b. It
+// never writes into a value that was Set. After an error there is no value.
 func (j *JSON[T]) UnmarshalMsg(b []byte) ([]byte, error) {
 	if j == nil {
 		return b, errNilReceiver
@@ -185,8 +188,8 @@ func (j *JSON[T]) UnmarshalMsg(b []byte) ([]byte, error) {
 	return rest, nil
 }
 
-// Msgsize returns an estimate of the encoded size in bytes, from the sizes of
-// the texts that the pool's values had so far.
+// Msgsize returns an estimate of the encoded size in bytes, based on the texts that values of the
+// pool have had so far.
 func (j *JSON[T]) Msgsize() int {
 	if j == nil || j.val == nil {
 		return msgp.NilSize
@@ -194,7 +197,7 @@ func (j *JSON[T]) Msgsize() int {
 	return msgp.BytesPrefixSize + j.pool.expectedSize()
 }
 
-// Recycle gives a received value back to the pool. j has no value afterwards.
+// Recycle returns a received value to the pool. j has no value afterwards.
 func (j *JSON[T]) Recycle() {
 	if j == nil || j.val == nil {
 		return

@@ -10,11 +10,11 @@ import (
 	"github.com/gridmesh/grid"
 )
 
-// Row is what one node says of its connections.
+// Row is what one node reports about its connections.
 type Row struct {
-	// Node is its name.
+	// Node is the name of the node.
 	Node string
-	// Known is false where it could not be asked.
+	// Known reports whether the node could be asked.
 	Known bool
 	// Links are its connections, by the name of the other node.
 	Links map[string]Link
@@ -23,9 +23,9 @@ type Row struct {
 // Link is a connection as one of its ends sees it.
 type Link struct {
 	State grid.State
-	// RoundTrip is how long the other end took to answer the last ping; 0 where it has not.
+	// RoundTrip is how long the other end took to answer the last ping; 0 if it has not.
 	RoundTrip time.Duration
-	// Absent says that the other end was missed and has not been connected yet.
+	// Absent reports whether the other end is overdue: it should have connected and has not yet.
 	Absent bool
 }
 
@@ -36,8 +36,9 @@ const (
 	maxRowSize = 256 << 10              // bytes
 )
 
-// RegisterCluster lets other nodes ask this one for its connections, by a single handler with an ID that nothing else uses. It
-// gives it the name "debugz". All nodes use the same ID, and name it in Options.Cluster.
+// RegisterCluster lets other nodes ask this one for its connections, through a single handler under
+// an ID that nothing else uses, which it names "debugz". All nodes must use the same ID, and set it
+// as Options.Cluster.
 func RegisterCluster(m *grid.Manager, id grid.HandlerID) error {
 	err := m.RegisterSingleHandler(id, func(payload []byte) ([]byte, *grid.RemoteErr) {
 		grid.PutByteBuffer(payload)
@@ -111,7 +112,8 @@ func (c *cluster) rows(m *grid.Manager, stats *grid.Stats, handler grid.HandlerI
 	return append([]Row{{Node: stats.Local, Known: true, Links: linksOf(stats)}}, peers...)
 }
 
-// ask asks all peers that are connected. Others may get the answers too, so it does not end with who asked.
+// ask asks all peers that are connected. Others may get the answers too, so it does not end with
+// who asked.
 func ask(m *grid.Manager, stats *grid.Stats, handler grid.HandlerID) []Row {
 	ctx, cancel := context.WithTimeout(context.Background(), rowTimeout)
 	defer cancel()
@@ -146,7 +148,8 @@ func askPeer(ctx context.Context, conn *grid.Connection, handler grid.HandlerID)
 	return links, err
 }
 
-// known drops links to nodes that this one has never heard of, and round trips that nobody has measured.
+// known drops links to nodes that this one has never heard of, and round trips that nobody has
+// measured.
 func known(links map[string]Link, stats *grid.Stats) map[string]Link {
 	kept := make(map[string]Link, len(stats.Peers))
 	keep := func(name string) {

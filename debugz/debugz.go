@@ -1,13 +1,16 @@
-// Package debugz serves a page that shows what a grid node does at the moment: the cluster and who is connected to
-// whom, each connection with its traffic, handlers with their latencies, open calls, recent errors, and traces.
+// Package debugz serves a page that shows what a grid node is doing: the cluster and who is
+// connected to whom, each connection with its traffic, handlers with their latencies, open calls,
+// recent errors, and traces.
 //
 //	http.Handle("/debug/grid/", debugz.Handler(m, debugz.Options{}))
 //
-// The page needs neither JavaScript nor anything from elsewhere. With JavaScript it follows the node, once a second.
-// The same is there as JSON, under status.json. It shows names of nodes and handlers and texts of errors and can be read by
-// everybody who reaches it: serve it where operators are, not where strangers are.
+// The page works without JavaScript and loads nothing from elsewhere. With JavaScript it updates
+// once a second. The same is available as JSON, under status.json. Anybody who can reach the page
+// can read it, and it shows the names of nodes and handlers and the texts of errors: serve it to
+// operators, not to strangers.
 //
-// A node knows its own connections only. Where all nodes call [RegisterCluster], the page of each shows those of all.
+// A node knows only its own connections. If all nodes call [RegisterCluster], the page of each
+// shows those of all.
 package debugz
 
 import (
@@ -25,25 +28,28 @@ import (
 	"github.com/gridmesh/grid"
 )
 
-// Options configures a Handler. Its zero value is sensible.
+// Options configures a Handler. Its zero value selects the defaults.
 type Options struct {
-	// Cluster is the handler that nodes were given to RegisterCluster. With it the page shows the connections of
-	// all nodes; 0 shows those of this node only.
+	// Cluster is the handler ID that the nodes passed to RegisterCluster. With it the page shows
+	// the connections of all nodes; 0 shows only those of this node.
 	Cluster grid.HandlerID
-	// Refresh is how often the page asks for news. The default is a second.
+	// Refresh is how often the page updates. The default is a second.
 	Refresh time.Duration
-	// Hosts are names that the page is served at, with or without a port, beside those that always are: localhost, the host
-	// in the node's own name, and IP addresses. A request for another Host is answered with 421: a web page
-	// whose name has got the address of this server could read the answer.
+	// Hosts are further names that the page is served at, with or without a port. It always answers
+	// at localhost, the host in the node's own name, and IP addresses. A request for any other Host
+	// is answered with 421, since a web page whose own name resolves to this server could read the
+	// answer.
 	Hosts []string
 }
 
-// Handler serves the status page of a node, at any path that ends with a slash, and below it what the page needs. A
-// path without the slash is sent there. It answers GET and HEAD. The query parameters are q, which shows only rows that
-// hold its text, and traces, which is 1 to show the requests that are watched; both hold for status.json too.
+// Handler returns an HTTP handler that serves the status page of a node, at any path that ends with
+// a slash, and below it the files that the page needs. A path without the slash is redirected
+// there. It answers GET and HEAD. The query parameter q shows only rows that contain its text;
+// traces=1 shows the requests being traced. Both apply to status.json too.
 //
-// The handler keeps a minute of history, of the seconds that somebody looked. Requests are traced until 30 seconds after
-// the last POST with traces=1, which the page sends while it shows them. A POST of another site's page is answered with 403.
+// The handler keeps a minute of history, of the seconds in which somebody looked. Requests are
+// traced until 30 seconds after the last POST with traces=1, which the page sends while it shows
+// them. A POST from a page of another site is answered with 403.
 func Handler(m *grid.Manager, o Options) http.Handler {
 	if o.Refresh <= 0 {
 		o.Refresh = time.Second

@@ -16,24 +16,26 @@ const (
 	maxText   = 1 << 10 // bytes of the error of a trace
 )
 
-// Status is what a page shows, and what status.json holds. Durations are in nanoseconds.
+// Status is what a page shows, and what status.json contains. Durations are in nanoseconds.
 type Status struct {
-	// Node is this node's name.
+	// Node is the name of this node.
 	Node string
-	// Started is when it was started, Time when the status was taken.
+	// Started is when the node was started, Time when the status was taken.
 	Started, Time time.Time
-	// Cluster has the connections of this node first, then those of the others, in the order of ManagerOptions.Hosts.
+	// Cluster has the connections of this node first, then those of the others, in the order of
+	// ManagerOptions.Hosts.
 	Cluster []Row
 	// Peers has this node's connections, in the same order.
 	Peers []Peer
-	// Handlers has the handlers that were called or can be.
+	// Handlers has the handlers that were called or can be called.
 	Handlers []Handling
-	// Open has the oldest 100 of the calls that are open, which are OpenTotal.
+	// Open has the oldest 100 open calls, OpenTotal their total number.
 	Open      []grid.OpenCall
 	OpenTotal int
-	// Errors has the last errors, the newest first.
+	// Errors has the last errors, newest first.
 	Errors []grid.RecentError
-	// Tracing says that requests are watched and were asked for, Traces has the last 100, the newest first.
+	// Tracing reports whether requests are being traced and were asked for. Traces has the last
+	// 100, newest first.
 	Tracing bool
 	Traces  []grid.TraceInfo
 }
@@ -41,16 +43,16 @@ type Status struct {
 // Peer is a connection and its rates.
 type Peer struct {
 	grid.ConnectionStats
-	// Rates are per second, over the last second or so that somebody looked.
+	// Rates are per second, over about the last second in which somebody looked.
 	BytesInRate, BytesOutRate, MessagesInRate, MessagesOutRate float64
-	// CallLatency is how long calls from this node to the peer took, of all handlers together.
+	// CallLatency is how long calls from this node to the peer took, over all handlers.
 	CallLatency grid.Latency
 }
 
 // Handling is a handler and its rate.
 type Handling struct {
 	grid.HandlerStats
-	// CallRate is calls per second, over the last second or so that somebody looked.
+	// CallRate is calls per second, over about the last second in which somebody looked.
 	CallRate float64
 }
 

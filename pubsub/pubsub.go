@@ -1,5 +1,5 @@
-// Package pubsub hands items to whoever is interested, and costs next to
-// nothing while nobody is.
+// Package pubsub hands published items to whoever is subscribed, and costs next to nothing while
+// nobody is.
 //
 //	ps := pubsub.New[grid.TraceInfo, grid.TraceType](8)
 //	traces := make(chan grid.TraceInfo, 100)
@@ -21,18 +21,17 @@ import (
 	"sync/atomic"
 )
 
-// ErrTooManySubscribers is returned by Subscribe when the limit of New is reached.
+// ErrTooManySubscribers is returned by Subscribe when the limit set by New is reached.
 var ErrTooManySubscribers = errors.New("pubsub: too many subscribers")
 
 // Mask is a set of item types, one bit each.
 type Mask interface{ ~uint64 }
 
-// Item is what is published. Its mask says of which types it is.
+// Item is what is published. Its mask tells of which types it is.
 type Item[M Mask] interface{ Mask() M }
 
-// PubSub hands each published item to the subscribers whose mask shares a bit
-// with it. All methods may be called by any number of goroutines. Nobody ever
-// subscribes to a nil PubSub.
+// PubSub hands each published item to the subscribers whose mask shares a bit with it. All methods
+// may be called by any number of goroutines. A nil PubSub has no subscribers.
 type PubSub[T Item[M], M Mask] struct {
 	maxSubscribers int
 	wanted         atomic.Uint64 // the union of all masks
@@ -49,7 +48,7 @@ type subscriber[T Item[M], M Mask] struct {
 	filter func(T) bool
 }
 
-// ended says whether the subscriber has closed done, even where its goroutine has not noticed yet.
+// ended reports whether the subscriber has closed done, even if its goroutine has not noticed yet.
 func (s *subscriber[T, M]) ended() bool {
 	select {
 	case <-s.done:
@@ -59,17 +58,17 @@ func (s *subscriber[T, M]) ended() bool {
 	}
 }
 
-// New returns a PubSub that takes at most maxSubscribers at a time; 0 for any number.
+// New returns a PubSub that accepts at most maxSubscribers at a time; 0 means any number.
 func New[T Item[M], M Mask](maxSubscribers int) *PubSub[T, M] {
 	return &PubSub[T, M]{maxSubscribers: maxSubscribers}
 }
 
-// Wants says whether anybody subscribes to one of the types. It costs one atomic load.
+// Wants reports whether anybody is subscribed to one of the types. It costs one atomic load.
 func (p *PubSub[T, M]) Wants(mask M) bool {
 	return p != nil && p.wanted.Load()&uint64(mask) != 0
 }
 
-// NumSubscribers returns how many subscribe to one of the types.
+// NumSubscribers returns the number of subscribers to one of the types.
 func (p *PubSub[T, M]) NumSubscribers(mask M) (n int) {
 	for _, s := range p.list() {
 		if s.mask&mask != 0 {
@@ -79,7 +78,8 @@ func (p *PubSub[T, M]) NumSubscribers(mask M) (n int) {
 	return n
 }
 
-// Dropped returns how many items subscribers have missed because their channels were full, or their filters panicked.
+// Dropped returns how many items subscribers have missed because their channels were full or their
+// filters panicked.
 func (p *PubSub[T, M]) Dropped() int64 {
 	if p == nil {
 		return 0
@@ -87,7 +87,8 @@ func (p *PubSub[T, M]) Dropped() int64 {
 	return p.dropped.Load()
 }
 
-// Publish hands item to its subscribers. It never waits: a subscriber whose channel is full misses it.
+// Publish hands item to its subscribers. It never waits: a subscriber whose channel is full misses
+// it.
 func (p *PubSub[T, M]) Publish(item T) {
 	if !p.Wants(item.Mask()) {
 		return
@@ -119,11 +120,11 @@ func (s *subscriber[T, M]) wants(item T) (wanted, ok bool) {
 	return s.filter(item), true
 }
 
-// Subscribe sends items of the types in mask to ch, those for which filter
-// returns true where there is one, until done is closed. ch is never closed. An item that is
-// being published at that moment may still come. filter runs on the goroutine that publishes, and must be safe for concurrent
-// use, and quick. Where it panics the item is dropped.
-// It returns ErrTooManySubscribers beyond the limit.
+// Subscribe sends items of the types in mask to ch until done is closed; with a filter only those
+// for which it returns true. ch is never closed. An item that is being published when done is
+// closed may still arrive. filter runs on the goroutine that publishes; it must be quick and safe
+// for concurrent use. If it panics, the item is dropped. Subscribe returns ErrTooManySubscribers
+// beyond the limit.
 func (p *PubSub[T, M]) Subscribe(mask M, ch chan<- T, done <-chan struct{}, filter func(item T) bool) error {
 	switch {
 	case p == nil:

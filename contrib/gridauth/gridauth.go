@@ -1,6 +1,6 @@
-// Package gridauth lets the nodes of a grid show each other that they share a
-// secret. What they send is not the secret but a JSON Web Token, signed with it (HS256),
-// for one grid, with the node's name, and valid for a minute or so.
+// Package gridauth lets the nodes of a grid prove to each other that they share a secret. They do
+// not send the secret but a JSON Web Token signed with it (HS256), for one grid, with the node's
+// name, and valid for a minute or so.
 //
 //	auth, err := gridauth.New(gridauth.Options{
 //		Host:     local, // as in ManagerOptions.Local
@@ -20,17 +20,16 @@
 //
 // # What it protects, and what not
 //
-// A shared secret protects the node that is dialed: it knows that the dialer
-// has the secret. The dialer gets no proof back. Use https names, so that TLS
-// authenticates the dialed node, and keeps others on the way from reading
-// tokens: who has read one can use it, under the name in it, for as long as it is valid.
+// A shared secret protects the node that is dialed: it knows that the dialer has the secret. The
+// dialer gets no proof in return. Use https names, so that TLS authenticates the dialed node, and
+// keeps others on the path from reading tokens: anybody who reads one can use it, under the name in
+// it, for as long as it is valid.
 //
-// Everybody who has the secret can sign for any name. VerifyPeer binds a token to a
-// name, against those who got hold of a token, and against nodes that are configured
-// wrongly; it does not keep members from posing as each other. Mutual TLS
-// does: see grid.VerifyPeerCertificate. Both can be used together.
+// Everybody who has the secret can sign for any name. VerifyPeer binds a token to a name, which
+// protects against stolen tokens and misconfigured nodes; it does not keep members from posing as
+// each other. Mutual TLS does: see grid.VerifyPeerCertificate. Both can be used together.
 //
-// Keys are asked for when a connection is made: to take a key away does not end connections.
+// Keys are looked up when a connection is made: removing a key does not end connections.
 package gridauth
 
 import (
@@ -45,11 +44,11 @@ import (
 )
 
 const (
-	// DefaultLifetime is how long a token is valid unless Options.Lifetime says otherwise.
+	// DefaultLifetime is how long a token is valid if Options.Lifetime is 0.
 	DefaultLifetime = time.Minute
 	// MaxLifetime is the longest lifetime that a token may have, whoever signed it.
 	MaxLifetime = 15 * time.Minute
-	// DefaultSkew is how far clocks may be apart unless Options.Skew says otherwise.
+	// DefaultSkew is how far clocks may differ if Options.Skew is 0.
 	DefaultSkew = 30 * time.Second
 	// MaxSkew is the largest Options.Skew.
 	MaxSkew = 5 * time.Minute
@@ -61,21 +60,23 @@ const (
 type Options struct {
 	// Host is the name of this node, as in ManagerOptions.Local. It is the subject of its tokens.
 	Host string
-	// Audience is the name of the grid: tokens for another one are refused. The same on all nodes.
+	// Audience is the name of the grid: tokens for another one are refused. It must be the same on
+	// all nodes.
 	Audience string
 	// Sign is the key for this node's own tokens. It also verifies.
 	Sign Key
-	// Verify are further keys whose tokens are taken. May be empty.
+	// Verify are further keys whose tokens are accepted. It may be empty.
 	Verify []Key
-	// Lifetime is how long a token of this node is valid: DefaultLifetime where 0, MaxLifetime at the most.
+	// Lifetime is how long tokens of this node are valid. 0 means DefaultLifetime; at most
+	// MaxLifetime.
 	Lifetime time.Duration
-	// Skew is how far the clocks of two nodes may be apart: DefaultSkew where
-	// 0, MaxSkew at the most. A token can be used for its lifetime and twice the skew.
+	// Skew is how far the clocks of two nodes may differ. 0 means DefaultSkew; at most MaxSkew. A
+	// token can be used for its lifetime and twice the skew.
 	Skew time.Duration
 }
 
-// Auth makes tokens for a node and checks those of others. Its methods may be
-// called by any number of goroutines.
+// Auth makes tokens for a node and checks those of others. Its methods may be called by any number
+// of goroutines.
 type Auth struct {
 	host, audience string
 	lifetime       time.Duration
@@ -83,7 +84,7 @@ type Auth struct {
 	keys           atomic.Pointer[keyring]
 }
 
-// New returns an Auth. An error names the option that is wrong; it never holds a secret.
+// New returns an Auth. An error names the invalid option; it never contains a secret.
 func New(o Options) (*Auth, error) {
 	if o.Lifetime == 0 {
 		o.Lifetime = DefaultLifetime
@@ -117,11 +118,11 @@ func New(o Options) (*Auth, error) {
 	return a, nil
 }
 
-// SetKeys replaces all keys, at once and for all requests that follow; after an error the old ones stay.
-// sign signs, and verifies too.
+// SetKeys replaces all keys, atomically, for all requests that follow. sign signs, and verifies
+// too. After an error the old keys stay.
 //
-// To change the key of a grid that runs, go over all nodes three times: SetKeys(old, next), then
-// SetKeys(next, old), then SetKeys(next).
+// To change the key of a running grid, go over all nodes three times: first SetKeys(old, next),
+// then SetKeys(next, old), then SetKeys(next).
 func (a *Auth) SetKeys(sign Key, verify ...Key) error {
 	k, err := newKeyring(sign, verify)
 	if err != nil {
@@ -131,8 +132,8 @@ func (a *Auth) SetKeys(sign Key, verify ...Key) error {
 	return nil
 }
 
-// AddAuth is a ManagerOptions.AddAuth: it returns a new token of this node. aud is
-// whom the token is for; empty, as grid asks, is Options.Audience.
+// AddAuth is for ManagerOptions.AddAuth: it returns a new token of this node. aud is the audience
+// of the token; if it is empty, as grid passes it, the audience is Options.Audience.
 func (a *Auth) AddAuth(aud string) string {
 	if aud == "" {
 		aud = a.audience
@@ -154,16 +155,16 @@ func (a *Auth) AddAuth(aud string) string {
 	return signed
 }
 
-// AuthRequest is a ManagerOptions.AuthRequest: it takes requests with a bearer
-// token that one of the keys has signed, for this grid, and for now. The error says
-// what is wrong, without any part of the token but its key ID. errors.Is works with those of the jwt package.
+// AuthRequest is for ManagerOptions.AuthRequest: it accepts requests with a bearer token signed by
+// one of the keys, for this grid and valid now. The error says what is wrong, and contains no part
+// of the token but its key ID. errors.Is finds the errors of the jwt package in it.
 func (a *Auth) AuthRequest(r *http.Request) error {
 	_, err := a.subject(r)
 	return err
 }
 
-// VerifyPeer is a ManagerOptions.VerifyPeer: it takes host only with a token that was made for that
-// name, and that AuthRequest would take.
+// VerifyPeer is for ManagerOptions.VerifyPeer: it accepts host only with a token that was made for
+// that name, and that AuthRequest would accept.
 func (a *Auth) VerifyPeer(r *http.Request, host string) error {
 	subject, err := a.subject(r)
 	if err != nil {
@@ -175,7 +176,7 @@ func (a *Auth) VerifyPeer(r *http.Request, host string) error {
 	return nil
 }
 
-// subject returns whom the token of a request is of.
+// subject returns the name that the token of a request was made for.
 func (a *Auth) subject(r *http.Request) (string, error) {
 	raw, err := bearer(r)
 	if err != nil {

@@ -12,15 +12,16 @@ import (
 )
 
 const (
-	// MinSecret is the least number of bytes of a secret: those of the hash, as RFC 7518, 3.2 demands for HS256.
+	// MinSecret is the minimum number of bytes of a secret: the size of the hash, as RFC 7518, 3.2
+	// requires for HS256.
 	MinSecret = 32
 	maxKeyID  = 64 // bytes
 )
 
-// Key is a secret and its name. It prints as its name alone.
+// Key is a secret and its name. It is printed as its name alone.
 type Key struct {
-	// ID names the key in tokens and logs, and is no secret: 1 to 64 printable
-	// ASCII characters, such as the month it was made in.
+	// ID names the key in tokens and logs, and is not secret: 1 to 64 printable ASCII characters,
+	// such as the month in which it was made.
 	ID string
 	// Secret is at least MinSecret random bytes, such as from openssl rand 32. It is copied.
 	Secret []byte

@@ -16,9 +16,10 @@ const (
 	stateKey = attribute.Key("grid.connection.state")
 )
 
-// ObserveConnections makes gauges of the connections of m, which are read when metrics are collected. Each has
-// the attributes grid.local.name and grid.peer.name, the names of the two nodes, and grid.connection.state its
-// own name, such as "connected". Unregister what it returns when m is closed.
+// ObserveConnections registers gauges for the connections of m, which are read when metrics are
+// collected. Each has the attributes grid.local.name and grid.peer.name, the names of the two
+// nodes; the gauge of the state also has grid.connection.state, the name of a state such as
+// "connected". Unregister the result when m is closed.
 func ObserveConnections(m *grid.Manager, opts ...Option) (metric.Registration, error) {
 	if m == nil {
 		return nil, errors.New("gridotel: nil Manager")

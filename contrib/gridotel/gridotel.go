@@ -1,5 +1,5 @@
-// Package gridotel tells OpenTelemetry what a node of a grid does: a span and
-// metrics for each request and stream, on both nodes, and the state of its connections.
+// Package gridotel reports to OpenTelemetry what a node of a grid does: a span and metrics for each
+// request and stream, on both nodes, and the state of its connections.
 //
 //	o := grid.ManagerOptions{…}
 //	o.Interceptors = append([]grid.Interceptor{gridotel.NewInterceptor()}, o.Interceptors...)
@@ -7,17 +7,16 @@
 //	…
 //	reg, err := gridotel.ObserveConnections(m)
 //
-// Traces go from node to node in the metadata of calls, as the propagator
-// writes them. A handler that takes a context is given the span of its call.
+// Trace context travels between nodes in the metadata of calls, in the propagator's format. A
+// handler with a context gets the span of its call.
 //
 // # Spans
 //
-// A request is a span of kind client on the node that makes it, and its child of
-// kind server on the other one; so is a stream, from its opening to its end. They
-// are named after the handler and follow the conventions for RPC: rpc.system.name
-// is "grid", rpc.method the handler's name, server.address and server.port those of
-// the node whose handler it is, error.type one of the names below. grid.subroute is
-// the route, where there is one. A stream's span counts its messages in
+// A request is a span of kind client on the node that makes it, with a child of kind server on the
+// other node; so is a stream, from its opening to its end. The spans are named after the handler
+// and follow the conventions for RPC: rpc.system.name is "grid", rpc.method the handler's name,
+// server.address and server.port those of the node that has the handler, error.type one of the
+// names below. grid.subroute is the route, if there is one. A stream's span counts its messages in
 // grid.messages.sent and grid.messages.received.
 //
 // # Metrics
@@ -35,11 +34,10 @@
 //
 // # Errors
 //
-// error.type is "handler_error" for what a handler returned; "disconnected",
-// "shutdown", "unknown_handler", "message_too_large", "invalid_metadata" and
-// "incorrect_sequence" for the grid's own errors; "canceled" and
-// "deadline_exceeded" for those of a context; "panic" for a call that panicked on
-// this node; and else the type of the error.
+// error.type is "handler_error" for what a handler returned; "disconnected", "shutdown",
+// "unknown_handler", "message_too_large", "invalid_metadata" and "incorrect_sequence" for the
+// grid's own errors; "canceled" and "deadline_exceeded" for those of a context; "panic" for a call
+// that panicked on this node; and otherwise the type of the error.
 package gridotel
 
 import (
@@ -50,7 +48,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// scope is the name under which traces and metrics are made.
+// scope is the name of the tracer and the meter.
 const scope = "github.com/gridmesh/grid/contrib/gridotel"
 
 // Option changes what NewInterceptor and ObserveConnections use.
@@ -66,12 +64,14 @@ func WithMeterProvider(p metric.MeterProvider) Option {
 	return func(c *config) { c.meters = p }
 }
 
-// WithPropagator sets how traces go from node to node. The default, also for nil, is otel.GetTextMapPropagator.
+// WithPropagator sets how trace context travels between nodes. The default, also for nil, is
+// otel.GetTextMapPropagator.
 func WithPropagator(p propagation.TextMapPropagator) Option {
 	return func(c *config) { c.propagator = p }
 }
 
-// WithMessageEvents adds an event to the span of a stream for each of its messages, with the size in bytes.
+// WithMessageEvents adds an event to the span of a stream for each of its messages, with the size
+// in bytes.
 func WithMessageEvents() Option {
 	return func(c *config) { c.messageEvents = true }
 }
@@ -100,9 +100,10 @@ func newConfig(opts []Option) (c config) {
 	return c
 }
 
-// NewInterceptor returns what makes spans and metrics of a node's calls and handlers. Give it to all nodes, as the first of
-// ManagerOptions.Interceptors, so that the others run inside of its spans. One may serve several Managers.
-// Metrics that cannot be made are reported to otel.Handle, and left out.
+// NewInterceptor returns an interceptor that makes spans and metrics of a node's calls and
+// handlers. Use it on all nodes, as the first of ManagerOptions.Interceptors, so that the others
+// run inside its spans. One may serve several Managers. Metrics that cannot be made are reported to
+// otel.Handle and left out.
 func NewInterceptor(opts ...Option) grid.Interceptor {
 	c := newConfig(opts)
 	t := &telemetry{

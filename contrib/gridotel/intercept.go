@@ -81,8 +81,8 @@ func (t *telemetry) serverStream(ctx context.Context, info *grid.StreamInfo, pay
 	return next(ctx, payload)
 }
 
-// inject returns a context whose calls carry the trace. A call that has no room
-// for it goes without, rather than not at all.
+// inject returns a context whose calls carry the trace. A call that has no room for the trace is
+// made without it.
 func (t *telemetry) inject(ctx context.Context) context.Context {
 	md := make(grid.Metadata)
 	t.propagator.Inject(ctx, md)
@@ -100,7 +100,7 @@ func (t *telemetry) inject(ctx context.Context) context.Context {
 	return with
 }
 
-// mayExceed says whether metadata is large enough to be looked at closely.
+// mayExceed reports whether metadata is large enough to need a closer look.
 func mayExceed(md grid.Metadata) bool {
 	size := 0
 	for key, value := range md {

@@ -1,11 +1,11 @@
-// Package gridprom exposes the statistics of a grid node to Prometheus.
+// Package gridprom exports the statistics of a grid node to Prometheus.
 //
 //	registry := prometheus.NewRegistry()
 //	registry.MustRegister(gridprom.New(m)) // m is a *grid.Manager
 //	http.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 //
-// It counts nothing by itself: a node always counts, and each scrape reads Manager.Stats. Where one process has several
-// nodes, register each with a label of its own:
+// It counts nothing by itself: a node always counts, and each scrape reads Manager.Stats. If one
+// process has several nodes, register each with its own label:
 //
 //	prometheus.WrapRegistererWith(prometheus.Labels{"grid": "storage"}, registry).MustRegister(gridprom.New(m))
 package gridprom
@@ -18,12 +18,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Collector exposes the statistics of one node. It may be used by several goroutines at once.
+// Collector exports the statistics of one node. It is safe for concurrent use.
 type Collector struct {
 	m *grid.Manager
 }
 
-// New returns a Collector for a node, to be registered.
+// New returns a Collector for a node, to be registered with a prometheus.Registerer.
 func New(m *grid.Manager) *Collector { return &Collector{m: m} }
 
 // metric describes one metric. Its labels are those of its group, and more where it names them.
