@@ -5,6 +5,7 @@ FUZZTIME ?= 20s
 SEEDS    ?= 2000
 DURATION ?= 1m
 TOOL      = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
+GOLANGCI  = $(GO) tool -modfile=$(CURDIR)/internal/tools/lint/go.mod golangci-lint
 
 # The library, and the modules under contrib, which are kept in the same state.
 MODULES = . $(patsubst %/go.mod,%,$(wildcard contrib/*/go.mod))
@@ -74,6 +75,19 @@ lint: ## check format, vet and staticcheck
 		{ echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; }
 	$(call each,$(GO) vet ./...)
 	$(call each,$(TOOL) staticcheck ./...)
+
+# All modules; in that of the library the packages of LINT, all of them where it is not set.
+LINT  ?= ./...
+LINTED = $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
+
+.PHONY: golangci
+golangci: ## run golangci-lint in all modules (builds it at first, which takes minutes)
+	@$(GOLANGCI) run $(LINT)
+	@set -e; for mod in $(LINTED); do echo "--- $$mod"; (cd $$mod && $(GOLANGCI) run ./...); done
+
+.PHONY: fmt
+fmt: ## format all Go files as gofumpt does
+	$(GOLANGCI) fmt
 
 .PHONY: vuln
 vuln: ## look for known vulnerabilities (needs the database on vuln.go.dev)

@@ -1,6 +1,7 @@
 package debugz
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -65,7 +66,7 @@ func (h *history) add(stats *grid.Stats) []sample {
 	for i := range stats.Handlers {
 		s.handlers[keyOf(&stats.Handlers[i])] = stats.Handlers[i].Calls
 	}
-	h.samples = append(old[:len(old):len(old)], s)
+	h.samples = append(slices.Clip(old), s)
 	return h.samples
 }
 

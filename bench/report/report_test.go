@@ -30,14 +30,18 @@ func example() Report {
 		result("16 callers", figures(500, 0), figures(1000, 2.5), measure.Series{Err: errors.New("broken")}),
 	}
 	return Report{
-		Machine: Machine{CPU: "a CPU", Cores: 2, Procs: 2, OS: "an OS", Go: "go1.26",
-			Versions: map[string]string{"google.golang.org/grpc": "v1.2.3"}},
+		Machine: Machine{
+			CPU: "a CPU", Cores: 2, Procs: 2, OS: "an OS", Go: "go1.26",
+			Versions: map[string]string{"google.golang.org/grpc": "v1.2.3"},
+		},
 		Command: "gridbench -x",
 		Rounds:  3,
 		Plot:    "plot.svg",
 		Sections: []Section{{
-			Section: scenario.Section{Name: Plotted, Title: "Echo", Text: "About it.",
-				Cases: []scenario.Case{results[0].Case, results[1].Case}},
+			Section: scenario.Section{
+				Name: Plotted, Title: "Echo", Text: "About it.",
+				Cases: []scenario.Case{results[0].Case, results[1].Case},
+			},
 			Results: results,
 		}},
 	}
@@ -128,8 +132,16 @@ func TestNumber(t *testing.T) {
 		in   float64
 		want string
 	}{
-		{0, "0"}, {0.04, "0"}, {2.54, "2.5"}, {99.6, "100"}, {999, "999"}, {1000, "1,000"}, {1234567, "1,234,567"},
-		{-1234, "-1,234"}, {math.NaN(), "-"}, {math.Inf(1), "-"},
+		{0, "0"},
+		{0.04, "0"},
+		{2.54, "2.5"},
+		{99.6, "100"},
+		{999, "999"},
+		{1000, "1,000"},
+		{1234567, "1,234,567"},
+		{-1234, "-1,234"},
+		{math.NaN(), "-"},
+		{math.Inf(1), "-"},
 	} {
 		if got := Number(tt.in); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.in, got, tt.want)

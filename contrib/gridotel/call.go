@@ -3,6 +3,7 @@ package gridotel
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -102,7 +103,7 @@ func (t *telemetry) begin(ctx context.Context, s *side, info *grid.CallInfo) (co
 		set:    metric.WithAttributeSet(attribute.NewSet(attrs...)),
 		events: t.messageEvents,
 	}
-	spanAttrs := attrs[:len(attrs):len(attrs)]
+	spanAttrs := slices.Clip(attrs)
 	if info.Subroute != "" {
 		spanAttrs = append(spanAttrs, subrouteKey.String(info.Subroute))
 	}
@@ -151,7 +152,7 @@ func (c *call) end(err error) {
 	set := c.set
 	if class := c.classify(err); class != grid.ErrorNone && class != grid.ErrorLeft {
 		kind := semconv.ErrorTypeKey.String(errorType(err, class))
-		set = metric.WithAttributes(append(c.attrs[:len(c.attrs):len(c.attrs)], kind)...)
+		set = metric.WithAttributes(append(slices.Clip(c.attrs), kind)...)
 		c.span.SetAttributes(kind)
 		if c.kind == trace.SpanKindClient || class != grid.ErrorCanceled { // a caller may leave when it likes
 			err = validError(err)

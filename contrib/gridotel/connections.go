@@ -3,6 +3,7 @@ package gridotel
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/gridmesh/grid"
@@ -46,7 +47,7 @@ func ObserveConnections(m *grid.Manager, opts ...Option) (metric.Registration, e
 					is = 1
 				}
 				name := stateKey.String(strings.ToLower(s.String()))
-				o.ObserveInt64(state, is, metric.WithAttributes(append(peer[:len(peer):len(peer)], name)...))
+				o.ObserveInt64(state, is, metric.WithAttributes(append(slices.Clip(peer), name)...))
 			}
 			if rtt := conn.Stats().RoundTrip; rtt > 0 {
 				o.ObserveFloat64(roundTrip, rtt.Seconds(), metric.WithAttributes(peer...))

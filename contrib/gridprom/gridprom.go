@@ -11,6 +11,7 @@
 package gridprom
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -154,7 +155,7 @@ func collectPeer(ch chan<- prometheus.Metric, p *grid.ConnectionStats) {
 func collectHandler(ch chan<- prometheus.Metric, h *grid.HandlerStats) {
 	labels := []string{h.Role.String(), strconv.Itoa(int(h.ID)), h.Name, h.Subroute}
 	set := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, more ...string) {
-		ch <- prometheus.MustNewConstMetric(d, kind, v, append(labels[:len(labels):len(labels)], more...)...)
+		ch <- prometheus.MustNewConstMetric(d, kind, v, append(slices.Clip(labels), more...)...)
 	}
 	set(handlerCalls, prometheus.CounterValue, float64(h.Calls))
 	for _, e := range []struct {

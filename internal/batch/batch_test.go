@@ -117,8 +117,19 @@ func pair(cfg Config) (*Writer, net.Conn, net.Conn) {
 func TestMessagesArriveWholeAndInOrder(t *testing.T) {
 	for _, masked := range []bool{false, true} {
 		for _, sizes := range [][]int{
-			{0}, {1}, {255}, {256}, {65535}, {65536}, {200000},
-			{1, 2}, {0, 0, 0}, {255, 256, 1}, {65535, 65536, 1}, {60000, 10000, 60000, 1}, {1 << 20, 1, 1 << 20},
+			{0},
+			{1},
+			{255},
+			{256},
+			{65535},
+			{65536},
+			{200000},
+			{1, 2},
+			{0, 0, 0},
+			{255, 256, 1},
+			{65535, 65536, 1},
+			{60000, 10000, 60000, 1},
+			{1 << 20, 1, 1 << 20},
 		} {
 			t.Run(fmt.Sprintf("masked=%v sizes=%v", masked, sizes), func(t *testing.T) {
 				cfg := testConfig

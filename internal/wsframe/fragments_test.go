@@ -3,6 +3,7 @@ package wsframe
 import (
 	"bytes"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -65,7 +66,7 @@ func TestFragmentsAreNotCopiedAgainForEachOfThem(t *testing.T) {
 		{"fragments of all sizes", append([]frame{firstPart("")}, append(many(2000, 100), many(40, 200<<10)...)...)},
 	} {
 		for _, limit := range []int{DefaultMaxMessage, 0} {
-			frames := append(tc.frames[:len(tc.frames):len(tc.frames)], lastPart("the end"))
+			frames := append(slices.Clip(tc.frames), lastPart("the end"))
 			var want []byte
 			m := new(growthMeter)
 			for _, f := range frames {

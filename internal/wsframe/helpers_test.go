@@ -39,6 +39,7 @@ func (f frame) append(dst []byte, masked bool) []byte {
 
 func binaryFrame(payload string) frame { return frame{op: ws.OpBinary, payload: payload} }
 func firstPart(payload string) frame   { return frame{op: ws.OpBinary, payload: payload, more: true} }
+
 func nextPart(payload string) frame {
 	return frame{op: ws.OpContinuation, payload: payload, more: true}
 }

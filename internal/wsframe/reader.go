@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 
 	"github.com/gobwas/ws"
@@ -176,7 +177,7 @@ func (r *Reader) next() ([]byte, error) {
 			if r.msg == nil { // nothing but empty fragments
 				return []byte{}, nil
 			}
-			return r.msg[:len(r.msg):len(r.msg)], nil
+			return slices.Clip(r.msg), nil
 		}
 		if !r.text.valid() {
 			return nil, &ProtocolError{Code: ws.StatusInvalidFramePayloadData, Text: "text is not valid UTF-8"}

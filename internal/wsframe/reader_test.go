@@ -47,17 +47,24 @@ func TestFraming(t *testing.T) {
 		name := "a message of " + sizeName(n)
 		cases = append(cases,
 			readerCase{name, []frame{binaryFrame(repeat(n))}, []event{message(repeat(n)), ended}},
-			readerCase{name + " between others",
+			readerCase{
+				name + " between others",
 				[]frame{binaryFrame("a"), binaryFrame(repeat(n)), ping("p"), binaryFrame("b")},
-				[]event{message("a"), message(repeat(n)), gotPing("p"), message("b"), ended}},
+				[]event{message("a"), message(repeat(n)), gotPing("p"), message("b"), ended},
+			},
 		)
 	}
 	cases = append(cases,
 		readerCase{"nothing at all", nil, []event{ended}},
-		readerCase{"text is skipped, also in fragments and of any size",
-			[]frame{textFrame("hello"), binaryFrame("a"), textFrame(strings.Repeat("κόσμε", 10000)), {op: ws.OpText, more: true, payload: "x"},
-				ping("p"), lastPart("y"), textFrame(""), binaryFrame("b")},
-			[]event{message("a"), gotPing("p"), message("b"), ended}},
+		readerCase{
+			"text is skipped, also in fragments and of any size",
+			[]frame{
+				textFrame("hello"), binaryFrame("a"), textFrame(strings.Repeat("κόσμε", 10000)),
+				{op: ws.OpText, more: true, payload: "x"},
+				ping("p"), lastPart("y"), textFrame(""), binaryFrame("b"),
+			},
+			[]event{message("a"), gotPing("p"), message("b"), ended},
+		},
 	)
 	testReader(t, cases)
 }
@@ -68,9 +75,11 @@ func TestTextIsUTF8(t *testing.T) {
 	for _, text := range []string{"", "a", "κόσμε", "\x7f\u0080\u07ff\u0800\uffff\U00010000\U0010ffff", "\ud7ff\ue000\ufffd", "\x00"} {
 		cases = append(cases, readerCase{"valid", []frame{textFrame(text), binaryFrame("b")}, []event{message("b"), ended}})
 		for i := range len(text) {
-			cases = append(cases, readerCase{"valid, in fragments",
+			cases = append(cases, readerCase{
+				"valid, in fragments",
 				[]frame{{op: ws.OpText, more: true, payload: text[:i]}, ping("p"), nextPart(""), lastPart(text[i:]), binaryFrame("b")},
-				[]event{gotPing("p"), message("b"), ended}})
+				[]event{gotPing("p"), message("b"), ended},
+			})
 		}
 	}
 	for _, text := range []string{
@@ -82,9 +91,11 @@ func TestTextIsUTF8(t *testing.T) {
 		for _, text := range []string{text, "κόσμε" + text, "a" + text + "edited"} {
 			cases = append(cases, readerCase{"invalid", []frame{textFrame(text), binaryFrame("b")}, []event{fails(1007)}})
 			for i := range len(text) {
-				cases = append(cases, readerCase{"invalid, in fragments",
+				cases = append(cases, readerCase{
+					"invalid, in fragments",
 					[]frame{{op: ws.OpText, more: true, payload: text[:i]}, ping("p"), nextPart(""), lastPart(text[i:]), binaryFrame("b")},
-					[]event{gotPing("p"), fails(1007)}})
+					[]event{gotPing("p"), fails(1007)},
+				})
 			}
 		}
 	}
@@ -121,8 +132,11 @@ func TestReservedBits(t *testing.T) {
 	var cases []readerCase
 	for rsv := byte(1); rsv < 8; rsv++ {
 		for _, op := range []ws.OpCode{ws.OpBinary, ws.OpText, ws.OpPing, ws.OpPong, ws.OpClose} {
-			cases = append(cases, readerCase{"reserved bits in opcode " + sizeName(int(op)),
-				[]frame{binaryFrame("a"), {op: op, rsv: rsv}, binaryFrame("b")}, []event{message("a"), fails(1002)}})
+			cases = append(cases, readerCase{
+				"reserved bits in opcode " + sizeName(int(op)),
+				[]frame{binaryFrame("a"), {op: op, rsv: rsv}, binaryFrame("b")},
+				[]event{message("a"), fails(1002)},
+			})
 		}
 	}
 	testReader(t, cases)
@@ -150,14 +164,23 @@ func TestFragmentation(t *testing.T) {
 		{"two parts", []frame{firstPart("ab"), lastPart("c")}, []event{message("abc"), ended}},
 		{"many parts", []frame{firstPart("a"), nextPart("b"), nextPart("c"), lastPart("d")}, []event{message("abcd"), ended}},
 		{"a ping in between", []frame{firstPart("a"), ping("p"), lastPart("b")}, []event{gotPing("p"), message("ab"), ended}},
-		{"pings everywhere", []frame{ping("1"), firstPart("a"), ping("2"), nextPart("b"), pong("3"), lastPart("c"), ping("4")},
-			[]event{gotPing("1"), gotPing("2"), gotPong("3"), message("abc"), gotPing("4"), ended}},
+		{
+			"pings everywhere",
+			[]frame{ping("1"), firstPart("a"), ping("2"), nextPart("b"), pong("3"), lastPart("c"), ping("4")},
+			[]event{gotPing("1"), gotPing("2"), gotPong("3"), message("abc"), gotPing("4"), ended},
+		},
 		{"empty parts", []frame{firstPart(""), nextPart(""), nextPart("a"), nextPart(""), lastPart("")}, []event{message("a"), ended}},
 		{"nothing but empty parts", []frame{firstPart(""), nextPart(""), lastPart("")}, []event{message(""), ended}},
-		{"two messages in a row", []frame{firstPart("a"), lastPart("b"), firstPart("c"), lastPart("d")},
-			[]event{message("ab"), message("cd"), ended}},
-		{"large parts", []frame{firstPart(big), ping("p"), nextPart("x"), lastPart(big)},
-			[]event{gotPing("p"), message(big + "x" + big), ended}},
+		{
+			"two messages in a row",
+			[]frame{firstPart("a"), lastPart("b"), firstPart("c"), lastPart("d")},
+			[]event{message("ab"), message("cd"), ended},
+		},
+		{
+			"large parts",
+			[]frame{firstPart(big), ping("p"), nextPart("x"), lastPart(big)},
+			[]event{gotPing("p"), message(big + "x" + big), ended},
+		},
 		{"a continuation of nothing", []frame{lastPart("a")}, []event{fails(1002)}},
 		{"an unfinished continuation of nothing", []frame{nextPart("a")}, []event{fails(1002)}},
 		{"a continuation after a whole message", []frame{binaryFrame("a"), lastPart("b")}, []event{message("a"), fails(1002)}},
@@ -238,8 +261,11 @@ func TestMessageLimit(t *testing.T) {
 		{"fragments beyond it", []frame{firstPart(repeat(999)), nextPart("a"), lastPart("b")}, []event{fails(1009)}},
 		{"a text beyond it", []frame{textFrame(repeat(1001))}, []event{fails(1009)}},
 		{"a fragmented text beyond it", []frame{{op: ws.OpText, more: true, payload: repeat(999)}, lastPart("ab")}, []event{fails(1009)}},
-		{"each message has it anew", []frame{firstPart("a"), lastPart(repeat(999)), textFrame(strings.Repeat("x", 1000)), binaryFrame(repeat(1000))},
-			[]event{message("a" + repeat(999)), message(repeat(1000)), ended}},
+		{
+			"each message has it anew",
+			[]frame{firstPart("a"), lastPart(repeat(999)), textFrame(strings.Repeat("x", 1000)), binaryFrame(repeat(1000))},
+			[]event{message("a" + repeat(999)), message(repeat(1000)), ended},
+		},
 		{"a ping does not count", []frame{firstPart(repeat(999)), ping("pp"), lastPart("a")}, []event{gotPing("pp"), message(repeat(999) + "a"), ended}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -274,8 +300,10 @@ func TestTheRefusalOfALargeMessageNamesItsSize(t *testing.T) {
 		{"the first fragment", "\x02\x7e\x03\xe9", "message too large: at least 1001 bytes, and the limit is 1000"},
 		{"a later fragment", "\x02\x05hello\x00\x7e\x03\xe8", "message too large: at least 1005 bytes, and the limit is 1000"},
 		{"the last fragment", "\x02\x05hello\x80\x7e\x03\xe8", "message too large: 1005 bytes, and the limit is 1000"},
-		{"the largest", "\x02\x05hello\x80\x7f\x7f\xff\xff\xff\xff\xff\xff\xff",
-			"message too large: 9223372036854775812 bytes, and the limit is 1000"},
+		{
+			"the largest", "\x02\x05hello\x80\x7f\x7f\xff\xff\xff\xff\xff\xff\xff",
+			"message too large: 9223372036854775812 bytes, and the limit is 1000",
+		},
 	} {
 		_, err := NewReader(strings.NewReader(c.wire), nil, Config{Client: true, MaxMessage: 1000}).Next()
 		var broken *ProtocolError

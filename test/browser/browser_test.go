@@ -298,7 +298,7 @@ func open(t *testing.T, url string, options ...step) *tab {
 
 // listen collects everything that the console shows, and exceptions.
 func (p *tab) listen(event any) {
-	text := ""
+	var text string
 	switch e := event.(type) {
 	case *cdpruntime.EventConsoleAPICalled:
 		text = "console." + e.Type.String()

@@ -15,7 +15,7 @@ import (
 	"github.com/gridmesh/grid/contrib/gridprom"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -225,7 +225,7 @@ func (e exposition) check(t reporter, q query, expr parser.Expr, used map[string
 		used[s.Name] = true
 		known = append(known, names...)
 		for _, m := range s.LabelMatchers {
-			if m.Name != labels.MetricName && !slices.Contains(names, m.Name) {
+			if m.Name != model.MetricNameLabel && !slices.Contains(names, m.Name) {
 				t.Errorf("%s: %s has no label %q: %s", q.title, s.Name, m.Name, q.expr)
 			}
 		}
@@ -284,7 +284,7 @@ func (f *faults) Errorf(string, ...any) { *f++ }
 func TestCheckFindsFaults(t *testing.T) {
 	e := expose(t)
 	for _, q := range []query{
-		{"a metric", `grid_peer_conected`, ""},
+		{"a metric", `grid_peers_connected`, ""},
 		{"a matcher", `grid_peer_connected{handler="x"}`, ""},
 		{"a grouping", `sum by (handler) (grid_peer_connected)`, ""},
 		{"a legend", `grid_peer_connected`, "{{handler}}"},
@@ -300,7 +300,7 @@ func TestCheckFindsFaults(t *testing.T) {
 			t.Errorf("%s that is wrong is not found in %s", q.title, q.expr)
 		}
 	}
-	for _, name := range strings.Fields("grid_peer_round_trip_seconds grid_handler_duration_seconds_count") {
+	for name := range strings.FieldsSeq("grid_peer_round_trip_seconds grid_handler_duration_seconds_count") {
 		if e[name] == nil {
 			t.Errorf("%s is not exposed", name)
 		}

@@ -207,8 +207,10 @@ func (w *world) startNode(name string) {
 	for _, name := range members {
 		hosts = append(hosts, gridName(name))
 	}
-	args := []string{"-c", `mount --bind "$0" /etc/hosts && exec "$@"`, w.path("hosts"), gridctl, "node",
-		"-local", gridName(name), "-hosts", strings.Join(hosts, ","), "-secret-file", w.path("secret"), "-http", statusAddress}
+	args := []string{
+		"-c", `mount --bind "$0" /etc/hosts && exec "$@"`, w.path("hosts"), gridctl, "node",
+		"-local", gridName(name), "-hosts", strings.Join(hosts, ","), "-secret-file", w.path("secret"), "-http", statusAddress,
+	}
 	if w.limits.PingInterval != 0 {
 		args = append(args, "-ping-interval", w.limits.PingInterval.String(), "-peer-timeout", w.limits.PeerTimeout.String())
 	}

@@ -43,7 +43,7 @@ var servers = map[string]func(m *grid.Manager) http.Handler{
 	"chi": func(m *grid.Manager) http.Handler {
 		r := chi.NewRouter()
 		logger := chimiddleware.RequestLogger(&chimiddleware.DefaultLogFormatter{Logger: log.New(io.Discard, "", 0)})
-		r.Use(chimiddleware.RequestID, chimiddleware.RealIP, logger, chimiddleware.Recoverer, chimiddleware.Compress(5),
+		r.Use(chimiddleware.RequestID, chimiddleware.ClientIPFromRemoteAddr, logger, chimiddleware.Recoverer, chimiddleware.Compress(5),
 			chimiddleware.Timeout(time.Second), chimiddleware.Heartbeat("/ping"), chimiddleware.Throttle(100))
 		r.Handle(grid.RoutePath, m.Handler())
 		return r

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -61,9 +62,7 @@ func (g graph) clone() graph {
 	c := make(graph, len(g))
 	for from, tos := range g {
 		c[from] = make(map[string]map[string]bool, len(tos))
-		for to, names := range tos {
-			c[from][to] = names
-		}
+		maps.Copy(c[from], tos)
 	}
 	return c
 }

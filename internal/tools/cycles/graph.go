@@ -31,7 +31,7 @@ func references(pkg *packages.Package) graph {
 				return true
 			}
 			if to := fileOf(pkg.Fset, obj.Pos()); to != from && to != "" {
-				g.add(from, to, nameOf(pkg.TypesInfo, obj))
+				g.add(from, to, nameOf(obj))
 			}
 			return true
 		})
@@ -56,7 +56,7 @@ func fileOf(fset *token.FileSet, pos token.Pos) string {
 
 // nameOf returns the name of what obj stands for, a method with that of its
 // receiver.
-func nameOf(info *types.Info, obj types.Object) string {
+func nameOf(obj types.Object) string {
 	if fn, ok := obj.(*types.Func); ok {
 		if recv := fn.Signature().Recv(); recv != nil {
 			if named := namedType(recv.Type()); named != nil {
