@@ -64,30 +64,29 @@
 //
 // On the calling node:
 //
-//   - [Connection.Request] in connection.go finds the session, which is the live
-//     socket of the connection.
-//   - session.request in call_client.go takes a pooled call, gives it a number, and
-//     puts it into the session's callTable.
-//   - session.send in session.go encodes the message (msg.go) straight into the
-//     batch of the batch.Writer in internal/batch. Its Run writes everything
-//     that has come together as one WebSocket frame.
+//   - [Connection.Request] in connection.go finds the session, which is the live socket of the
+//     connection.
+//   - callClient.request in call_client.go takes a call from its pool, gives it an ID, and puts it
+//     into the session's callTable.
+//   - sender.append in send.go encodes the message (msg.go) straight into the batch of the
+//     batch.Writer in internal/batch. Its Run writes everything that has accumulated as one
+//     WebSocket frame.
 //
 // On the other node:
 //
-//   - session.readLoop takes the frame from the wsframe.Reader in
-//     internal/wsframe. session.receive in session_read.go parses each message in
-//     it, and session.dispatch hands it on by its operation.
-//   - session.handleRequest in call_server.go finds the handler in the registry of
-//     handlers.go and starts it on a goroutine of its own.
-//   - incoming.serve in the same file runs the handler and sends its answer
-//     through that node's batch.Writer.
+//   - session.readLoop in session_read.go takes the frame from the wsframe.Reader in
+//     internal/wsframe. session.receive parses each message in it, and session.dispatch hands it on
+//     by its operation.
+//   - callServer.handle in call_server.go finds the handler in the registry of
+//     handlers_registry.go and starts it on its own goroutine.
+//   - request.serve in the same file runs the handler and sends its answer through that node's
+//     batch.Writer.
 //
-// Back on the calling node, dispatch takes the call out of the callTable and
-// completes it, and Request returns. Whoever takes a call out of the table, be
-// it dispatch, a caller whose context has ended, or the end of the session, is
-// the only one to complete it.
+// Back on the calling node, dispatch takes the call out of the callTable and completes it, and
+// Request returns. Whoever takes a call out of the table, be it dispatch, a caller whose context has
+// ended, or the end of the session, is the only one to complete it.
 //
-// Streams go the same way, with mux_client.go and mux_server.go in place of
-// call_client.go and call_server.go. Sessions come from dial.go on the node that dials,
-// and from accept.go on the other.
+// Streams go the same way, with mux_client.go and mux_server.go in place of call_client.go and
+// call_server.go. Sessions come from dial.go on the node that dials, and from accept.go on the
+// other.
 package grid
