@@ -41,7 +41,19 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		fmt.Println("SKIPPED: the browser tests need Chromium:", err)
 	}
-	os.Exit(m.Run())
+	os.Exit(runInTemp(m))
+}
+
+// runInTemp has Chromium leave its temporary files in a folder that is removed.
+func runInTemp(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "browser")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	os.Setenv("TMPDIR", dir)
+	return m.Run()
 }
 
 // findBrowser returns Chromium, which it installs where it can.
