@@ -37,9 +37,9 @@ type Connection struct {
 
 	comings    logLimit // sessions that came up, and that ended unseen
 	dialFails  logLimit // attempts to connect that failed
-	rejections logLimit // in the handshake, of who says it is the peer
+	rejections logLimit // in the handshake, of nodes that claim to be the peer
 	twins      logLimit // processes with the peer's name
-	absences   logLimit // of who should dial
+	absences   logLimit // of a peer that should dial
 
 	mu      sync.Mutex // Protects following.
 	state   State
@@ -230,7 +230,7 @@ func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute strin
 	return c.open(ctx, id, subroute, route, payload, nil)
 }
 
-// open opens a stream, behind all interceptors. observers are told about it.
+// open opens a stream, behind all interceptors, with the given observers.
 func (c *Connection) open(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte, observers []StreamObserver) (st *Stream, err error) {
 	if trace := startTrace(ctx, c.node.TraceTo, &c.link, id, subroute, len(payload)); trace != nil {
 		defer func() {
@@ -269,14 +269,14 @@ func (c *Connection) openMux(ctx context.Context, id HandlerID, route *routeID, 
 	return s.muxes.open(ctx, h, payload, newObservation(&c.link, id, observers))
 }
 
-// newSession returns a session with a process of the peer, which has said that it has features and
-// takes messages of maxMessage bytes. It does not run yet.
+// newSession returns a session with a process of the peer, which has announced its features and
+// that it accepts messages of maxMessage bytes. It does not run yet.
 func (c *Connection) newSession(g *greeting, peer process, features, maxMessage uint32) *session {
 	return newSession(&c.link, c.registry, c.lost, peer, agree(c.limits.MaxMessageSize, features, maxMessage), g)
 }
 
 // start makes s the connection's session and runs it to its end. An older session ends first, with
-// all that is open on it. confirm, which may be nil, tells the peer that the session begins.
+// everything that is open on it. confirm, which may be nil, tells the peer that the session begins.
 func (c *Connection) start(s *session, confirm func() error) error {
 	c.mu.Lock()
 	older := c.newest
@@ -323,15 +323,15 @@ func (c *Connection) start(s *session, confirm func() error) error {
 	return err
 }
 
-// announce logs that a session has come up, unless too many have of late, and then its end is not
-// logged either.
+// announce logs that a session has come up, unless there were too many recently; then its end is
+// not logged either.
 func (c *Connection) announce(s *session) {
 	if more, ok := c.comings.allow(""); ok && s.announced.CompareAndSwap(false, true) {
 		c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed, "more", more)
 	}
 }
 
-// lost takes note that a session takes no more calls. It may still have to end.
+// lost notes that a session accepts no more calls. It may still have to end.
 func (c *Connection) lost(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -340,7 +340,7 @@ func (c *Connection) lost(s *session) {
 	}
 }
 
-// forget takes note of the end of a session.
+// forget notes the end of a session.
 func (c *Connection) forget(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -351,7 +351,7 @@ func (c *Connection) forget(s *session) {
 	c.setState(StateConnectionError)
 }
 
-// setState tells those who wait. c.mu is held.
+// setState changes the state and wakes those who wait for that. c.mu is held.
 func (c *Connection) setState(s State) {
 	if c.state == s || c.state == StateShutdown {
 		return
@@ -362,7 +362,7 @@ func (c *Connection) setState(s State) {
 	c.changed = make(chan struct{})
 }
 
-// connecting takes note of the dialer's first attempt.
+// connecting notes the dialer's first attempt.
 func (c *Connection) connecting() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -371,9 +371,9 @@ func (c *Connection) connecting() {
 	}
 }
 
-// shutdown lets nothing start any more and ends the session: after all that is queued is sent, and
-// the peer has been told and has answered, for which there is time until ctx ends, and at least
-// grace. It reports whether that was enough.
+// shutdown refuses new calls and ends the session after sending what is queued, telling the peer
+// and waiting for its answer, until ctx ends but for at least grace. It reports whether that was
+// enough.
 func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
 	c.active.stop()
 	c.mu.Lock()
@@ -390,7 +390,7 @@ func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
 	return s.shutdown(ctx, grace)
 }
 
-// note takes note of why there is no connection.
+// note records why there is no connection.
 func (c *Connection) note(reason error) {
 	text, _ := visible.Cut(reason.Error(), recentErrorLen)
 	c.mu.Lock()

@@ -48,7 +48,7 @@ func (c *Connection) Stats() ConnectionStats {
 	return stats
 }
 
-// openCalls returns what is open on the connection, without names.
+// openCalls returns the calls that are open on the connection, without names.
 func (c *Connection) openCalls() (open []OpenCall) {
 	s := c.current.Load()
 	if s == nil {

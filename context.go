@@ -38,8 +38,8 @@ type (
 	roomKey     struct{}
 )
 
-// roomOf returns where counts what the handler decodes that was given ctx; nil where ctx is no
-// handler's.
+// roomOf returns the room in which a handler's decoded values count, given the handler's context;
+// nil for any other context.
 func roomOf(ctx context.Context) room {
 	if ctx == nil { // of an interceptor
 		return nil
@@ -48,7 +48,7 @@ func roomOf(ctx context.Context) room {
 	return r
 }
 
-// callerContext carries what a handler may ask of its context.
+// callerContext carries what a handler may look up in its context.
 type callerContext struct {
 	context.Context
 	caller   *RemoteClient
@@ -71,8 +71,8 @@ func (c callerContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// guardedContext is a context of the application's that goroutines of the library look at. A panic
-// of its methods must not end the process, and a context that is done always has an error.
+// guardedContext wraps an application's context for use by goroutines of the library. A panic of
+// its methods must not end the process, and a context that is done must have an error.
 type guardedContext struct{ context.Context }
 
 func (g guardedContext) Deadline() (deadline time.Time, ok bool) {
@@ -107,8 +107,8 @@ func (g guardedContext) Err() (err error) {
 	}
 }
 
-// over makes g guard ctx. It returns the guarded context, which has a method AfterFunc where ctx
-// has one.
+// over makes g guard ctx. It returns the guarded context, which has an AfterFunc method if ctx has
+// one.
 func (g *guardedContext) over(ctx context.Context) context.Context {
 	g.Context = ctx
 	if after, ok := ctx.(afterFuncer); ok {
@@ -117,7 +117,7 @@ func (g *guardedContext) over(ctx context.Context) context.Context {
 	return g
 }
 
-// afterFuncer is what contexts can be that call functions at their end by themselves; see
+// afterFuncer is implemented by contexts that call functions at their end themselves; see
 // context.AfterFunc.
 type afterFuncer interface {
 	AfterFunc(f func()) (stop func() bool)
@@ -138,10 +138,10 @@ func (g guardedAfterContext) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
-// ignorePanic is for defer.
+// ignorePanic is meant to be deferred.
 func ignorePanic() { recover() }
 
-// doneError is the error of a context that is done, where the context itself has none.
+// doneError is the error of a context that is done but has no error itself.
 func doneError(ctx context.Context) error {
 	if err := ctx.Err(); err != nil { // it was a moment behind
 		return err
@@ -152,8 +152,8 @@ func doneError(ctx context.Context) error {
 	return context.Canceled
 }
 
-// bounded returns a context for goroutines of the library which ends with ctx, whatever that is:
-// also at its deadline where its Done is nil or never closes. The cause is that of ctx.
+// bounded returns a context for goroutines of the library that ends with ctx, however odd that is:
+// also at its deadline if its Done is nil or never closes. The cause is that of ctx.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	parent := new(guardedContext).over(ctx)
 	ctx, cancel := context.WithCancelCause(parent)

@@ -121,10 +121,10 @@ type HealthOptions struct {
 	Timeout time.Duration
 }
 
-// defaultHealthTimeout is HealthOptions.Timeout where that is 0.
+// defaultHealthTimeout is used if HealthOptions.Timeout is 0.
 const defaultHealthTimeout = time.Second
 
-// healthBody is what a HealthHandler answers.
+// healthBody is the JSON body of a HealthHandler's answers.
 type healthBody struct {
 	Status string `json:"status"` // "ok" or "unavailable"
 	*Health

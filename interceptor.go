@@ -88,7 +88,7 @@ var (
 	errServedTwice = RemoteErr("grid: an interceptor served the stream twice")
 )
 
-// interceptors are those of a Manager by what they stand around, the outermost first.
+// interceptors are the functions of a Manager's Interceptors, by what they wrap, outermost first.
 type interceptors struct {
 	clientRequests []ClientRequestInterceptor
 	clientStreams  []ClientStreamInterceptor
@@ -124,7 +124,7 @@ func checkInterceptors(all []Interceptor) error {
 	return nil
 }
 
-// nest puts interceptors around a function, the first of them outermost.
+// nest wraps interceptors around a function, the first of them outermost.
 func nest[I, F any](all []I, innermost F, around func(intercept I, next F) F) F {
 	next := innermost
 	for _, intercept := range slices.Backward(all) {
@@ -133,7 +133,7 @@ func nest[I, F any](all []I, innermost F, around func(intercept I, next F) F) F 
 	return next
 }
 
-// request makes a request, by send, with the interceptors around it.
+// request makes a request through send, wrapped in the interceptors.
 func (s *interceptors) request(ctx context.Context, info *CallInfo, req []byte, send RequestFunc) ([]byte, error) {
 	next := RequestFunc(func(ctx context.Context, req []byte) ([]byte, error) {
 		if ctx == nil {
@@ -147,8 +147,8 @@ func (s *interceptors) request(ctx context.Context, info *CallInfo, req []byte, 
 	return next(ctx, req)
 }
 
-// stream opens a stream, by open, with the interceptors around it. open is given those who observe
-// the stream.
+// stream opens a stream through open, wrapped in the interceptors. open gets the observers of the
+// stream.
 func (s *interceptors) stream(ctx context.Context, call CallInfo, payload []byte,
 	open func(ctx context.Context, payload []byte, observers []StreamObserver) (*Stream, error)) (st *Stream, err error) {
 	info := &StreamInfo{CallInfo: call}
@@ -183,8 +183,8 @@ func (s *interceptors) stream(ctx context.Context, call CallInfo, payload []byte
 	return result, nil
 }
 
-// handler returns what answers requests in place of a handler of a node: the interceptors around
-// it. It has a context in any case.
+// handler returns a handler of requests that wraps h in the interceptors. It always takes a
+// context.
 func (s *interceptors) handler(local string, h singleHandler) SingleHandlerContextFn {
 	innermost := SingleHandlerContextFn(func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
 		switch {
@@ -207,9 +207,9 @@ func (s *interceptors) handler(local string, h singleHandler) SingleHandlerConte
 	}
 }
 
-// serve runs the handler of a stream, by handle, with the interceptors around it. observe is told
-// once who observes the stream, before the handler is called; where it is not, after the
-// interceptors have returned.
+// serve runs the handler of a stream through handle, wrapped in the interceptors. observe is called
+// once with the observers of the stream: before the handler, or after the interceptors have
+// returned if they do not call it.
 func (s *interceptors) serve(ctx context.Context, call CallInfo, payload []byte, observe func([]StreamObserver),
 	handle ServeStreamFunc) *RemoteErr {
 	info := &StreamInfo{CallInfo: call}
@@ -233,7 +233,7 @@ func (s *interceptors) serve(ctx context.Context, call CallInfo, payload []byte,
 	return next(ctx, payload)
 }
 
-// callInfo tells interceptors which call is about to be made, or served, over a link.
+// callInfo describes a call to be made, or served, over a link.
 func callInfo(l *link, h HandlerID, subroute string) CallInfo {
 	return CallInfo{Handler: h, Subroute: subroute, Local: l.local, Remote: l.remote}
 }

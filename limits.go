@@ -166,7 +166,7 @@ const (
 	minMessageSize = 4 << 10 // bytes
 )
 
-// maxOverhead is what a message takes beside its payload and metadata, in bytes, at the most.
+// maxOverhead is the maximum size of a message besides its payload and metadata, in bytes.
 const maxOverhead = 96
 
 func (l Limits) withDefaults() Limits {
@@ -196,7 +196,7 @@ func setDefault[T int | time.Duration](field *T, value T) {
 // leastHeld is the number of bytes that the largest message counts for.
 func (l Limits) leastHeld() int { return footprint(l.MaxMessageSize) }
 
-// check says which field is wrong.
+// check returns an error that names an invalid field.
 func (l Limits) check() error {
 	all := l.withDefaults()
 	for _, f := range []struct {
@@ -244,10 +244,10 @@ func (l Limits) check() error {
 	return nil
 }
 
-// maxTick is the longest time between two looks of a session at what is overdue.
+// maxTick is the longest time between two rounds of a janitor.
 const maxTick = 2500 * time.Millisecond
 
-// tick is the time between two looks of a session at what is overdue.
+// tick is the time between two rounds of a janitor, which looks for whatever is overdue.
 func (l *Limits) tick() time.Duration {
 	return min(l.PingInterval/4, l.PeerTimeout/20, maxTick)
 }

@@ -172,8 +172,8 @@ func (m *Manager) Close() error {
 	return nil
 }
 
-// close ends all connections. Each may take until the end of ctx, and at least grace, for what is
-// queued and for the peer's goodbye. It reports whether that was enough for all.
+// close ends all connections. Each may take until ctx ends, but at least grace, to send what is
+// queued and to complete the closing handshake. It reports whether that was enough for all.
 func (m *Manager) close(ctx context.Context, grace time.Duration) bool {
 	m.node.close()
 	var wg sync.WaitGroup

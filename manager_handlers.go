@@ -102,7 +102,7 @@ func (m *Manager) registerStream(h *streamHandler, subroute string) error {
 	})
 }
 
-// register publishes a registry to which add has added a handler.
+// register publishes a new registry, to which add has added a handler.
 func (m *Manager) register(id HandlerID, subroute string, add func(r *registry, route *routeID)) error {
 	if m == nil {
 		return cannotRegister(id, errNilManager)

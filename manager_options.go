@@ -103,7 +103,7 @@ type ManagerOptions struct {
 	GetTLSConfig func() (*tls.Config, error)
 }
 
-// withDefaults returns the options with what they leave to the Manager filled in.
+// withDefaults returns the options with the defaults filled in.
 func (o ManagerOptions) withDefaults() ManagerOptions {
 	o.Hosts = slices.Clone(o.Hosts)
 	o.Limits = o.Limits.withDefaults()

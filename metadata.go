@@ -123,7 +123,8 @@ type outgoingMetadata struct {
 	err     error
 }
 
-// encodedMetadata returns the metadata of a call; nil for none, and where the peer takes none.
+// encodedMetadata returns the encoded metadata of a call, or nil if there is none or the peer does
+// not support it.
 func (a *agreement) encodedMetadata(ctx context.Context) ([]byte, error) {
 	out, ok := ctx.Value(outgoingKey{}).(*outgoingMetadata)
 	if !ok {
@@ -136,14 +137,15 @@ func (a *agreement) encodedMetadata(ctx context.Context) ([]byte, error) {
 	return out.encoded, nil
 }
 
-// incomingMetadata is metadata that came in. It is decoded where somebody asks.
+// incomingMetadata is metadata that was received. It is decoded on demand.
 type incomingMetadata struct {
 	once    sync.Once
 	encoded []byte // nil once decoded
 	md      Metadata
 }
 
-// newIncomingMetadata copies the metadata of a message out of the read buffer; nil for none.
+// newIncomingMetadata copies the metadata of a message out of the read buffer; nil if there is
+// none.
 func newIncomingMetadata(m *message) *incomingMetadata {
 	if m.metadata == nil {
 		return nil
@@ -161,8 +163,8 @@ func (in *incomingMetadata) decoded() Metadata {
 	return in.md
 }
 
-// encode returns the metadata as it goes over the wire: a msgpack map of
-// strings to bins, in the order of its keys, each once. nil stands for no metadata.
+// encode returns the metadata in its wire format: a msgpack map of strings to bins, in the order of
+// its keys, each once. nil stands for no metadata.
 func (md Metadata) encode() ([]byte, error) {
 	if len(md) == 0 {
 		return nil, nil
@@ -210,7 +212,8 @@ func decodeMetadata(b []byte) (md Metadata, err error) {
 	return md, err
 }
 
-// checkMetadata says what is wrong with encoded metadata. It allocates nothing where nothing is.
+// checkMetadata returns an error that says what is wrong with encoded metadata. It allocates
+// nothing for valid metadata.
 func checkMetadata(b []byte) error {
 	return readMetadata(b, func(_, _ []byte) {})
 }
@@ -251,8 +254,8 @@ func readMetadata(b []byte, each func(key, value []byte)) (err error) {
 	return nil
 }
 
-// takeMetadata checks the metadata of a message, and drops it where it means
-// nothing. What stands in its place is ignored where the two nodes have not agreed on metadata.
+// takeMetadata checks the metadata of a message, and drops it if it has no meaning there. If the
+// two nodes have not agreed on metadata, whatever is in its place is ignored.
 func (a *agreement) takeMetadata(m *message) error {
 	if !a.has(featureMetadata) {
 		m.metadata = nil

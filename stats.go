@@ -223,7 +223,7 @@ func (l *Latency) Quantile(q float64) time.Duration {
 	return 0
 }
 
-// handlerTable gathers the statistics of handlers over connections.
+// handlerTable collects the statistics of handlers over connections.
 type handlerTable struct {
 	served []HandlerStats // by number of the registration
 	called [256]*HandlerStats
@@ -244,7 +244,7 @@ func (t *handlerTable) client(id HandlerID) *HandlerStats {
 	return t.called[id]
 }
 
-// add adds what is counted of the calls over a connection, and those that are open on it.
+// add adds what was counted of the calls over a connection, and those that are open on it.
 func (t *handlerTable) add(l *link, open []OpenCall) {
 	for i, counters := range l.served.all() {
 		if counters != nil && i < len(t.served) {

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// traffic counts what a Connection sends and receives, over all its sessions. Each half has one writer at a time,
-// the reader or the flusher of the live session, which counts frames, not messages; the halves share no cache line.
+// traffic counts what a Connection sends and receives, over all its sessions. Each half has one
+// writer at a time, the reader or the flusher of the live session, which counts once per frame, not
+// per message. The halves do not share a cache line.
 type traffic struct {
 	_       [64]byte
 	flowIn  flow
@@ -60,8 +61,9 @@ func (r *refusalCounters) stats() RefusalStats {
 	}
 }
 
-// handlerCounters count the calls of one handler over one connection in one direction. They are made when the first
-// call comes, and fill four cache lines of their own, so that connections do not disturb each other.
+// handlerCounters count the calls of one handler over one connection in one direction. They are
+// allocated with the first call and fill four cache lines of their own, so that connections do not
+// disturb each other.
 type handlerCounters struct {
 	calls   atomic.Int64 // ended
 	failure atomic.Pointer[failureCounters]
@@ -70,15 +72,16 @@ type handlerCounters struct {
 	_       [32]byte
 }
 
-// failureCounters count the failures of the calls that handlerCounters count. They are made by the first.
+// failureCounters count the failures of the calls in handlerCounters. They are allocated with the
+// first failure.
 type failureCounters struct {
 	classes [errorClasses]atomic.Int64
 
-	// What calls that are disconnected are told: requests, and streams.
+	// The errors that disconnected calls return: requests, and streams.
 	request, stream atomic.Pointer[callError]
 }
 
-// disconnected is where the error of calls that are disconnected is kept.
+// disconnected is where the error of disconnected calls is kept.
 func (f *failureCounters) disconnected(stream bool) *atomic.Pointer[callError] {
 	if stream {
 		return &f.stream
@@ -95,14 +98,14 @@ func (h *handlerCounters) failures() *failureCounters {
 	return h.failure.Load()
 }
 
-// Client latencies: the first calls of a handler to a peer are all timed, later ones by a random sample. A look at the
-// clock costs as much as all other counting of a call several times over.
+// Client latencies: the first calls of a handler to a peer are all timed, later ones by random
+// sampling. Reading the clock costs several times as much as all other counting of a call.
 const (
 	timedCalls   = 256
 	sampleWeight = 8 // one call of so many, which counts as so many
 )
 
-// stopwatch times a call, or does not, where its weight is 0.
+// stopwatch times a call, unless its weight is 0.
 type stopwatch struct {
 	start  time.Time
 	weight int64 // calls that this one stands for
@@ -166,7 +169,8 @@ func (h *handlerCounters) addTo(s *HandlerStats) {
 	}
 }
 
-// counterTable holds handlerCounters by a small number. Looking one up costs two loads. Its zero value is ready.
+// counterTable holds handlerCounters by a small number. Looking one up costs two loads. Its zero
+// value is ready.
 type counterTable struct {
 	list atomic.Pointer[[]*handlerCounters] // never changed: adding makes a new one
 	mu   sync.Mutex                         // one addition at a time
@@ -194,7 +198,7 @@ func (t *counterTable) get(i int) *handlerCounters {
 	return list[i]
 }
 
-// lookup returns nil where nothing was counted yet.
+// lookup returns nil if nothing was counted yet.
 func (t *counterTable) lookup(i int) *handlerCounters {
 	if list := t.list.Load(); list != nil && i < len(*list) {
 		return (*list)[i]

@@ -35,14 +35,14 @@ type RecentError struct {
 
 func newestFirst(a, b RecentError) int { return b.Time.Compare(a.Time) }
 
-// errorRing holds the errors that happened last. Strangers have one of their own, so that they
-// cannot push out what is known of peers. Its zero value is ready.
+// errorRing holds the most recent errors. Strangers have a separate one, so that they cannot
+// displace what is known about peers. Its zero value is ready.
 type errorRing struct {
 	mu   sync.Mutex // Protects following.
 	ring []RecentError
 }
 
-// add takes note of an error. handler is 0 for none.
+// add records an error. handler is 0 if there is none.
 func (r *errorRing) add(peer string, role Role, handler HandlerID, text string) {
 	text, _ = visible.Cut(text, recentErrorLen)
 	peer, _ = visible.Cut(peer, recentErrorLen) // of a stranger, from a request that a middleware may have changed
@@ -68,8 +68,8 @@ func (r *errorRing) add(peer string, role Role, handler HandlerID, text string) 
 	r.ring[r.dispensable()] = e
 }
 
-// dispensable is the place of the oldest error of those peers that have the most: who
-// fails in ever new words pushes out its own. r.mu is held.
+// dispensable returns the position of the oldest error of the peers that have the most, so that a
+// peer whose errors keep changing displaces only its own. r.mu is held.
 func (r *errorRing) dispensable() (place int) {
 	counts := make(map[string]int, len(r.ring))
 	most := 0

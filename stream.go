@@ -40,7 +40,7 @@ type Stream struct {
 	reading  atomic.Bool
 }
 
-// newStream wraps a mux and starts its pump where requests can be sent.
+// newStream wraps a mux and, if requests can be sent, starts its pump.
 func newStream(m *muxClient) *Stream {
 	st := &Stream{ctx: m.ctx, mux: m}
 	if m.inputs > 0 {
@@ -53,9 +53,8 @@ func newStream(m *muxClient) *Stream {
 	return st
 }
 
-// typedRequests makes the stream take its requests as values: its pump reads
-// the returned channel from now on, in place of Requests. It returns nil where
-// the handler takes no input.
+// typedRequests makes the stream accept its requests as values: from now on its pump reads the
+// returned channel in place of Requests. It returns nil if the handler takes no input.
 func typedRequests[Req any](st *Stream, encode func(Req) ([]byte, error)) chan<- Req {
 	if st == nil || st.adopt == nil {
 		return nil
@@ -106,7 +105,7 @@ func sendTo[T any](st *Stream, requests chan<- T, v T) (err error) {
 	return st.sendError()
 }
 
-// sendError is what a sender is told where nothing can be sent any more; nil before.
+// sendError returns the error for senders once nothing can be sent any more; nil before.
 func (st *Stream) sendError() error {
 	err, over := st.mux.outcome()
 	if over {
@@ -200,7 +199,7 @@ func (st *Stream) All() iter.Seq2[[]byte, error] {
 	return iterate(st.Results)
 }
 
-// iterate makes an iterator of what calls a function for each message.
+// iterate turns a function that calls another one for each message into an iterator.
 func iterate[T any](results func(next func(T) error) error) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		left := false

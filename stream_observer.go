@@ -30,7 +30,7 @@ type StreamObserver struct {
 	OnEnd func(err error)
 }
 
-// observation is one stream with its observers. A nil one has none.
+// observation is one stream with its observers; nil if it has none.
 type observation struct {
 	link      *link
 	handler   HandlerID
@@ -68,19 +68,20 @@ func (o *observation) received(n int) {
 	}
 }
 
-// end tells of the end of the stream, once.
+// end notifies the observers of the end of the stream, once.
 func (o *observation) end(err error) {
 	if o.claimEnd() {
 		o.tellEnd(err)
 	}
 }
 
-// claimEnd makes who gets true the one to call tellEnd. Nothing else is told any more.
+// claimEnd reports whether its caller is the one to call tellEnd. After it the observers get no
+// other notification.
 func (o *observation) claimEnd() bool { return o != nil && o.ended.CompareAndSwap(false, true) }
 
 func (o *observation) tellEnd(err error) { o.tellEndFrom(0, err) }
 
-// tellEndFrom tells the observers from the i-th on, also where one of them ends the goroutine.
+// tellEndFrom notifies the observers from the i-th on, even if one of them ends the goroutine.
 func (o *observation) tellEndFrom(i int, err error) {
 	if i == len(o.observers) {
 		return

@@ -38,7 +38,7 @@ func (s *Subroute) NewStream(ctx context.Context, h HandlerID, payload []byte) (
 	return s.Connection.newStream(ctx, h, route, id, payload)
 }
 
-// routeID is what the route is on the wire for a handler; nil for the empty route.
+// routeID returns the wire form of the route for a handler; nil for the empty route.
 func (s *Subroute) routeID(h HandlerID) (*routeID, string) {
 	if s.route == "" {
 		return nil, ""

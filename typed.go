@@ -193,7 +193,7 @@ func (h *SingleHandler[Req, Resp]) mayRegister(m *Manager, nilHandle bool) error
 	return nil
 }
 
-// request decodes the payload of a request, which counts in r, and gives it back.
+// request decodes the payload of a request, which counts in r, and gives the payload back.
 func (h *SingleHandler[Req, Resp]) request(payload []byte, r room) (Req, *RemoteErr) {
 	req, err := h.reqs.decode(payload, r)
 	return req, NewRemoteErr(err)

@@ -2,10 +2,11 @@ package grid
 
 import "fmt"
 
-// answers is where what this node asked for counts, over a connection: nowhere, but each alone is bounded.
+// answers is the room for answers that this node has requested over a connection: each alone is
+// bounded, their sum is not.
 type answers Limits
 
-// maxAnswerFactor is how many times as large as the largest message an answer may be once it is decoded.
+// maxAnswerFactor bounds the size of a decoded answer, as a multiple of the largest message.
 const maxAnswerFactor = 16
 
 func (a *answers) reserve(bytes int) error {
@@ -18,10 +19,10 @@ func (a *answers) reserve(bytes int) error {
 
 var defaultLimits = Limits{}.withDefaults()
 
-// anyAnswers is where answers count that come from elsewhere.
+// anyAnswers is the room for answers from elsewhere.
 var anyAnswers = (*answers)(&defaultLimits)
 
-// answerRoom is where an answer counts.
+// answerRoom returns the room in which an answer counts.
 func answerRoom(c any) room {
 	switch c := c.(type) {
 	case *Connection:
@@ -32,7 +33,7 @@ func answerRoom(c any) room {
 	return anyAnswers
 }
 
-// room is where what comes on the stream counts.
+// room returns the room in which messages of the stream count.
 func (s *Stream) room() room {
 	if s.mux == nil { // one that an application has made
 		return anyAnswers

@@ -14,27 +14,27 @@ var (
 	errNoValue     = errors.New("grid: no value: the function for new values is missing or returned nil")
 )
 
-// reusable is implemented by the payload types of this package. Their Recycle
-// gives the contents away and leaves the value itself with its owner, who may keep it for another call.
-// So a second Recycle, by the handler's author, does no harm. A kept value has no contents: a pool
-// that is given more values than it is asked for must not hoard their buffers and maps.
+// reusable is implemented by the payload types of this package. Their Recycle gives the contents
+// away and leaves the value itself with its owner, who may keep it for another call. So a second
+// Recycle, by the handler's author, does no harm. A kept value has no contents: a pool that gets
+// more values than it hands out must not hoard their buffers and maps.
 type reusable interface {
-	// self returns the value, which tells it from a type that embeds it.
+	// self returns the value itself, to tell it from a type that embeds it.
 	self() any
 	// refill makes a recycled value like new, or reports that it can't.
 	refill() bool
 }
 
-// sharer is implemented by payload types whose contents Recycle gives to
-// others. Both contents must not be recycled when one shares the other's memory.
+// sharer is implemented by payload types whose contents Recycle gives to others. If two of them
+// share memory, only one may be recycled.
 type sharer interface {
 	shares(other any) bool
 }
 
-// pool hands out values of T and takes them back. A type with Recycle is
-// recycled by calling it. Other values are kept and used again when they can be made like new, that is
-// when newFn returns a pointer to a zero value: what one call left in a value must not show up in the next.
-// A pool may be used by several goroutines at once.
+// pool hands out values of T and takes them back. A type with Recycle is recycled by calling it.
+// Other values are kept and reused if they can be reset, that is if newFn returns a pointer to a
+// zero value: what one call left in a value must not show up in the next. A pool is safe for
+// concurrent use.
 type pool[T RoundTripper] struct {
 	newFn    func() T
 	id       HandlerID // whose values they are, and
@@ -50,7 +50,7 @@ const (
 	resetImpossible
 )
 
-// get returns a value that is like new. It is zero where newFn is missing.
+// get returns a value that is like new. It is zero if newFn is missing.
 func (p *pool[T]) get() T {
 	v, ok := p.free.Get().(T)
 	if !ok {
@@ -62,7 +62,8 @@ func (p *pool[T]) get() T {
 	return v
 }
 
-// getToRead returns a value to read into: one without a buffer that may be much larger than what will be in it.
+// getToRead returns a value to decode into, without a buffer that may be much larger than its
+// contents will be.
 func (p *pool[T]) getToRead() T {
 	v, ok := p.free.Get().(T)
 	if !ok {
@@ -85,7 +86,7 @@ func (p *pool[T]) fresh() (v T) {
 	return v
 }
 
-// put takes v, which nobody may use any more.
+// put takes back v, which nobody may use any more.
 func (p *pool[T]) put(v T) {
 	var zero T
 	if v == zero {
@@ -104,7 +105,7 @@ func (p *pool[T]) put(v T) {
 	}
 }
 
-// resets reports whether a zeroed value is what newFn returns.
+// resets reports whether newFn returns a zeroed value.
 func (p *pool[T]) resets() bool {
 	known := p.reset.Load()
 	if known == resetUnknown {
@@ -137,7 +138,8 @@ func (p *pool[T]) decode(b []byte, r room) (T, error) {
 	return v, nil
 }
 
-// marshal returns v in a buffer of the caller's, who gives it back with PutByteBuffer. v stays the caller's too.
+// marshal returns v encoded into a buffer that the caller gives back with PutByteBuffer. v stays
+// the caller's too.
 func (p *pool[T]) marshal(v T) ([]byte, error) {
 	v, err := p.present(v)
 	if err != nil {
@@ -155,7 +157,8 @@ func (p *pool[T]) marshal(v T) ([]byte, error) {
 	return b, nil
 }
 
-// unmarshal returns the value in b, and gives b back. What the value takes counts in r, unless that is nil.
+// unmarshal decodes the value in b, and gives b back. What the value takes counts in r, unless that
+// is nil.
 func (p *pool[T]) unmarshal(b []byte, r room) (v T, err error) {
 	var zero T
 	v = p.getToRead()
@@ -172,7 +175,7 @@ func (p *pool[T]) unmarshal(b []byte, r room) (v T, err error) {
 	return v, nil
 }
 
-// orDefault is the depth that an option sets.
+// orDefault returns the depth that an option sets.
 func orDefault(maxDepth int) int {
 	if maxDepth <= 0 {
 		return defaultMaxDepth
@@ -180,8 +183,8 @@ func orDefault(maxDepth int) int {
 	return maxDepth
 }
 
-// present returns v, or a new value for a nil one whose methods may not stand it.
-// The payload types of this package do, and write what nil means to them.
+// present returns v, or a new value for a nil one whose methods may not be called. Those of this
+// package's payload types may be, and encode what nil means to them.
 func (p *pool[T]) present(v T) (T, error) {
 	var zero T
 	if v != zero || !nilable[T]() {

@@ -6,11 +6,12 @@ import (
 	"github.com/gridmesh/grid/internal/mpack"
 )
 
-// What decoding makes of one byte is up to a hundred times as large: a map of one pair, of three bytes, takes 350. So what a
-// value takes in memory is estimated before it is decoded, by the number of values in it, and counts where its message does.
+// Decoding can turn one byte into a hundred: a map with one pair takes three bytes of a message and
+// 350 of memory. So the memory that a value takes is estimated before it is decoded, by the number
+// of values in it, and counts where its message does.
 
-// takeDecoded counts what a value takes that b is decoded to. What is no larger than the buffer of
-// its message counts with that.
+// takeDecoded counts the memory that the value decoded from b takes. If it is no larger than the
+// buffer of its message, that already counts.
 func takeDecoded(r room, v any, b []byte, s mpack.Shape) error {
 	if r == nil {
 		return nil
@@ -23,24 +24,26 @@ func takeDecoded(r room, v any, b []byte, s mpack.Shape) error {
 
 // sized is implemented by the payload types of this package.
 type sized interface {
-	// decodedSize is an upper bound of the bytes that the value takes which b, of the given shape, is decoded to.
-	// The receiver may be nil.
+	// decodedSize returns an upper bound of the memory, in bytes, that the value decoded from b, of
+	// the given shape, takes. The receiver may be nil.
 	decodedSize(b []byte, s mpack.Shape) int
 }
 
-// What a value takes at the most, in bytes. TestWhatDecodedValuesTake measures it.
+// The most that a value can take, in bytes. TestWhatDecodedValuesTake measures it.
 const (
-	// perValue is for each value: a slot of a map that has just grown, or a place in a slice and what it points to; and its
-	// own memory where it has some. It is enough for all that is made without a type, such as an any, and for strings and numbers.
+	// perValue is for each value: a slot of a map that has just grown, or a place in a slice and
+	// what it points to, and its own memory if it has some. It is enough for everything that is
+	// decoded without a type, such as an any, and for strings and numbers.
 	perValue = 72
-	// perContainer is for each array, map or object besides: the least map.
+	// perContainer is for each array, map or object in addition: the smallest map.
 	perContainer = 336
 )
 
-// textSize is what n bytes of texts take that are copied one by one, their values aside.
+// textSize returns the size of texts of n bytes in total that are copied one by one, without their
+// values.
 func textSize(n int) int { return n + n/8 }
 
-// decodedSize is what a value takes that b is decoded to.
+// decodedSize returns how much memory the value decoded from b takes.
 func decodedSize(v any, b []byte, s mpack.Shape) int {
 	if own, ok := v.(sized); ok {
 		return own.decodedSize(b, s)
@@ -48,7 +51,7 @@ func decodedSize(v any, b []byte, s mpack.Shape) int {
 	return textSize(len(b)) + s.Values*perValue + s.Containers*perContainer
 }
 
-// newSize is what a new value takes that a T points to.
+// newSize returns how much memory a new value takes that a T points to.
 func newSize[T any]() int {
 	t := reflect.TypeFor[T]()
 	if t.Kind() != reflect.Pointer {

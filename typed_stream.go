@@ -278,7 +278,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) encodePayload(p Payload) ([]byte
 	return b, nil
 }
 
-// encodeRequest and encodeResponse give what they encode back: a sender does not look at it again.
+// encodeRequest and encodeResponse recycle what they encode: a sender does not use it again.
 func (h *StreamTypeHandler[Payload, Req, Resp]) encodeRequest(r Req) ([]byte, error) {
 	defer h.reqs.put(r)
 	return h.reqs.encode(r)
@@ -293,10 +293,9 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) encodeResponse(r Resp) ([]byte, 
 // the responses have one consumer, through Results or All. A stream that is given up early needs
 // its context canceled. The methods of a nil *TypedStream are safe to call.
 type TypedStream[Req, Resp RoundTripper] struct {
-	// Requests takes the requests for the handler; closing it ends the input, as CloseSend does. It
-	// is nil where the handler takes none. What is sent must not be used any more. A plain send
-	// blocks when the handler has returned, the stream has ended or CloseSend was called; Send does
-	// not.
+	// Requests carries requests to the handler; closing it ends the input, as CloseSend does. It is
+	// nil if the handler takes none. What is sent must not be used any more. A plain send blocks
+	// once the handler has returned, the stream has ended or CloseSend was called; Send does not.
 	Requests chan<- Req
 
 	raw    *Stream

@@ -31,7 +31,7 @@ type Recycler interface {
 	Recycle()
 }
 
-// How far payloads trust what they read and keep what they used.
+// How far payloads trust what they decode, and how much they keep for reuse.
 const (
 	maxSizeHint   = 1024    // elements made room for by a claimed length alone
 	maxKeptLen    = 32      // elements of a map or slice kept for reuse: whose memory does not matter where fewer are read into it

@@ -85,14 +85,15 @@ func (l Link) text() string {
 	return "waiting"
 }
 
-// cluster asks other nodes, not more often than it has to, whoever looks. Its zero value is ready.
+// cluster asks other nodes on behalf of the viewers of the page, no more often than necessary. Its
+// zero value is ready.
 type cluster struct {
 	mu    sync.Mutex // Protects following.
 	asked time.Time  // when the last round of questions began
 	peers []Row      // its answers
 }
 
-// rows returns this node's row and those of its peers, which it asks where handler is not 0.
+// rows returns this node's row and those of its peers, which it asks unless handler is 0.
 func (c *cluster) rows(m *grid.Manager, stats *grid.Stats, handler grid.HandlerID) []Row {
 	c.mu.Lock()
 	peers, due := c.peers, time.Since(c.asked) > rowAge
@@ -112,8 +113,8 @@ func (c *cluster) rows(m *grid.Manager, stats *grid.Stats, handler grid.HandlerI
 	return append([]Row{{Node: stats.Local, Known: true, Links: linksOf(stats)}}, peers...)
 }
 
-// ask asks all peers that are connected. Others may get the answers too, so it does not end with
-// who asked.
+// ask asks all connected peers. Others may share the answers, so it does not end with the request
+// that started it.
 func ask(m *grid.Manager, stats *grid.Stats, handler grid.HandlerID) []Row {
 	ctx, cancel := context.WithTimeout(context.Background(), rowTimeout)
 	defer cancel()
@@ -148,8 +149,7 @@ func askPeer(ctx context.Context, conn *grid.Connection, handler grid.HandlerID)
 	return links, err
 }
 
-// known drops links to nodes that this one has never heard of, and round trips that nobody has
-// measured.
+// known drops links to nodes that this one does not know, and round trips that nobody has measured.
 func known(links map[string]Link, stats *grid.Stats) map[string]Link {
 	kept := make(map[string]Link, len(stats.Peers))
 	keep := func(name string) {

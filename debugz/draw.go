@@ -46,7 +46,8 @@ func newSpark(points []point, now time.Time) spark {
 	}
 }
 
-// histogram is a row of bars, one for each bucket between the first and the last that are not empty.
+// histogram is a row of bars, one for each bucket between the first and the last that are not
+// empty.
 type histogram struct {
 	Bars  []bar
 	Width int
@@ -225,7 +226,8 @@ func newPicture(rows []Row, short func(string) string) (p picture) {
 	return p
 }
 
-// newEdge is the connection of two nodes, as the one sees it who sees it worse. Its mood is empty where neither is known.
+// newEdge returns the connection of two nodes as seen by the end that sees it worse. Its mood is
+// empty if neither is known.
 func newEdge(a, b *Row, short func(string) string) (mood, title string) {
 	rank := map[string]int{"": 0, moodGood: 1, moodNone: 2, moodWarn: 3, moodBad: 4}
 	for _, ends := range [][2]*Row{{a, b}, {b, a}} {

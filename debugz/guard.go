@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// guard decides which requests the page answers. A browser sends what any page tells it to, to whatever address
-// that page's own name has at the moment (DNS rebinding): who reads the answer must have asked for this server by a name that is its own.
+// guard decides which requests the page answers. A browser sends whatever any page tells it to, to
+// whatever address that page's own name resolves to at the moment (DNS rebinding). So the reader of
+// an answer must have asked for this server by one of its own names.
 type guard struct {
 	hosts       []string // in lower case, without ports
 	crossOrigin *http.CrossOriginProtection
@@ -27,7 +28,8 @@ func newGuard(node string, hosts []string) *guard {
 	return g
 }
 
-// known reports whether a Host header is one that the page is served at. An address cannot be another's name.
+// known reports whether the page is served at the name in a Host header. An address cannot be
+// somebody else's name.
 func (g *guard) known(host string) bool {
 	host = hostOf(host)
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.Contains(g.hosts, host) {
@@ -37,7 +39,7 @@ func (g *guard) known(host string) bool {
 	return err == nil
 }
 
-// ownOrigin reports whether a POST was not sent by the page of somebody else.
+// ownOrigin reports whether a POST did not come from a page of another site.
 func (g *guard) ownOrigin(r *http.Request) bool { return g.crossOrigin.Check(r) == nil }
 
 // hostOf returns a Host header without its port, in lower case.

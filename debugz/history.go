@@ -20,7 +20,7 @@ type history struct {
 	samples []sample   // the oldest first; never changed, so that a reader keeps what it has
 }
 
-// sample is what was counted at a time.
+// sample is a set of counters at one time.
 type sample struct {
 	time     time.Time
 	peers    map[string]flows
@@ -44,7 +44,7 @@ type handlerKey struct {
 
 func keyOf(h *grid.HandlerStats) handlerKey { return handlerKey{h.Role, h.ID, h.Subroute} }
 
-// add takes a sample, where the last one is old enough, and returns all.
+// add takes a sample if the last one is old enough, and returns all of them.
 func (h *history) add(stats *grid.Stats) []sample {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -84,7 +84,8 @@ func peerSeries(samples []sample, peer string, v func(*flows) int64) []point {
 	})
 }
 
-// handlerSeries is the rate of a handler's calls. A handler that nobody has called yet has had no calls.
+// handlerSeries returns the rate of a handler's calls. A handler that was not called yet has had no
+// calls.
 func handlerSeries(samples []sample, key handlerKey) []point {
 	return series(samples, func(s *sample) (int64, bool) { return s.handlers[key], true })
 }
@@ -100,7 +101,7 @@ func series(samples []sample, v func(*sample) (int64, bool)) (points []point) {
 	return points
 }
 
-// lastRate is the newest rate, 0 where there is none.
+// lastRate returns the newest rate, 0 if there is none.
 func lastRate(points []point) float64 {
 	if len(points) == 0 {
 		return 0

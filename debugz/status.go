@@ -9,7 +9,7 @@ import (
 	"github.com/gridmesh/grid/internal/visible"
 )
 
-// What a page shows at the most of lists without an end.
+// How much a page shows of lists without an end.
 const (
 	maxOpen   = 100
 	maxTraces = 100

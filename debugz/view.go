@@ -140,7 +140,8 @@ func tiles(v *view, samples []sample) []tile {
 	}
 }
 
-// TraceLink is the address of the page with traces, or without them, and the same filter. With them it takes a POST to have some.
+// TraceLink is the address of the page with traces turned on or off, and the same filter. Turning
+// them on takes a POST.
 func (v *view) TraceLink(on bool) string {
 	q := make(url.Values)
 	if v.Query != "" {
@@ -173,7 +174,7 @@ func trimScheme(name string) string {
 	return rest
 }
 
-// shortNames leaves out of the names of nodes what they have in common.
+// shortNames strips from the names of nodes what they have in common.
 func shortNames(nodes []string) map[string]string {
 	var hosts, ports []string
 	for _, n := range nodes {
@@ -200,7 +201,8 @@ func shortNames(nodes []string) map[string]string {
 	return short
 }
 
-// commonDomain is what follows the first label of all host names, with its dot; empty where that differs.
+// commonDomain returns what follows the first label of all host names, with its dot; empty if that
+// differs.
 func commonDomain(hosts []string) string {
 	domain := ""
 	for i, h := range hosts {
@@ -236,7 +238,7 @@ func moodOf(s grid.State) string {
 // StateText is the state of the connection in words.
 func (p peerRow) StateText() string { return linkOf(&p.ConnectionStats).text() }
 
-// Why is the reason why there is no connection; empty while there is one.
+// Why is the reason that there is no connection; empty while there is one.
 func (p peerRow) Why() string {
 	if p.State == grid.StateConnected {
 		return ""

@@ -8,7 +8,7 @@ import (
 	"github.com/gridmesh/grid"
 )
 
-// watchPatience is how long requests are traced after somebody has asked for it the last time.
+// watchPatience is how long requests are traced after the last request for that.
 const watchPatience = 30 * time.Second
 
 // watch traces requests while somebody looks.

@@ -114,7 +114,7 @@ func (p *PubSub[T, M]) Publish(item T) {
 	}
 }
 
-// wants asks the filter. ok is false where that panics.
+// wants calls the filter. ok is false if that panics.
 func (s *subscriber[T, M]) wants(item T) (wanted, ok bool) {
 	defer func() { _ = recover() }()
 	return s.filter(item), true

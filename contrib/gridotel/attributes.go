@@ -10,8 +10,8 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-// errorType is a name for the error of a call out of a small number of them: that of its class where the
-// grid has one.
+// errorType returns one of a small number of names for an error: that of its class if the grid has
+// one.
 func errorType(err error, class grid.ErrorClass) string {
 	switch {
 	case errors.Is(err, errPanicked):
@@ -28,7 +28,7 @@ func serverAttributes(node string) []attribute.KeyValue {
 	return []attribute.KeyValue{semconv.ServerAddress(host), semconv.ServerPort(port)}
 }
 
-// address takes a node's name, which is a URL, apart.
+// address splits a node's name, which is a URL.
 func address(node string) (host string, port int) {
 	u, err := url.Parse(node)
 	if err != nil {

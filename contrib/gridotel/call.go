@@ -122,7 +122,7 @@ func (t *telemetry) begin(ctx context.Context, s *side, info *grid.CallInfo) (co
 func (c *call) request(n int)  { c.requests.Record(c.ctx, int64(n), c.set) }
 func (c *call) response(n int) { c.responses.Record(c.ctx, int64(n), c.set) }
 
-// message takes note of a message of a stream.
+// message records a message of a stream.
 func (c *call) message(event string, n int) {
 	if event == sentMessage {
 		c.sent.Add(1)
@@ -134,8 +134,8 @@ func (c *call) message(event string, n int) {
 	}
 }
 
-// classify is grid.Classify on the side of a caller. On the other side the handler says what is a RemoteErr
-// itself, whatever its text.
+// classify is grid.Classify on the caller's side. On the other side every RemoteErr is the
+// handler's own, whatever its text.
 func (c *call) classify(err error) grid.ErrorClass {
 	if _, said := err.(*grid.RemoteErr); said && c.kind == trace.SpanKindServer {
 		return grid.ErrorHandler
@@ -168,8 +168,8 @@ func (c *call) end(err error) {
 	c.span.End(trace.WithTimestamp(now))
 }
 
-// validError returns an error whose text is UTF-8. A handler of another node may have said what is not, and OTLP, which is protobuf,
-// would drop the spans of everybody that go with it.
+// validError returns an error whose text is valid UTF-8. A handler of another node may have
+// returned one that is not, and OTLP, which is protobuf, would then drop the whole batch of spans.
 func validError(err error) error {
 	if text := err.Error(); !utf8.ValidString(text) {
 		return errors.New(strings.ToValidUTF8(text, "\uFFFD"))

@@ -27,7 +27,7 @@ type Collector struct {
 // New returns a Collector for a node, to be registered with a prometheus.Registerer.
 func New(m *grid.Manager) *Collector { return &Collector{m: m} }
 
-// metric describes one metric. Its labels are those of its group, and more where it names them.
+// metric describes one metric. It has the labels of its group, and those in more.
 func metric(name, help string, group []string, more ...string) *prometheus.Desc {
 	return prometheus.NewDesc("grid_"+name, help, append(append([]string(nil), group...), more...), nil)
 }
