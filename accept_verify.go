@@ -7,14 +7,14 @@ import (
 	"net/url"
 )
 
-// VerifyPeerCertificate is a ManagerOptions.VerifyPeer for mutual TLS: the host
-// of the name that a peer says is its own has to be among the names and
-// addresses of its client certificate (x509.Certificate.VerifyHostname). The
-// HTTP server has to ask for one and verify it, with
-// tls.Config.ClientAuth = tls.RequireAndVerifyClientCert; without a verified one the peer is rejected.
+// VerifyPeerCertificate is a ManagerOptions.VerifyPeer for mutual TLS. The peer's client
+// certificate must be valid for the host in the name that the peer claims
+// (x509.Certificate.VerifyHostname). The HTTP server must request and verify client certificates,
+// with tls.Config.ClientAuth = tls.RequireAndVerifyClientCert; a peer without a verified one is
+// rejected.
 //
-// The port is no part of a certificate: nodes on one host, and those that
-// share a certificate or a wildcard, are not kept apart.
+// A certificate does not name a port, so nodes on one host, and nodes that share a certificate or a
+// wildcard, are not told apart.
 func VerifyPeerCertificate(r *http.Request, host string) error {
 	u, err := url.Parse(host)
 	switch {
@@ -33,7 +33,7 @@ func VerifyPeerCertificate(r *http.Request, host string) error {
 	return nil
 }
 
-// verify asks VerifyPeer whether a peer is the host that it says it is.
+// verify lets VerifyPeer decide whether a peer is the host it claims to be.
 func (a *acceptor) verify(r *http.Request, host string) error {
 	if a.VerifyPeer == nil {
 		return nil
@@ -41,8 +41,8 @@ func (a *acceptor) verify(r *http.Request, host string) error {
 	return a.ask("VerifyPeer", r, func() error { return a.VerifyPeer(r, host) })
 }
 
-// checkOrigin refuses what the pages of browsers send: a browser can have
-// credentials of its own, such as a client certificate, and uses them for any page.
+// checkOrigin refuses requests from web pages: a browser can have credentials, such as a client
+// certificate, and uses them for any page.
 func (a *acceptor) checkOrigin(r *http.Request) error {
 	for _, origin := range r.Header.Values("Origin") {
 		if a.AllowOrigin == nil || !a.AllowOrigin(origin) {

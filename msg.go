@@ -53,7 +53,7 @@ const (
 	OpRequest
 	// OpResponse is the answer to a single request.
 	OpResponse
-	// OpDisconnect says that the sender is about to close the connection.
+	// OpDisconnect announces that the sender is about to close the connection.
 	OpDisconnect
 	// OpMerged holds several messages.
 	OpMerged
@@ -64,19 +64,19 @@ type Flags uint8
 
 // The flags, as on the wire.
 const (
-	// FlagCRCxxh3 says that the last four bytes are a checksum.
+	// FlagCRCxxh3 means that the last four bytes are a checksum.
 	FlagCRCxxh3 Flags = 1 << iota
 	// FlagEOF marks the last message of its direction.
 	FlagEOF
-	// FlagStateless asks for a kind of stream that does not exist.
+	// FlagStateless requests a kind of stream that does not exist.
 	FlagStateless
-	// FlagPayloadIsErr says that the payload is the text of an error.
+	// FlagPayloadIsErr means that the payload is the text of an error.
 	FlagPayloadIsErr
-	// FlagPayloadIsZero tells an empty payload from none.
+	// FlagPayloadIsZero distinguishes an empty payload from none.
 	FlagPayloadIsZero
-	// FlagSubroute says that the ID of a subroute follows the message.
+	// FlagSubroute means that the ID of a subroute follows the message.
 	FlagSubroute
-	// FlagMetadata says that metadata follows the message. The original does not know it.
+	// FlagMetadata means that metadata follows the message. The original does not know it.
 	FlagMetadata
 )
 
@@ -186,8 +186,8 @@ func (m *message) appendTo(dst []byte) []byte {
 	return dst
 }
 
-// parse reads a message from b, which Payload, subroute and metadata point into. The payload of an OpMerged are the
-// messages in it.
+// parse reads a message from b, which Payload, subroute and metadata point into. The payload of an
+// OpMerged are the messages in it.
 func (m *message) parse(b []byte) error {
 	*m = message{}
 	rest, ok := m.parseShortest(b)
@@ -210,7 +210,8 @@ func (m *message) unmarshalAny(b []byte) (rest []byte, err error) {
 	return m.UnmarshalMsg(b)
 }
 
-// parseTail reads what follows the array: metadata, the subroute and the checksum, which covers all of b before it.
+// parseTail reads what follows the array: metadata, the subroute and the checksum, which covers all
+// of b before it.
 func (m *message) parseTail(b, rest []byte) error {
 	if m.Flags&FlagCRCxxh3 != 0 {
 		if len(rest) < checksumSize {

@@ -5,10 +5,10 @@ import (
 	"io"
 )
 
-// WriterToChannel returns a writer that sends what is written to it to ch, for
-// a streaming handler with output that is written as text. Each Write sends a
-// copy in a buffer of its own from GetByteBufferCap, which belongs to the receiver, and blocks until it is taken.
-// When ctx, which may be nil, ends Write returns context.Cause(ctx). The writer may be used by several goroutines at once.
+// WriterToChannel returns a writer that sends everything written to it to ch, for stream handlers
+// whose output is text. Each Write sends a copy, in a buffer from GetByteBufferCap that belongs to
+// the receiver, and blocks until it is received. When ctx, which may be nil, ends, Write returns
+// context.Cause(ctx). The writer is safe for concurrent use.
 func WriterToChannel(ctx context.Context, ch chan<- []byte) io.Writer {
 	if ctx == nil {
 		ctx = context.Background()

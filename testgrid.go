@@ -14,7 +14,7 @@ import (
 
 // TestGrid is a grid of nodes on loopback in one process, for unit tests.
 type TestGrid struct {
-	// Servers, Listeners, Managers, Mux and Hosts have one element a node.
+	// Servers, Listeners, Managers, Mux and Hosts have one element per node.
 	Servers   []*httptest.Server
 	Listeners []net.Listener
 	Managers  []*Manager
