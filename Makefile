@@ -66,8 +66,8 @@ generate: ## write the generated files again
 	$(GO) generate ./...
 
 .PHONY: cycles
-cycles: ## measure which files of the library need each other (CYCLESFLAGS='-cuts 10 -dots -refs': in detail)
-	cd internal/tools && $(GO) run ./cycles -C $(CURDIR) $(CYCLESFLAGS) .
+cycles: ## check that the files of the library need only layers below their own (CYCLESFLAGS='-cuts 10 -dots -refs': in detail)
+	cd internal/tools && $(GO) run ./cycles -C $(CURDIR) -layers $(CURDIR)/docs/design.md -check 6 $(CYCLESFLAGS) .
 
 .PHONY: lint
 lint: ## check format, vet and staticcheck

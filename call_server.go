@@ -86,9 +86,6 @@ func (in *request) serve() {
 	out, failure = in.call()
 }
 
-// errExited is the error of a handler that ended its goroutine.
-var errExited = RemoteErr("handler exited without a result")
-
 // respond sends the answer, unless nobody waits for it any more: the deadline has passed, or the
 // context had ended when the handler returned, as the caller or the connection is gone.
 func (in *request) respond(out []byte, failure *RemoteErr) {

@@ -69,3 +69,6 @@ func safely[A, B any](f func(A) (B, error), a A) (b B, err error) {
 
 // callbackGrace is how long the application's code of a dial may take to see that its context has ended.
 const callbackGrace = time.Second
+
+// errExited is the error of a handler that ended its goroutine.
+var errExited = RemoteErr("handler exited without a result")

@@ -59,34 +59,4 @@
 // Whoever receives a buffer owns it, and may return it to the pool with [PutByteBuffer] when nobody
 // uses it any more. A handler gives up ownership of what it returns or sends. The payload of a
 // request, and the one that opens a stream, stay the caller's.
-//
-// # One request, from file to file
-//
-// On the calling node:
-//
-//   - [Connection.Request] in connection.go finds the session, which is the live socket of the
-//     connection.
-//   - callClient.request in call_client.go takes a call from its pool, gives it an ID, and puts it
-//     into the session's callTable.
-//   - sender.append in send.go encodes the message (msg.go) straight into the batch of the
-//     batch.Writer in internal/batch. Its Run writes everything that has accumulated as one
-//     WebSocket frame.
-//
-// On the other node:
-//
-//   - session.readLoop in session_read.go takes the frame from the wsframe.Reader in
-//     internal/wsframe. session.receive parses each message in it, and session.dispatch hands it on
-//     by its operation.
-//   - callServer.handle in call_server.go finds the handler in the registry of
-//     handlers_registry.go and starts it on its own goroutine.
-//   - request.serve in the same file runs the handler and sends its answer through that node's
-//     batch.Writer.
-//
-// Back on the calling node, dispatch takes the call out of the callTable and completes it, and
-// Request returns. Whoever takes a call out of the table, be it dispatch, a caller whose context has
-// ended, or the end of the session, is the only one to complete it.
-//
-// Streams go the same way, with mux_client.go and mux_server.go in place of call_client.go and
-// call_server.go. Sessions come from dial.go on the node that dials, and from accept.go on the
-// other.
 package grid

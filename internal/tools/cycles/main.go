@@ -2,11 +2,15 @@
 // understood without each other, how long its functions are, and where code
 // reaches through the fields of one type into those of another.
 //
-//	go run ./cycles [-refs] [-cuts n] [-dots] [-max n] [-C folder] [package ...]
+//	go run ./cycles [-refs] [-cuts n] [-dots] [-max n] [-layers document] [-check n] [-C folder] [package ...]
 //
 // File A refers to file B where it uses an identifier, a method or a field that
 // B declares. Tests do not count; generated files do as files, but the length
 // of their functions does not.
+//
+// With -check it fails where a cycle has more files than that, where a chain is
+// too long, or where a file refers to a layer above its own: -layers names the
+// document that has them in a table.
 package main
 
 import (
@@ -17,6 +21,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -38,6 +43,8 @@ func main() {
 	flag.IntVar(&o.cuts, "cuts", 0, "print `n` references, one after the other, whose removal makes the cycle smallest")
 	flag.BoolVar(&o.dots, "dots", false, "print the selector chains that are too long")
 	flag.IntVar(&o.maxDots, "max", 2, "`dots` that a selector chain may have")
+	document := flag.String("layers", "", "Markdown `document` with a table of layers, from top to bottom")
+	most := flag.Int("check", 0, "fail where the largest cycle has more than `n` files, and where something else is wrong")
 	dir := flag.String("C", ".", "`folder` to load the packages from")
 	flag.Parse()
 
@@ -52,11 +59,50 @@ func main() {
 	if err := out.Flush(); err != nil {
 		log.Fatal(err)
 	}
+	if *most == 0 {
+		return
+	}
+	faults, err := check(pkgs, *document, *most, o.maxDots)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, fault := range faults {
+		log.Print(fault)
+	}
+	if len(faults) > 0 {
+		os.Exit(1)
+	}
+}
+
+// check says what is wrong with the packages.
+func check(pkgs []*packages.Package, document string, most, maxDots int) (faults []string, err error) {
+	for _, pkg := range pkgs {
+		refs := references(pkg)
+		if n := len(largestCycle(refs)); n > most {
+			faults = append(faults, fmt.Sprintf("the largest cycle has %d files, and may have %d", n, most))
+		}
+		for _, chain := range longChains(pkg, maxDots) {
+			faults = append(faults, "too many dots: "+chain)
+		}
+		if document == "" {
+			continue
+		}
+		l, err := readLayers(document)
+		if err != nil {
+			return nil, err
+		}
+		var elsewhere []string
+		for _, file := range pkg.IgnoredFiles {
+			elsewhere = append(elsewhere, filepath.Base(file))
+		}
+		faults = append(faults, l.check(refs, elsewhere)...)
+	}
+	return faults, nil
 }
 
 // load reads and type-checks packages, without their tests.
 func load(dir string, patterns ...string) ([]*packages.Package, error) {
-	pkgs, err := packages.Load(&packages.Config{Mode: packages.LoadSyntax, Dir: dir}, patterns...)
+	pkgs, err := packages.Load(&packages.Config{Mode: packages.LoadSyntax | packages.NeedFiles, Dir: dir}, patterns...)
 	if err != nil {
 		return nil, err
 	}

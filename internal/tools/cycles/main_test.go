@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -36,5 +39,27 @@ func TestTheHouseIsMeasured(t *testing.T) {
 	_, got, _ := strings.Cut(out.String(), "\n")
 	if got = "\n" + got; got != want {
 		t.Errorf("got:%s\nwant:%s", got, want)
+	}
+}
+
+func TestALayerRefersToNoneAbove(t *testing.T) {
+	pkgs, err := load("testdata/house", ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := filepath.Join(t.TempDir(), "map.md")
+	const table = "# House\n\n| Layer | Files |\n|---|---|\n| top | `door.go`, `cellar.go` |\n| middle | `room.go`, `roof.go` |\n\ntext `house_gen.go`\n"
+	if err := os.WriteFile(document, []byte(table), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := check(pkgs, document, 1, 100)
+	want := []string{
+		"the largest cycle has 2 files, and may have 1",
+		"house_gen.go is in no layer",
+		"room.go (middle) refers to door.go (top), which is above it: .room Door Door.open",
+		"cellar.go is in the table and not in the package",
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v and\n%s\nwant\n%s", err, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
