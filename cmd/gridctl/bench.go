@@ -79,7 +79,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err != nil {
 		return err
 	}
-	logs := slog.Handler(slog.DiscardHandler)
+	logs := slog.DiscardHandler
 	if c.verbose {
 		logs = slog.NewTextHandler(stderr, nil)
 	}
@@ -89,7 +89,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		listener.Close()
 		return refused(err)
 	}
-	defer n.stop(time.Second)
+	defer func() { _ = n.stop(time.Second) }() // nothing runs any more
 	line := newStatusLine(stderr, c.verbose)
 	if err := c.connect(ctx, n, reasons, line); err != nil {
 		return err
@@ -105,7 +105,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return errInterrupted
 	}
 	if all := total(results); all.errors > 0 {
-		return fmt.Errorf("%s of %s calls failed; the first with: %v", thousands(all.errors), thousands(all.errors+all.calls), all.failure)
+		return fmt.Errorf("%s of %s calls failed; the first with: %w", thousands(all.errors), thousands(all.errors+all.calls), all.failure)
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		}
 		defer d.page.close()
 	}
-	defer d.stop()
+	defer func() { _ = d.stop() }() // the scenes have been judged
 	err := d.play(limit, log)
 	if ctx.Err() != nil {
 		return errInterrupted

@@ -85,7 +85,7 @@ func (d *demo) liveMistakes(ctx context.Context, from, to int) {
 		if err != nil {
 			return
 		}
-		st.Results(func(b []byte) error { grid.PutByteBuffer(b); return nil })
+		_ = st.Results(func(b []byte) error { grid.PutByteBuffer(b); return nil })
 	})
 }
 
@@ -103,14 +103,14 @@ func (d *demo) liveStream(ctx context.Context, from, to int) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			st.Results(func(b []byte) error { grid.PutByteBuffer(b); return nil })
+			_ = st.Results(func(b []byte) error { grid.PutByteBuffer(b); return nil })
 		}()
 		talk, stop := context.WithCancel(ctx)
 		go func() {
 			<-done
 			stop()
 		}()
-		every(talk, time.Second, func() { st.Send(fmt.Append(nil, "hello")) })
+		every(talk, time.Second, func() { _ = st.Send(fmt.Append(nil, "hello")) })
 		stop()
 		<-done
 	}
@@ -122,6 +122,6 @@ func (d *demo) liveStays(ctx context.Context, from, to int) {
 		go func() { <-d.nodes[to].stays }()
 		stay, cancel := context.WithTimeout(ctx, liveStayTime)
 		defer cancel()
-		d.link(from, to).Request(stay, handlerStay, nil)
+		_, _ = d.link(from, to).Request(stay, handlerStay, nil)
 	})
 }

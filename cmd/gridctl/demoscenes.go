@@ -139,7 +139,7 @@ func (d *demo) cut(ctx context.Context) (string, error) {
 	}
 	lost := <-failed
 	if !errors.Is(lost, grid.ErrDisconnected) {
-		return "", fmt.Errorf("the running call got %v, want %v", lost, grid.ErrDisconnected)
+		return "", fmt.Errorf("the running call got %w, want %w", lost, grid.ErrDisconnected)
 	}
 	noticed := time.Since(start)
 	for _, c := range []*grid.Connection{d.link(0, 1), d.link(1, 0)} {

@@ -90,8 +90,10 @@ func TestBenchMeasuresAllOthers(t *testing.T) {
 	}
 	bench := func(args ...string) *process {
 		t.Helper()
-		p := start(t, append([]string{"bench", "-local", hosts[2], "-hosts", list, "-secret-file", secret,
-			"-duration", "200ms", "-concurrency", "3"}, args...)...)
+		p := start(t, append([]string{
+			"bench", "-local", hosts[2], "-hosts", list, "-secret-file", secret,
+			"-duration", "200ms", "-concurrency", "3",
+		}, args...)...)
 		if code := p.wait(t); code != exitOK {
 			t.Fatalf("exit code %d: %s", code, p.stderr.String())
 		}

@@ -184,7 +184,7 @@ func (w *worker) settle(ctx context.Context, until time.Time) {
 	case <-time.After(retryPause):
 	case <-ctx.Done():
 	}
-	w.conn.WaitForConnect(ctx)
+	_ = w.conn.WaitForConnect(ctx) // the next call tells what is wrong
 }
 
 // done counts one call that was good.

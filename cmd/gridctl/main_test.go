@@ -100,8 +100,10 @@ func TestDemoSucceeds(t *testing.T) {
 	if took := p.took(); took > 15*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	for _, want := range []string{"6 connections", "12 requests with bytes", "12 requests with typed values", "1,000 messages",
-		"MANY CALLS SHARE ONE WIRE", "calls worked again after", "A -> B", "D -> C", "none lost"} {
+	for _, want := range []string{
+		"6 connections", "12 requests with bytes", "12 requests with typed values", "1,000 messages",
+		"MANY CALLS SHARE ONE WIRE", "calls worked again after", "A -> B", "D -> C", "none lost",
+	} {
 		if !strings.Contains(p.stdout.String(), want) {
 			t.Errorf("no %q in\n%s", want, p.stdout.String())
 		}

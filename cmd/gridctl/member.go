@@ -39,7 +39,8 @@ type member struct {
 // startMember starts a node on listener: its handlers first, those of more too,
 // then the server, then its connections. dialer may be nil.
 func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDialer, log *slog.Logger,
-	more ...func(*grid.Manager) error) (*member, error) {
+	more ...func(*grid.Manager) error,
+) (*member, error) {
 	n := &member{listener: listener, serveErr: make(chan error, 1)}
 	ready := make(chan struct{})
 	options := grid.ManagerOptions{

@@ -81,9 +81,18 @@ func TestSecretsThatOthersReach(t *testing.T) {
 		warning bool
 		err     bool
 	}{
-		{0o600, false, false}, {0o400, false, false}, {0o700, false, false},
-		{0o640, true, false}, {0o644, true, false}, {0o604, true, false}, {0o444, true, false},
-		{0o620, false, true}, {0o602, false, true}, {0o666, false, true}, {0o646, false, true}, {0o777, false, true},
+		{0o600, false, false},
+		{0o400, false, false},
+		{0o700, false, false},
+		{0o640, true, false},
+		{0o644, true, false},
+		{0o604, true, false},
+		{0o444, true, false},
+		{0o620, false, true},
+		{0o602, false, true},
+		{0o666, false, true},
+		{0o646, false, true},
+		{0o777, false, true},
 	} {
 		name := filepath.Join(dir, fmt.Sprintf("secret-%04o", test.mode))
 		if err := os.WriteFile(name, []byte("6f1c0ffee\n"), 0o600); err != nil {

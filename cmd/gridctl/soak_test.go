@@ -7,8 +7,10 @@ import (
 )
 
 // quickSoak is a soak with much trouble.
-var quickSoak = []string{"soak", "-nodes", "3", "-callers", "8", "-seed", "7", "-cut-every", "100ms", "-restart-every", "1s",
-	"-ping-interval", "100ms", "-peer-timeout", "1s", "-allowance", "20s"}
+var quickSoak = []string{
+	"soak", "-nodes", "3", "-callers", "8", "-seed", "7", "-cut-every", "100ms", "-restart-every", "1s",
+	"-ping-interval", "100ms", "-peer-timeout", "1s", "-allowance", "20s",
+}
 
 func TestSoakKeepsItsPromises(t *testing.T) {
 	p := start(t, append(quickSoak, "-duration", "3s")...)
@@ -17,8 +19,10 @@ func TestSoakKeepsItsPromises(t *testing.T) {
 	if code != exitOK || p.stderr.String() != "" {
 		t.Fatalf("exit code %d\n%s%s", code, out, p.stderr.String())
 	}
-	for _, want := range []string{"the seed is 7", "\ncalls ", "\n  typed stream ", "\nerrors ", "\ncuts ", "\nrestarts ", "\ngoroutines, nodes idle", "\nheap, nodes stopped",
-		"garbage collections", "\na node whose handlers compute ", "\n  net/rpc", "No promise was broken."} {
+	for _, want := range []string{
+		"the seed is 7", "\ncalls ", "\n  typed stream ", "\nerrors ", "\ncuts ", "\nrestarts ", "\ngoroutines, nodes idle", "\nheap, nodes stopped",
+		"garbage collections", "\na node whose handlers compute ", "\n  net/rpc", "No promise was broken.",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

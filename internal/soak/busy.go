@@ -82,7 +82,7 @@ func (s *Soak) playBusy(ctx context.Context, log *busyLog) (err error) {
 	if err != nil {
 		return err
 	}
-	defer m.stop()
+	defer func() { _ = m.stop() }()
 	conn := m.Connection(child.host)
 	wait, cancel := context.WithTimeout(ctx, busyStart)
 	defer cancel()
@@ -225,7 +225,7 @@ func startBusy(peer string, log io.Writer) (*busyProcess, error) {
 	if err := p.Start(); err != nil {
 		return nil, err
 	}
-	p.killer = time.AfterFunc(busyStart, func() { p.Process.Kill() })
+	p.killer = time.AfterFunc(busyStart, func() { _ = p.Process.Kill() })
 	line, err := p.stdout.ReadString('\n')
 	if err == nil {
 		_, err = fmt.Sscan(line, &p.host, &p.rpc, (*int64)(&p.patience))

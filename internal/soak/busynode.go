@@ -67,7 +67,7 @@ func RunBusyNode(peer string, stdin io.Reader, stdout, stderr io.Writer) error {
 		}
 	}()
 	fmt.Fprintln(stdout, host, rpcs.Addr(), int64(patience))
-	io.Copy(io.Discard, stdin)
+	_, _ = io.Copy(io.Discard, stdin) // until the parent has gone, one way or the other
 	if n := m.Stats().Peers[0].Connects; n != 1 {
 		fmt.Fprintf(stdout, "the busy node has had %d sessions, want one\n", n)
 	}

@@ -120,7 +120,7 @@ func footprintNow() Footprint {
 // stacks are the goroutines of the process.
 func stacks() string {
 	var b strings.Builder
-	pprof.Lookup("goroutine").WriteTo(&b, 1)
+	_ = pprof.Lookup("goroutine").WriteTo(&b, 1) // to memory
 	return b.String()
 }
 

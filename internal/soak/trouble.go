@@ -141,7 +141,7 @@ func (s *Soak) restart(ctx context.Context, n *node, hard bool, down time.Durati
 		s.within("Close", n, s.config.Allowance, func() { m.Close(); m.server.Close() })
 	} else {
 		s.tally.count(s.tally.restarts, "shutdown")
-		s.within("Shutdown", n, s.config.Allowance+shutdownTime, func() { m.stop() })
+		s.within("Shutdown", n, s.config.Allowance+shutdownTime, func() { _ = m.stop() })
 	}
 	workload.Sleep(ctx, down)
 	if err := s.start(n); err != nil {

@@ -210,10 +210,11 @@ func (r *Record) typedStream(ctx context.Context, c grid.Streamer, payload []byt
 
 // sending returns how the call ends its input and how it sends, by methods of the stream or by its channel.
 func sending[T any](r *Record, requests chan<- T, closeSend func() error, send func(T) error, from func([]byte) T) (
-	end func(), by func(context.Context, []byte) error) {
+	end func(), by func(context.Context, []byte) error,
+) {
 	end = func() { close(requests) }
 	if r.Use.Calls {
-		end = func() { closeSend() }
+		end = func() { _ = closeSend() }
 	}
 	if !r.Use.ByChannel {
 		return end, func(_ context.Context, b []byte) error { return send(from(b)) }

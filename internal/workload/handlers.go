@@ -188,10 +188,10 @@ func (r *Record) finish(ctx context.Context) *grid.RemoteErr {
 		return r.returns(r.failure())
 	case EndPanicking:
 		text := fmt.Sprintf("panic of call %d", r.ID)
-		r.returns(grid.NewRemoteErrString(text))
+		_ = r.returns(grid.NewRemoteErrString(text))
 		panic(text)
 	case EndExiting:
-		r.returns(grid.NewRemoteErrString("handler exited without a result"))
+		_ = r.returns(grid.NewRemoteErrString("handler exited without a result"))
 		runtime.Goexit()
 	case EndWithCall:
 		<-ctx.Done()

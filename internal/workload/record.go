@@ -121,7 +121,7 @@ type Notes struct {
 	Received     int             // messages that it got
 }
 
-// Notes returns what is known at the moment.
+// Snapshot returns what is known at the moment.
 func (r *Record) Snapshot() Notes {
 	r.mu.Lock()
 	defer r.mu.Unlock()
