@@ -63,7 +63,7 @@ func (w *workers) pop() *request {
 	return in
 }
 
-// needStandby says whether the caller has to start who stands by. w.mu is held.
+// needStandby reports whether the caller has to start a standby worker. w.mu is held.
 func (w *workers) needStandby() bool {
 	need := !w.standby
 	w.standby = true

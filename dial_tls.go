@@ -53,7 +53,7 @@ func dialError(u *url.URL, err error) error {
 	return err
 }
 
-// asksForTLS says whether an error is what TLS servers cause that are spoken to in plain HTTP.
+// asksForTLS reports whether an error is what a TLS server causes that gets plain HTTP.
 // They answer 400, that of Go in HTTP/1.0, or with a TLS alert, or hang up.
 func asksForTLS(err error) bool {
 	return errors.Is(err, errBadAnswer) ||

@@ -41,10 +41,10 @@ type transcriptStep struct {
 	Frame      hexBytes `json:"frame_hex"`
 }
 
-// fromCaller says whether the dialer, who makes the calls, sends the step.
+// fromCaller reports whether the dialer, who makes the calls, sends the step.
 func (s *transcriptStep) fromCaller() bool { return s.Dir == "dialer->acceptor" }
 
-// merged says whether the step was sent inside an OpMerged.
+// merged reports whether the step was sent inside an OpMerged.
 func (s *transcriptStep) merged() bool { return strings.HasSuffix(s.Op, mergedSuffix) }
 
 const mergedSuffix = " (inside Merged)"
@@ -132,7 +132,7 @@ func TestTranscriptsAreFollowed(t *testing.T) {
 	}
 }
 
-// checkHandshakeBytes says whether the payloads of the handshake are the
+// checkHandshakeBytes reports whether the payloads of the handshake are the
 // script's, byte for byte. The players' own handshakes have other IDs and hosts in them.
 func checkHandshakeBytes(t *testing.T, script transcript) {
 	t.Helper()

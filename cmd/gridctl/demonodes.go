@@ -160,7 +160,7 @@ func (c *cables) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	return conn, nil
 }
 
-// cut closes the socket to addr and says whether there was one.
+// cut closes the socket to addr and reports whether there was one.
 func (c *cables) cut(addr string) bool {
 	c.mu.Lock()
 	conn := c.byAddr[addr]

@@ -85,7 +85,7 @@ func (d *duration) Set(text string) error {
 // maxSize bounds the payload of a call, in bytes. It stays below the largest message of package grid.
 const maxSize = 32 << 20
 
-// isTerminal says whether somebody is likely to look at what is written to w.
+// isTerminal reports whether somebody is likely to look at what is written to w.
 func isTerminal(w io.Writer) bool {
 	if p, ok := w.(plainWriter); ok {
 		w = p.w

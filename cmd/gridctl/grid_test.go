@@ -312,7 +312,7 @@ func hostsWhere(t *testing.T, scheme string, benchDials bool) []string {
 	}
 }
 
-// dials says whether a dials b, and not b a.
+// dials reports whether a dials b, and not b a.
 func dials(t *testing.T, a, b string) bool {
 	t.Helper()
 	dialed := make(chan string, 2)

@@ -71,7 +71,7 @@ func TestHelpAndItsExitCodes(t *testing.T) {
 	}
 }
 
-// starts says whether text starts so; where start is empty, whether text is.
+// starts reports whether text starts so; where start is empty, whether text is.
 func starts(text, start string) bool {
 	return strings.HasPrefix(text, start) && (start != "") == (text != "")
 }

@@ -172,7 +172,7 @@ func (b *block) source() ([]byte, error) {
 	return []byte("package block\n" + imports + body), nil
 }
 
-// endsWithReturn says whether the last statement of the last function is a return.
+// endsWithReturn reports whether the last statement of the last function is a return.
 func endsWithReturn(decls string) bool {
 	file, err := parser.ParseFile(token.NewFileSet(), "", "package block\n"+decls, 0)
 	if err != nil || len(file.Decls) == 0 {

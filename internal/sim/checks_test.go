@@ -145,7 +145,7 @@ func (w *world) Stopped(a, b int, _, until time.Duration) bool {
 	return (w.twinStopped(a, until) || w.twinStopped(b, until)) && w.disturbedBy(a, b, until)
 }
 
-// twinStopped says whether a twin of a node had begun to stop.
+// twinStopped reports whether a twin of a node had begun to stop.
 func (w *world) twinStopped(i int, then time.Duration) bool {
 	n := w.nodes[i]
 	n.mu.Lock()
@@ -153,7 +153,7 @@ func (w *world) twinStopped(i int, then time.Duration) bool {
 	return n.twinStops > 0 && n.twinStops <= then
 }
 
-// stopped says whether a node had begun to stop.
+// stopped reports whether a node had begun to stop.
 func (w *world) stopped(i int, then time.Duration) bool {
 	n := w.nodes[i]
 	n.mu.Lock()

@@ -99,7 +99,7 @@ func repeatCommand(seed uint64) string {
 	return fmt.Sprintf("make sim SEED=%d", seed)
 }
 
-// poison says whether a buffer that is given back is overwritten, so that somebody who still uses it is found out.
+// poison reports whether a buffer that is given back is overwritten, so that somebody who still uses it is found out.
 var poison atomic.Bool
 
 func init() { // before anybody uses the function

@@ -51,7 +51,7 @@ func (w *world) stopTampering() {
 	clear(w.tampers.left)
 }
 
-// with says whether messages between two nodes were tampered with.
+// with reports whether messages between two nodes were tampered with.
 func (t *tampers) with(a, b int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -167,7 +167,7 @@ type rawMessage struct {
 	op  grid.Op
 }
 
-// tamperable says whether a message has a sequence number by which the loss of it, or its repetition, can be found.
+// tamperable reports whether a message has a sequence number by which the loss of it, or its repetition, can be found.
 func (m rawMessage) tamperable() bool {
 	switch m.op {
 	case grid.OpAckMux, grid.OpMuxClientMsg, grid.OpMuxServerMsg, grid.OpUnblockSrvMux, grid.OpUnblockClMux:

@@ -255,7 +255,7 @@ func (c *Conn) close() {
 	c.closeWrite()
 }
 
-// between says whether the connection is one of two hosts.
+// between reports whether the connection is one of two hosts.
 func (c *Conn) between(a, b string) bool {
 	return c.hosts == route{a, b} || c.hosts == route{b, a}
 }

@@ -53,7 +53,7 @@ func (p *period) end() {
 	p.ended = time.Now()
 }
 
-// touches says whether any of it lay between a time and now.
+// touches reports whether any of it lay between a time and now.
 func (p *period) touches(since time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

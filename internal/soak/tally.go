@@ -124,7 +124,7 @@ func stacks() string {
 	return b.String()
 }
 
-// within waits until a condition holds, and says whether it did in time.
+// within waits until a condition holds, and reports whether it did in time.
 func within(limit time.Duration, condition func() bool) bool {
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		if condition() {

@@ -208,7 +208,7 @@ type pipeEnd interface {
 	put(b []byte)
 	// send sends b; a nil done is never over. It returns false when done was over first.
 	send(b []byte, done <-chan struct{}) bool
-	// takesInput says whether there is any.
+	// takesInput reports whether there is any.
 	takesInput() bool
 }
 

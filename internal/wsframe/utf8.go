@@ -34,5 +34,5 @@ func (c *utf8Check) add(b []byte) {
 	}
 }
 
-// valid says whether all that was added is valid, and ends with a whole character.
+// valid reports whether all that was added is valid, and ends with a whole character.
 func (c *utf8Check) valid() bool { return !c.broken && c.n == 0 }

@@ -198,7 +198,7 @@ func impair(f fault) func(*world, *load) {
 	}
 }
 
-// retransmitLimit says whether the kernel lacks what the library uses to have retransmissions not become rare.
+// retransmitLimit reports whether the kernel lacks what the library uses to have retransmissions not become rare.
 func retransmitLimit() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
