@@ -25,7 +25,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	if resp.StatusCode != 503 {
 		t.Fatalf("one too many is answered with %s", resp.Status)
 	}
-	log.wait(t, "grid: upgrade failed", "status 503", "Limits.MaxHandshakes")
+	log.Wait(t, "grid: upgrade failed", "status 503", "Limits.MaxHandshakes")
 
 	// A stranger to AuthRequest takes no place, and one that goes gives its own back.
 	m.acceptor.lobby.mu.Lock()

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // rawUpgrade is a request for a WebSocket: the first line, and headers in place of those that are always there.
@@ -42,10 +44,10 @@ func rawUpgrade(first string, lines ...string) string {
 const getRoute = "GET " + RoutePath + " HTTP/1.1"
 
 // loggedNode serves a node whose log a test reads. wrap may put a middleware in front of it.
-func loggedNode(t *testing.T, wrap func(http.Handler) http.Handler, edit func(*ManagerOptions)) (address string, m *Manager, log *logLines) {
+func loggedNode(t *testing.T, wrap func(http.Handler) http.Handler, edit func(*ManagerOptions)) (address string, m *Manager, log *testkit.LogLines) {
 	t.Helper()
 	l, local := listen(t)
-	log = newLogLines()
+	log = testkit.NewLogLines()
 	o := playerOptions(local, nameThat(func(name string) bool { return shouldDial(name, local) }))
 	o.Logger = slog.New(slog.NewTextHandler(log, nil))
 	if edit != nil {
@@ -70,7 +72,7 @@ func exchange(t *testing.T, address, request string) (*http.Response, io.Reader)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(playerPatience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := conn.Write([]byte(request)); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +122,7 @@ func TestUpgradesAreTakenOrExplained(t *testing.T) {
 			if test.status == 101 {
 				return
 			}
-			log.wait(t, "level=WARN", "grid: upgrade failed", "remote=127.0.0.1:", test.why, fmt.Sprintf("status %d", test.status))
+			log.Wait(t, "level=WARN", "grid: upgrade failed", "remote=127.0.0.1:", test.why, fmt.Sprintf("status %d", test.status))
 			if errs := m.RecentErrors(); len(errs) != 1 || !strings.Contains(errs[0].Text, test.why) {
 				t.Errorf("recent errors are %+v", errs)
 			}
@@ -190,7 +192,7 @@ func TestUpgradeGoesThroughMiddleware(t *testing.T) {
 				t.Fatalf("answered with %s, want %d", resp.Status, test.status)
 			}
 			if test.log != "" {
-				log.wait(t, "level=WARN", "grid: upgrade failed", "status 500", test.log)
+				log.Wait(t, "level=WARN", "grid: upgrade failed", "status 500", test.log)
 				if text, err := io.ReadAll(resp.Body); err != nil || strings.Contains(string(text), "grid.") {
 					t.Errorf("the answer is %q, %v", text, err)
 				}
@@ -202,7 +204,7 @@ func TestUpgradeGoesThroughMiddleware(t *testing.T) {
 // A request in HTTP/2 is told what is wrong with it.
 func TestUpgradeOverHTTP2IsExplained(t *testing.T) {
 	l, local := listen(t)
-	log := newLogLines()
+	log := testkit.NewLogLines()
 	o := playerOptions(local)
 	o.Logger = slog.New(slog.NewTextHandler(log, nil))
 	protocols := new(http.Protocols)
@@ -212,7 +214,7 @@ func TestUpgradeOverHTTP2IsExplained(t *testing.T) {
 	t.Cleanup(func() { server.Close() })
 	transport := &http.Transport{Protocols: protocols}
 	t.Cleanup(transport.CloseIdleConnections)
-	resp, err := (&http.Client{Transport: transport, Timeout: playerPatience}).Get(local + RoutePath)
+	resp, err := (&http.Client{Transport: transport, Timeout: testkit.Patience}).Get(local + RoutePath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +224,7 @@ func TestUpgradeOverHTTP2IsExplained(t *testing.T) {
 	if resp.ProtoMajor != 2 || resp.StatusCode != 426 || resp.Header.Get("Sec-WebSocket-Version") != "13" || err != nil || !strings.Contains(string(text), want) {
 		t.Errorf("answered in %s with %s, %q, %v", resp.Proto, resp.Status, text, err)
 	}
-	log.wait(t, "grid: upgrade failed", want)
+	log.Wait(t, "grid: upgrade failed", want)
 }
 
 // A function of the application that panics lets nobody in, and strangers cannot make the node log a stack each time.
@@ -241,8 +243,8 @@ func TestACallbackThatPanicsLetsNobodyIn(t *testing.T) {
 					t.Fatalf("answered with %s, %q, %v", resp.Status, text, err)
 				}
 			}
-			log.wait(t, "level=ERROR", "grid: callback panicked", "callback="+callback, "panic=oops", "TestACallbackThatPanics")
-			log.wait(t, "grid: peer refused", callback+" panicked: oops")
+			log.Wait(t, "level=ERROR", "grid: callback panicked", "callback="+callback, "panic=oops", "TestACallbackThatPanics")
+			log.Wait(t, "grid: peer refused", callback+" panicked: oops")
 			if n := strings.Count(log.String(), "goroutine ") / 2; n > burstLines || strings.Contains(log.String(), "http: panic") {
 				t.Errorf("%d stacks for %d knocks", n, knocks)
 			}
@@ -266,7 +268,7 @@ func TestACallbackThatExitsEndsTheConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(playerPatience))
+			conn.SetDeadline(time.Now().Add(testkit.Patience))
 			request := rawUpgrade(getRoute)
 			if callback == "AllowOrigin" {
 				request = rawUpgrade(getRoute, "Origin: http://page")

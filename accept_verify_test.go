@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // answer is what one HTTP request to a node gets.
@@ -25,7 +27,7 @@ type answer struct {
 // ask sends one request and returns the answer, without what differs by the time.
 func ask(t *testing.T, r *http.Request) answer {
 	t.Helper()
-	client := &http.Client{Timeout: playerPatience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: testkit.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -116,12 +118,12 @@ func TestBrowsersAreRefused(t *testing.T) {
 }
 
 // verifyingNode is a node that asks verify who the player is.
-func verifyingNode(t *testing.T, verify func(r *http.Request, host string) error) (m *Manager, log *logLines, peer string) {
+func verifyingNode(t *testing.T, verify func(r *http.Request, host string) error) (m *Manager, log *testkit.LogLines, peer string) {
 	t.Helper()
 	l, local := listen(t)
 	peer = nameThat(func(name string) bool { return shouldDial(name, local) })
 	dialed := nameThat(func(name string) bool { return shouldDial(local, name) })
-	log = newLogLines()
+	log = testkit.NewLogLines()
 	o := playerOptions(local, peer, dialed)
 	o.Logger = slog.New(slog.NewTextHandler(log, nil))
 	o.VerifyPeer = verify
@@ -147,7 +149,7 @@ func TestVerifyPeerSeesTheRequestAndTheHost(t *testing.T) {
 	})
 	p := dialPlayer(t, m.HostName(), peer)
 	p.handshake(m, generations[0]) // with the node's ID, as ever
-	if got, want := <-saw, (seen{"Bearer token", peer, p.conn.LocalAddr().String()}); got != want {
+	if got, want := <-saw, (seen{"Bearer token", peer, p.Conn.LocalAddr().String()}); got != want {
 		t.Errorf("VerifyPeer saw %+v, want %+v", got, want)
 	}
 	if n := asked.Load(); n != 1 {
@@ -165,13 +167,13 @@ func TestAnUnverifiedPeerLearnsNothing(t *testing.T) {
 		send   func(p *player, m *Manager)
 		log    string
 	}{
-		{"one that is not verified", refuse, func(p *player, _ *Manager) { p.claim(p.name) }, "certificate of somebody else"},
+		{"one that is not verified", refuse, func(p *player, _ *Manager) { p.claim(p.Name) }, "certificate of somebody else"},
 		{"a stranger", unasked, func(p *player, _ *Manager) { p.claim("http://stranger:9000") }, "host=http://stranger:9000 reason=\"unknown incoming host\""},
 		{"a stranger with a long name", unasked, func(p *player, _ *Manager) { p.claim(strings.Repeat("x", 20000)) }, "xxx... reason="},
 		{"one that should be dialed", unasked, func(p *player, m *Manager) { p.claim(m.Targets()[1]) }, "should not dial"},
 		{"one that sends something else", unasked, func(p *player, _ *Manager) { p.send(message{Op: OpPing}) }, "expected Connect"},
 		{"one where VerifyPeer panics", func(*http.Request, string) error { panic("out of order") },
-			func(p *player, _ *Manager) { p.claim(p.name) }, "out of order"},
+			func(p *player, _ *Manager) { p.claim(p.Name) }, "out of order"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, log, peer := verifyingNode(t, test.verify)
@@ -180,7 +182,7 @@ func TestAnUnverifiedPeerLearnsNothing(t *testing.T) {
 			want := message{Op: OpConnectResponse, Payload: encoded(t, &connectResp{RejectedReason: "rejected"})}
 			p.expect("rejection", want)
 			p.expectClose()
-			if line := log.wait(t, "peer rejected"); !strings.Contains(line, test.log) || len(line) > 1000 {
+			if line := log.Wait(t, "peer rejected"); !strings.Contains(line, test.log) || len(line) > 1000 {
 				t.Errorf("no %q in %s", test.log, line)
 			}
 			if st := m.Connection(peer).State(); st != StateUnconnected {
@@ -193,7 +195,7 @@ func TestAnUnverifiedPeerLearnsNothing(t *testing.T) {
 // claim says in the handshake that the player is host, as nodes of this project do.
 func (p *player) claim(host string) {
 	p.t.Helper()
-	p.send(message{Op: OpConnect, Payload: encoded(p.t, &connectReq{ID: p.id, Host: host, Time: time.Now(), Grid: nativeFeatures})})
+	p.send(message{Op: OpConnect, Payload: encoded(p.t, &connectReq{ID: p.ID, Host: host, Time: time.Now(), Grid: nativeFeatures})})
 }
 
 // An impostor does not take the place of the one who is connected.
@@ -214,7 +216,7 @@ func TestAnImpostorReplacesNobody(t *testing.T) {
 	impostor := knock(t, m.HostName(), peer, "Bearer other")
 	impostor.claim(peer)
 	impostor.expect("rejection", message{Op: OpConnectResponse, Payload: encoded(t, &connectResp{RejectedReason: "rejected"})})
-	log.wait(t, "peer rejected", "token of somebody else", "not verified as "+peer)
+	log.Wait(t, "peer rejected", "token of somebody else", "not verified as "+peer)
 	if conn.State() != StateConnected || conn.current.Load() != first {
 		t.Errorf("the state is %v", conn.State())
 	}
@@ -266,7 +268,7 @@ func TestVerifyPeerCertificate(t *testing.T) {
 // Whatever fails between two nodes, neither logs the token.
 func TestNoTokenIsLogged(t *testing.T) {
 	const token = "the-secret-token"
-	log := newLogLines()
+	log := testkit.NewLogLines()
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	edit := func(o *ManagerOptions) {
 		o.AddAuth = func(string) string { return token }
@@ -304,7 +306,7 @@ func TestNoTokenIsLogged(t *testing.T) {
 		change(r)
 		ask(t, r)
 		if want != "" {
-			log.wait(t, want)
+			log.Wait(t, want)
 		}
 	}
 	for _, fault := range []struct {
@@ -320,20 +322,20 @@ func TestNoTokenIsLogged(t *testing.T) {
 		}
 		p := knock(t, local, peer, "Bearer "+token)
 		p.send(message{Op: OpConnect, Payload: encoded(t, &fault.req)})
-		log.wait(t, fault.want)
+		log.Wait(t, fault.want)
 	}
 	p := knock(t, local, peer, "Bearer "+token)
 	p.send(message{Op: OpPing, Payload: encoded(t, &connectReq{Token: token})})
-	log.wait(t, "expected Connect")
+	log.Wait(t, "expected Connect")
 
 	// A connection that comes and goes, and one that is lost.
 	mode <- ""
 	p = knock(t, local, peer, "Bearer "+token)
 	p.claim(peer)
-	log.wait(t, "grid: connected")
+	log.Wait(t, "grid: connected")
 	p.send(message{Op: OpConnect, MuxID: 7, Payload: encoded(t, &connectReq{Token: token})})
-	p.conn.Close()
-	log.wait(t, "connection lost")
+	p.Conn.Close()
+	log.Wait(t, "connection lost")
 
 	// Nodes that connect to what does not take them.
 	ca := newTestCA(t)
@@ -363,7 +365,7 @@ func TestNoTokenIsLogged(t *testing.T) {
 		o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 		edit(&o)
 		newTestNode(t, o)
-		log.wait(t, "cannot connect", want, remote)
+		log.Wait(t, "cannot connect", want, remote)
 	}
 	node.Close()
 	for _, text := range []string{token, "Authorization", "Bearer"} {
@@ -378,13 +380,11 @@ func knock(t *testing.T, node, name, authorization string) *player {
 	t.Helper()
 	r := upgradeRequest(t, node+RoutePath)
 	r.Header.Set("Authorization", authorization)
-	resp, err := (&http.Transport{ResponseHeaderTimeout: playerPatience}).RoundTrip(r)
+	resp, err := (&http.Transport{ResponseHeaderTimeout: testkit.Patience}).RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &player{t: t, dialed: true, name: name}
-	p.use(upgraded{resp.Body.(io.ReadWriteCloser)})
-	return p
+	return &player{testkit.NewPeer(t, testkit.Peer{Conn: upgraded{resp.Body.(io.ReadWriteCloser)}, Dialed: true, Name: name}), t}
 }
 
 // upgraded is the body of an answer to an upgrade, as the connection that it is.

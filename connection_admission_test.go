@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/testkit"
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
@@ -155,7 +156,7 @@ func TestAProcessThatIsSendingKeepsItsPlace(t *testing.T) {
 // A node that dials sees two processes behind one name one after the other.
 func TestADialerNoticesTwoProcessesBehindOneName(t *testing.T) {
 	n, p := acceptNode(t)
-	c := n.Connection(p.name)
+	c := n.Connection(p.Name)
 	seen := func(id byte) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -301,7 +302,7 @@ func TestANodeThatRunsTwice(t *testing.T) {
 		if err := dialer.RegisterSingleHandler(testSingle, func(b []byte) ([]byte, *RemoteErr) { return b, nil }); err != nil {
 			t.Fatal(err)
 		}
-		second := &testNode{host: dialer.host, listener: newPipeListener()}
+		second := &testNode{host: dialer.host, listener: testkit.NewPipeListener()}
 		c.startNode(t, second, func(*ManagerOptions) {})
 		conn := there.Connection(dialer.host)
 		const length = 10 * time.Minute

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // dialingOptions are those of a node that dials its only peer.
@@ -27,7 +29,7 @@ func TestCallbacksOfADialThatMisbehave(t *testing.T) {
 		for name, set := range dialCallbacks(misbehave) {
 			t.Run(name+" "+how, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					log := newLogLines()
+					log := testkit.NewLogLines()
 					o := dialingOptions("https")
 					o.Logger = slog.New(slog.NewTextHandler(log, nil))
 					set(&o)
@@ -36,7 +38,7 @@ func TestCallbacksOfADialThatMisbehave(t *testing.T) {
 					if how == "exits" {
 						want = errExitedGoroutine.Error()
 					}
-					log.wait(t, "cannot connect", name, want)
+					log.Wait(t, "cannot connect", name, want)
 					time.Sleep(10 * time.Second)
 					if c := m.Connection(o.Hosts[1]); c.stuckDials.Load() != 0 || c.Stats().DialErrors < 3 {
 						t.Errorf("%d dials are stuck, %d have failed", c.stuckDials.Load(), c.Stats().DialErrors)
@@ -78,12 +80,12 @@ func TestCallbacksOfADialThatAreStuck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				release := make(chan struct{})
-				log := newLogLines()
+				log := testkit.NewLogLines()
 				o := dialingOptions("https")
 				o.Logger = slog.New(slog.NewTextHandler(log, nil))
 				dialCallbacks(func() { <-release })[name](&o)
 				m := newTestNode(t, o)
-				log.wait(t, "cannot connect", name+" has not returned in time")
+				log.Wait(t, "cannot connect", name+" has not returned in time")
 				time.Sleep(10 * time.Minute)
 				c := m.Connection(o.Hosts[1])
 				if n := c.stuckDials.Load(); n != maxStuckDials {
@@ -124,7 +126,7 @@ func TestCallbacksOfADialMayEndTheManager(t *testing.T) {
 // AddAuthContext can fail, and its error is told, once for a dial.
 func TestAddAuthContextMayFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := newLogLines()
+		log := testkit.NewLogLines()
 		o := dialingOptions("http")
 		o.AddAuth = nil
 		o.AddAuthContext = func(ctx context.Context) (string, error) {
@@ -135,7 +137,7 @@ func TestAddAuthContextMayFail(t *testing.T) {
 		}
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
 		m := newTestNode(t, o)
-		log.wait(t, "cannot connect", "dial "+o.Hosts[1]+": AddAuthContext: no key")
+		log.Wait(t, "cannot connect", "dial "+o.Hosts[1]+": AddAuthContext: no key")
 		m.Close()
 	})
 	o := dialingOptions("http")

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // A peer that takes a connection and says nothing is given up, and dialed again.
@@ -128,7 +130,7 @@ func TestAttemptsToDialKeepTheirDistance(t *testing.T) {
 // What a peer answers to the upgrade is not kept without end.
 func TestAnEndlessAnswerToTheUpgradeIsCut(t *testing.T) {
 	l, remote := listen(t)
-	log := newLogLines()
+	log := testkit.NewLogLines()
 	o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 	o.Logger = slog.New(slog.NewTextHandler(log, nil))
 	newTestNode(t, o)
@@ -148,7 +150,7 @@ func TestAnEndlessAnswerToTheUpgradeIsCut(t *testing.T) {
 			}()
 		}
 	}()
-	log.wait(t, "cannot connect", remote, "answer to the upgrade is too long")
+	log.Wait(t, "cannot connect", remote, "answer to the upgrade is too long")
 }
 
 // From TLS 1.3 on a node may write before the peer has refused its certificate:
@@ -180,7 +182,7 @@ func TestARefusedCertificateIsNamedWhereThePeerIsGoneAlready(t *testing.T) {
 		return &lateWriter{Conn: c, first: 3, wait: gone}, err // after the two flights of the handshake, before the request
 	}
 	newTestNode(t, o)
-	p.dialerLog.wait(t, "cannot connect", "does not accept this node's certificate: remote error: tls: unknown certificate authority")
+	p.dialerLog.Wait(t, "cannot connect", "does not accept this node's certificate: remote error: tls: unknown certificate authority")
 }
 
 // lateWriter is a connection whose writes wait from the first on that is to.
@@ -209,11 +211,11 @@ func TestAStatusIsExplained(t *testing.T) {
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })}
 		go server.Serve(l)
 		defer server.Close()
-		log := newLogLines()
+		log := testkit.NewLogLines()
 		o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
 		newTestNode(t, o)
-		log.wait(t, "cannot connect", "dial "+remote+": answered with "+want)
+		log.Wait(t, "cannot connect", "dial "+remote+": answered with "+want)
 	}
 }
 

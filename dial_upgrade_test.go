@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // answerUpgrades answers each upgrade with an answer, in which KEY is the right Sec-WebSocket-Accept, and the grid's own
@@ -42,11 +44,11 @@ func answerUpgrade(t *testing.T, conn net.Conn, name, answer string) {
 	if _, err := conn.Write([]byte(answer)); err != nil {
 		return
 	}
-	p := &player{t: t, name: name, id: [16]byte{4, 5, 6}, conn: conn, in: br}
+	p := &player{&testkit.Peer{Conn: conn, In: br, Name: name, ID: [16]byte{4, 5, 6}}, t}
 	if _, err := p.next(); err != nil {
 		return
 	}
-	accepted := &connectResp{ID: p.id, Accepted: true}
+	accepted := &connectResp{ID: p.ID, Accepted: true}
 	payload, err := accepted.MarshalMsg(nil)
 	if err == nil && writeHandshake(conn, message{Op: OpConnectResponse, Payload: payload}, false) == nil {
 		p.next() // until the node hangs up
@@ -80,11 +82,11 @@ func TestDialerTakesEveryUpgradeOfTheRFC(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			remote := answerUpgrades(t, answer)
-			log := newLogLines()
+			log := testkit.NewLogLines()
 			o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 			o.Logger = slog.New(slog.NewTextHandler(log, nil))
 			newTestNode(t, o)
-			if line := log.wait(t, "grid: c"); !strings.Contains(line, "grid: connected") {
+			if line := log.Wait(t, "grid: c"); !strings.Contains(line, "grid: connected") {
 				t.Error(line)
 			}
 		})
@@ -126,11 +128,11 @@ func TestDialerRefusesWhatIsNoUpgrade(t *testing.T) {
 					conn.Close()
 				}
 			}()
-			log := newLogLines()
+			log := testkit.NewLogLines()
 			o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 			o.Logger = slog.New(slog.NewTextHandler(log, nil))
 			newTestNode(t, o)
-			log.wait(t, "cannot connect", test.want)
+			log.Wait(t, "cannot connect", test.want)
 		})
 	}
 }
@@ -166,7 +168,7 @@ func TestUpgradeIsTheRecordedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(playerPatience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := conn.Write([]byte(request)); err != nil {
 		t.Fatal(err)
 	}

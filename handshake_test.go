@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/testkit"
 	"github.com/gridmesh/grid/internal/wsframe"
 	"github.com/tinylib/msgp/msgp"
 )
@@ -148,32 +149,24 @@ func TestTheDialerChecksWhoAnswers(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l, remote := listen(t)
-			log := newLogLines()
+			log := testkit.NewLogLines()
 			o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
 			o.Logger = slog.New(slog.NewTextHandler(log, nil))
 			newTestNode(t, o)
-			conn, err := l.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			p := &player{t: t, name: remote}
-			p.use(conn)
-			if _, err := ws.Upgrade(conn); err != nil {
-				t.Fatal(err)
-			}
+			p := &player{testkit.Accept(t, l, remote), t}
 			p.receive()
 			if test.name == "the node that is meant" {
 				test.resp.Host = remote
 			}
 			p.send(message{Op: OpConnectResponse, Payload: encoded(t, &test.resp)})
-			line := log.wait(t, test.want)
+			line := log.Wait(t, test.want)
 			if len(line) > 1000 {
 				t.Errorf("a line of %d bytes", len(line))
 			}
 			if strings.Contains(line, "connected") {
 				return
 			}
-			if !strings.Contains(line, "node at "+conn.LocalAddr().String()) {
+			if !strings.Contains(line, "node at "+p.Conn.LocalAddr().String()) {
 				t.Errorf("no address in %s", line)
 			}
 			code, reason := p.expectCloseFrame()
@@ -188,7 +181,7 @@ func TestTheDialerChecksWhoAnswers(t *testing.T) {
 func (p *player) expectCloseFrame() (ws.StatusCode, string) {
 	p.t.Helper()
 	for {
-		frame, err := readFrame(p.in)
+		frame, err := p.NextFrame()
 		if err != nil {
 			p.t.Fatalf("no close frame: %v", err)
 		}
@@ -198,7 +191,7 @@ func (p *player) expectCloseFrame() (ws.StatusCode, string) {
 		if frame.Header.OpCode != ws.OpClose {
 			continue
 		}
-		p.conn.Write(wsframe.AppendControl(nil, ws.OpClose, frame.Payload, p.dialed, newMask()))
+		p.Conn.Write(wsframe.AppendControl(nil, ws.OpClose, frame.Payload, p.Dialed, newMask()))
 		return ws.ParseCloseFrameData(frame.Payload)
 	}
 }
@@ -206,7 +199,7 @@ func (p *player) expectCloseFrame() (ws.StatusCode, string) {
 // Who is turned away in the handshake is told so in a close frame.
 func TestRejectionsEndWithACloseFrame(t *testing.T) {
 	text := func(p *player) {
-		ws.WriteFrame(p.conn, ws.MaskFrameInPlace(ws.NewBinaryFrame([]byte("hello"))))
+		ws.WriteFrame(p.Conn, ws.MaskFrameInPlace(ws.NewBinaryFrame([]byte("hello"))))
 	}
 	for _, test := range []struct {
 		name   string
@@ -217,13 +210,13 @@ func TestRejectionsEndWithACloseFrame(t *testing.T) {
 	}{
 		{"a stranger", nil, func(p *player) { p.claim("http://stranger:9000") }, ws.StatusPolicyViolation, "unknown incoming host"},
 		{"a message that is none", nil, text, ws.StatusPolicyViolation, "handshake: "},
-		{"an unmasked frame", nil, func(p *player) { ws.WriteFrame(p.conn, ws.NewBinaryFrame([]byte("hello"))) },
+		{"an unmasked frame", nil, func(p *player) { ws.WriteFrame(p.Conn, ws.NewBinaryFrame([]byte("hello"))) },
 			ws.StatusProtocolError, "unmasked frame"},
 		{"a message that is too large", nil, func(p *player) {
 			p.send(message{Op: OpConnect, Payload: make([]byte, 1<<20)})
 		}, ws.StatusMessageTooBig, "message too large"},
 		{"one that is not verified", func(*http.Request, string) error { return errors.New("secret") },
-			func(p *player) { p.claim(p.name) }, ws.StatusPolicyViolation, "rejected"},
+			func(p *player) { p.claim(p.Name) }, ws.StatusPolicyViolation, "rejected"},
 		{"a stranger, where peers are verified", func(*http.Request, string) error { return nil },
 			func(p *player) { p.claim("http://stranger:9000") }, ws.StatusPolicyViolation, "rejected"},
 		{"a message that is none, where peers are verified", func(*http.Request, string) error { return nil },
@@ -244,7 +237,7 @@ func TestRejectionsEndWithACloseFrame(t *testing.T) {
 			if test.verify != nil && reason != rejected {
 				t.Errorf("the reason is %q", reason)
 			}
-			if _, err := p.conn.Read(make([]byte, 1)); err == nil {
+			if _, err := p.Conn.Read(make([]byte, 1)); err == nil {
 				t.Error("more comes")
 			}
 		})
@@ -254,7 +247,7 @@ func TestRejectionsEndWithACloseFrame(t *testing.T) {
 // Pings and closes are obeyed before the handshake too.
 func TestControlFramesAreObeyedBeforeTheHandshake(t *testing.T) {
 	pong := func(t *testing.T, p *player) {
-		frame, err := readFrame(p.in)
+		frame, err := p.NextFrame()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,10 +259,10 @@ func TestControlFramesAreObeyedBeforeTheHandshake(t *testing.T) {
 		}
 	}
 	ping := func(p *player) {
-		p.conn.Write(wsframe.AppendControl(nil, ws.OpPing, []byte("early"), p.dialed, newMask()))
+		p.Conn.Write(wsframe.AppendControl(nil, ws.OpPing, []byte("early"), p.Dialed, newMask()))
 	}
 	bye := func(p *player) {
-		p.conn.Write(wsframe.AppendClose(nil, 4321, "tired", p.dialed, newMask()))
+		p.Conn.Write(wsframe.AppendClose(nil, 4321, "tired", p.Dialed, newMask()))
 	}
 	t.Run("acceptor, ping", func(t *testing.T) {
 		m, p := dialNode(t)
@@ -290,7 +283,7 @@ func TestControlFramesAreObeyedBeforeTheHandshake(t *testing.T) {
 		req := p.receive()
 		pong(t, p)
 		p.send(message{Op: OpConnectResponse, Payload: encoded(t, &connectResp{Accepted: true})})
-		if err := m.Connection(p.name).WaitForConnect(t.Context()); err != nil || req.Op != OpConnect {
+		if err := m.Connection(p.Name).WaitForConnect(t.Context()); err != nil || req.Op != OpConnect {
 			t.Errorf("%v after %v", err, req.Op)
 		}
 	})
@@ -301,7 +294,7 @@ func TestControlFramesAreObeyedBeforeTheHandshake(t *testing.T) {
 		if code, _ := p.expectCloseFrame(); code != 4321 {
 			t.Errorf("closed with %d", code)
 		}
-		c := m.Connection(p.name)
+		c := m.Connection(p.Name)
 		eventually(t, "the reason", func() bool {
 			return strings.Contains(c.Stats().LastError, "peer closed the connection: 4321 tired")
 		}, func() string { return c.Stats().LastError })
@@ -313,8 +306,7 @@ func TestControlFramesAreObeyedBeforeTheHandshake(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &player{t: t, name: remote}
-		p.use(conn)
+		p := &player{testkit.NewPeer(t, testkit.Peer{Conn: conn, Name: remote}), t}
 		both := &joined{Conn: conn, more: wsframe.AppendControl(nil, ws.OpPing, []byte("early"), false, [4]byte{})}
 		if _, err := ws.Upgrade(both); err != nil {
 			t.Fatal(err)
@@ -342,7 +334,7 @@ func TestARejectedPeerIsNotWaitedForForLong(t *testing.T) {
 		"one that does nothing": func(*player) {},
 		"one that goes on sending": func(p *player) {
 			for b := make([]byte, 1000); ; {
-				if _, err := p.conn.Write(b); err != nil {
+				if _, err := p.Conn.Write(b); err != nil {
 					return
 				}
 			}
@@ -354,11 +346,11 @@ func TestARejectedPeerIsNotWaitedForForLong(t *testing.T) {
 			start := time.Now()
 			go after(p)
 			for b := make([]byte, 1000); ; {
-				if _, err := p.conn.Read(b); err != nil {
+				if _, err := p.Conn.Read(b); err != nil {
 					break
 				}
 			}
-			if took := time.Since(start); took > playerPatience/2 {
+			if took := time.Since(start); took > testkit.Patience/2 {
 				t.Errorf("it was held for %v", took)
 			}
 		})

@@ -15,13 +15,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gridmesh/grid/internal/testkit"
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
 // Whoever knocks at a node without being let in cannot fill its log.
 func TestRefusalsAreLoggedInABoundedNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := newLogLines()
+		log := testkit.NewLogLines()
 		o := playerOptions("http://127.0.0.1:1")
 		o.AuthRequest = func(*http.Request) error { return errors.New("wrong token") }
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
@@ -61,7 +62,7 @@ func (noSocket) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 func TestUpgradesThatFailAreLoggedInABoundedNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := newLogLines()
+		log := testkit.NewLogLines()
 		o := playerOptions("http://127.0.0.1:1")
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
 		handler := newTestNode(t, o).Handler()

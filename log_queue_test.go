@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // hookHandler is a slog.Handler that calls functions, either of which may be nil.
@@ -84,10 +86,10 @@ func TestLinesAreWrittenInOrder(t *testing.T) {
 // Attributes and groups of a Logger reach the application's handler, which is not called by who logs.
 func TestQueuedLinesKeepAttributesAndGroups(t *testing.T) {
 	var q logQueue
-	out := newLogLines()
+	out := testkit.NewLogLines()
 	log := q.logger(slog.New(slog.NewTextHandler(out, nil)).With("a", 1))
 	log.With("b", 2).WithGroup("g").With("c", 3).Warn("x", "d", 4)
-	out.wait(t, "msg=x a=1 b=2 g.c=3 g.d=4\n")
+	out.Wait(t, "msg=x a=1 b=2 g.c=3 g.d=4\n")
 }
 
 // What a handler that is stuck makes the queue drop is counted, in the next line that is written.

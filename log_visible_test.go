@@ -1,7 +1,6 @@
 package grid
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // evilText would set the title of a terminal, clear it, add a line to a log, and turn what follows around.
@@ -24,7 +25,7 @@ func unseen(text string) (rune, bool) {
 }
 
 // plainLog is a log handler that escapes nothing, as those of applications may.
-type plainLog struct{ *logLines }
+type plainLog struct{ *testkit.LogLines }
 
 func (plainLog) Enabled(context.Context, slog.Level) bool { return true }
 func (l plainLog) WithAttrs([]slog.Attr) slog.Handler     { return l }
@@ -45,7 +46,7 @@ func (l plainLog) Handle(_ context.Context, record slog.Record) error {
 // What strangers and peers say is kept and logged so that it can be seen, and controls no terminal.
 func TestTextsOfPeersAreMadeVisible(t *testing.T) {
 	const seen = `evil\u001b]0;title\u0007\u009b2J\nlevel=INFO msg=forged \u202egnp.exe\u2066 \xff\u0000`
-	log := newLogLines()
+	log := testkit.NewLogLines()
 	l, local := listen(t)
 	peer := nameThat(func(name string) bool { return shouldDial(name, local) })
 	o := playerOptions(local, peer)
@@ -69,13 +70,13 @@ func TestTextsOfPeersAreMadeVisible(t *testing.T) {
 	t.Cleanup(func() { server.Close() })
 	address := l.Addr().String()
 	exchange(t, address, rawUpgrade(getRoute, "X-Evil: yes", "X-Forwarded-For: yes"))
-	log.wait(t, "grid: peer refused", "remote="+seen, "reason=refused: "+seen)
+	log.Wait(t, "grid: peer refused", "remote="+seen, "reason=refused: "+seen)
 	exchange(t, address, rawUpgrade(getRoute, "Origin: evil\u202e\u009b"))
-	log.wait(t, "grid: peer refused", "Origin", `evil`)
+	log.Wait(t, "grid: peer refused", "Origin", `evil`)
 
 	p := dialPlayer(t, local, peer)
-	p.send(message{Op: OpConnect, Payload: encoded(t, &connectReq{ID: p.id, Host: evilText})})
-	log.wait(t, "grid: peer rejected", "host="+seen)
+	p.send(message{Op: OpConnect, Payload: encoded(t, &connectReq{ID: p.ID, Host: evilText})})
+	log.Wait(t, "grid: peer rejected", "host="+seen)
 
 	p = dialPlayer(t, local, peer)
 	p.handshake(m, generations[0])
@@ -92,8 +93,8 @@ func TestTextsOfPeersAreMadeVisible(t *testing.T) {
 	if err := <-call; !errors.As(err, &remote) || string(*remote) != evilText {
 		t.Errorf("the caller gets %q, want what the handler said", err)
 	}
-	p.conn.Close()
-	log.wait(t, "grid: connection")
+	p.Conn.Close()
+	log.Wait(t, "grid: connection")
 	recent := m.RecentErrors()
 	if len(recent) < 4 {
 		t.Errorf("recent errors are %+v", recent)
@@ -113,26 +114,15 @@ func TestTextsOfPeersAreMadeVisible(t *testing.T) {
 
 // What an acceptor says of why it rejects a node.
 func TestReasonOfARejectionIsMadeVisible(t *testing.T) {
-	log := newLogLines()
+	log := testkit.NewLogLines()
 	l, remote := listen(t)
 	o := playerOptions(nameThat(func(local string) bool { return shouldDial(local, remote) }), remote)
 	o.Logger = slog.New(plainLog{log})
 	m := newTestNode(t, o)
-	conn, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	br := bufio.NewReader(conn)
-	r, err := http.ReadRequest(br)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Write([]byte(upgraded101 + "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + acceptKey(r.Header.Get("Sec-WebSocket-Key")) + "\r\n\r\n"))
-	p := &player{t: t, name: remote, conn: conn, in: br}
+	p := &player{testkit.Accept(t, l, remote), t}
 	p.receive()
 	p.send(message{Op: OpConnectResponse, Payload: encoded(t, &connectResp{RejectedReason: evilText})})
-	log.wait(t, "grid: cannot connect", `rejected: evil\u001b]0;title\u0007`)
+	log.Wait(t, "grid: cannot connect", `rejected: evil\u001b]0;title\u0007`)
 	eventually(t, "the reason", func() bool { return m.Connection(remote).Stats().LastError != "" })
 	if last := m.Connection(remote).Stats().LastError; strings.ContainsFunc(last, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		t.Errorf("LastError is %q", last)

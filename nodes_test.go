@@ -9,11 +9,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // The handlers of this package's tests.
@@ -29,7 +30,7 @@ type cluster struct {
 	tls   *tls.Config // of the servers; nil for none
 
 	mu        sync.Mutex // Protects following.
-	listeners map[string]*pipeListener
+	listeners map[string]*testkit.PipeListener
 	open      []net.Conn
 	dials     int
 }
@@ -76,9 +77,9 @@ func newTCPPair(t *testing.T) *cluster {
 }
 
 func newPipes(n int) *cluster {
-	c := &cluster{listeners: make(map[string]*pipeListener)}
+	c := &cluster{listeners: make(map[string]*testkit.PipeListener)}
 	for i := range n {
-		l := newPipeListener()
+		l := testkit.NewPipeListener()
 		address := fmt.Sprintf("node%d:9000", i)
 		c.listeners[address] = l
 		c.nodes = append(c.nodes, &testNode{host: "http://" + address, listener: l})
@@ -154,19 +155,9 @@ func (n *testNode) serve(t *testing.T, h http.Handler, config *tls.Config) {
 	if config != nil {
 		l = tls.NewListener(l, config)
 	}
-	server := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		server.Serve(l)
-	}()
-	n.server = server
+	n.server = testkit.Serve(t, l, h)
 	m := n.Manager
-	t.Cleanup(func() {
-		m.Close()
-		server.Close()
-		<-done
-	})
+	t.Cleanup(func() { m.Close() })
 }
 
 func (c *cluster) waitConnected(t *testing.T) {
@@ -231,15 +222,11 @@ func (c *cluster) dialPipe(ctx context.Context, address string) (net.Conn, error
 	if l == nil {
 		return nil, fmt.Errorf("no such host: %s", address)
 	}
-	ours, theirs := net.Pipe()
-	select {
-	case l.conns <- theirs:
-		return ours, nil
-	case <-l.done:
-		return nil, fmt.Errorf("connection refused: %s", address)
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	conn, err := l.Dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", address, err)
 	}
+	return conn, nil
 }
 
 // cut closes every network connection, without a word to either end.
@@ -272,33 +259,6 @@ func (c *cluster) waitIdle(t *testing.T) {
 	eventually(t, "everything to end", func() bool { return c.idle() == "" }, c.idle)
 }
 
-// pipeListener accepts pipes.
-type pipeListener struct {
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{}
-}
-
-func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
-
 // logBuffer keeps what is logged.
 type logBuffer struct {
 	settle func() // waits for lines that are queued
@@ -326,66 +286,20 @@ func (l *logBuffer) String() string {
 
 func (l *logBuffer) count(text string) int { return strings.Count(l.String(), text) }
 
-// eventually polls until ok returns true. state, where given, says what is there instead.
-func eventually(t *testing.T, what string, ok func() bool, state ...func() string) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(100 * time.Microsecond) {
-		if time.Now().After(deadline) {
-			got := ""
-			for _, s := range state {
-				got += s()
-			}
-			t.Fatalf("waited in vain for %s: %s", what, got)
-		}
-	}
-}
+// What tests of other packages use too.
+var (
+	eventually     = testkit.Eventually
+	within         = testkit.Within
+	waitGoroutines = testkit.WaitGoroutines
+	ownGoroutines  = testkit.Goroutines
+	memory         = testkit.Memory
+	listen         = testkit.Listen
+	nameThat       = testkit.NameThat
+)
 
 // perConnection is the number of goroutines of an idle connection, both ends
 // together: reader, flusher and janitor, the reader being the dialer's own.
 const perConnection = 6
-
-// ownGoroutines are the stacks of this package's goroutines, those of tests and their servers aside.
-func ownGoroutines() (own []string) {
-	buf := make([]byte, 1<<20)
-	for {
-		n := runtime.Stack(buf, true)
-		if n < len(buf) {
-			buf = buf[:n]
-			break
-		}
-		buf = make([]byte, 2*len(buf))
-	}
-	for stack := range strings.SplitSeq(string(buf), "\n\n") {
-		if strings.Contains(stack, "gridmesh/grid") && !strings.Contains(stack, "testing.tRunner(") &&
-			!strings.Contains(stack, "(*testNode).serve") {
-			own = append(own, stack)
-		}
-	}
-	return own
-}
-
-// waitGoroutines returns when at most n of this package's goroutines are left.
-func waitGoroutines(t *testing.T, n int) {
-	t.Helper()
-	eventually(t, fmt.Sprintf("at most %d goroutines", n),
-		func() bool { return len(ownGoroutines()) <= n },
-		func() string { return strings.Join(ownGoroutines(), "\n\n") })
-}
-
-// within fails the test when f does not return soon.
-func within(t *testing.T, what string, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("%s takes too long:\n%s", what, strings.Join(ownGoroutines(), "\n\n"))
-	}
-}
 
 // echoBack sends back what it receives.
 func echoBack(ctx context.Context, _ []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {

@@ -302,7 +302,7 @@ func checkRFC(t *testing.T, m *Manager, p *player, c rfcCase) {
 	p.handshake(m, generations[0])
 	var wire []byte
 	for _, f := range append(slices.Clone(c.frames), rfcRequestFrame(aliveID, 0)) {
-		wire = f.append(wire, p.dialed)
+		wire = f.append(wire, p.Dialed)
 	}
 	chop := len(wire)
 	if c.chop > 0 {
@@ -312,7 +312,7 @@ func checkRFC(t *testing.T, m *Manager, p *player, c rfcCase) {
 	go func() {
 		defer close(sent)
 		for piece := range slices.Chunk(wire, chop) {
-			if _, err := p.conn.Write(piece); err != nil {
+			if _, err := p.Conn.Write(piece); err != nil {
 				return // closed already
 			}
 		}
@@ -325,7 +325,7 @@ func checkRFC(t *testing.T, m *Manager, p *player, c rfcCase) {
 	if !slices.Equal(got.pongs, c.want.pongs) || !slices.Equal(got.answers, c.want.answers) || got.code != c.want.code {
 		t.Errorf("the node has %v\nwant %v", got, c.want)
 	}
-	p.conn.Close()
+	p.Conn.Close()
 	<-sent
 }
 
@@ -334,7 +334,7 @@ func observeRFC(t *testing.T, p *player, awaited ...uint64) (got rfcOutcome) {
 	t.Helper()
 	missing := func(id uint64) bool { return !slices.Contains(got.answers, id) }
 	for missing(aliveID) || slices.ContainsFunc(awaited, missing) {
-		frame, err := readFrame(p.in)
+		frame, err := p.NextFrame()
 		switch {
 		case errors.Is(err, io.EOF) && got.code != 0:
 			return got
@@ -343,7 +343,7 @@ func observeRFC(t *testing.T, p *player, awaited ...uint64) (got rfcOutcome) {
 			return got
 		case got.code != 0:
 			t.Errorf("after the close frame: %+v", frame.Header)
-		case frame.Header.Masked == p.dialed || frame.Header.Rsv != 0 || !frame.Header.Fin:
+		case frame.Header.Masked == p.Dialed || frame.Header.Rsv != 0 || !frame.Header.Fin:
 			t.Errorf("the node sent %+v", frame.Header)
 		}
 		payload := ws.UnmaskFrame(frame).Payload
@@ -376,12 +376,12 @@ func TestManyPingsAreAnswered(t *testing.T) {
 	for i := range 1000 {
 		wire = rfcPing(fmt.Sprint(i)).append(wire, true)
 	}
-	if _, err := p.conn.Write(wire); err != nil {
+	if _, err := p.Conn.Write(wire); err != nil {
 		t.Fatal(err)
 	}
 	last := -1
 	for last != 999 {
-		frame, err := readFrame(p.in)
+		frame, err := p.NextFrame()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -410,7 +410,7 @@ func TestASenderOfTooMuchLearnsWhy(t *testing.T) {
 	wire := rfcFrame{op: ws.OpBinary, payload: strings.Repeat("x", limit+1)}.append(nil, true)
 	sent := make(chan int)
 	go func() {
-		n, _ := p.conn.Write(wire)
+		n, _ := p.Conn.Write(wire)
 		sent <- n
 	}()
 	if n := <-sent; n < limit {
@@ -431,7 +431,7 @@ func TestAPeerThatDoesNotCloseIsLeft(t *testing.T) {
 	serveNode(t, l, m)
 	p := dialPlayer(t, local, name)
 	p.handshake(m, generations[0])
-	if _, err := p.conn.Write(rfcClose(1000, "").append(nil, true)); err != nil {
+	if _, err := p.Conn.Write(rfcClose(1000, "").append(nil, true)); err != nil {
 		t.Fatal(err)
 	}
 	if got := observeRFC(t, p); got.code != ws.StatusNormalClosure {

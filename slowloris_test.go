@@ -3,7 +3,6 @@ package grid
 import (
 	"io"
 	"net"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // What a client that is slow on purpose costs: a connection, for a bounded
@@ -104,16 +104,6 @@ func TestSlowClientsCostLittle(t *testing.T) {
 	}
 }
 
-// memory returns the bytes in use.
-func memory() int {
-	var stats runtime.MemStats
-	for range 3 {
-		runtime.GC()
-	}
-	runtime.ReadMemStats(&stats)
-	return int(stats.HeapAlloc + stats.StackInuse)
-}
-
 // A node that dials is as patient as one that accepts, and no more.
 func TestSlowServersAreGivenUp(t *testing.T) {
 	answer := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -179,9 +169,9 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newPipeListener()
-				c := &cluster{listeners: map[string]*pipeListener{"node1:9000": l}}
-				n := &testNode{host: nameThat(func(name string) bool { return shouldDial(name, "http://node1:9000") }), listener: newPipeListener()}
+				l := testkit.NewPipeListener()
+				c := &cluster{listeners: map[string]*testkit.PipeListener{"node1:9000": l}}
+				n := &testNode{host: nameThat(func(name string) bool { return shouldDial(name, "http://node1:9000") }), listener: testkit.NewPipeListener()}
 				c.startNode(t, n, func(o *ManagerOptions) { o.Hosts = []string{n.host, "http://node1:9000"} })
 				defer l.Close()
 				conn, err := l.Accept()

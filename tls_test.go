@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // Whatever is wrong with TLS between two nodes: the one that dials says which
@@ -136,7 +138,7 @@ func TestTLSFaultsAreNamedAndRepaired(t *testing.T) {
 				p := newTLSPair(t, ours, cmp.Or(test.scheme, "https"), version)
 				p.set(test.spoil)
 				p.start(t)
-				line := p.dialerLog.wait(t, "cannot connect")
+				line := p.dialerLog.Wait(t, "cannot connect")
 				reason := test.dialer
 				if version == tls.VersionTLS13 {
 					reason = cmp.Or(test.dialer3, reason)
@@ -147,7 +149,7 @@ func TestTLSFaultsAreNamedAndRepaired(t *testing.T) {
 					}
 				}
 				if test.accept != "" {
-					if line := p.acceptorLog.wait(t, "rejected"); !strings.Contains(line, test.accept) || !strings.Contains(line, p.local) {
+					if line := p.acceptorLog.Wait(t, "rejected"); !strings.Contains(line, test.accept) || !strings.Contains(line, p.local) {
 						t.Errorf("the acceptor logs %s", line)
 					}
 				}
@@ -211,7 +213,7 @@ func TestVerifyConnectionIsAskedForEachDial(t *testing.T) {
 		}
 	})
 	p.start(t)
-	p.dialerLog.wait(t, "cannot connect", p.remote, "unknown authority")
+	p.dialerLog.Wait(t, "cannot connect", p.remote, "unknown authority")
 	roots.Store(ca.pool)
 	p.waitConnected(t)
 }
@@ -248,7 +250,7 @@ type tlsPair struct {
 
 	listener               *switchListener
 	dialer, acceptor       *Manager
-	dialerLog, acceptorLog *logLines
+	dialerLog, acceptorLog *testkit.LogLines
 	clientConfig           atomic.Pointer[tls.Config]
 }
 
@@ -259,7 +261,7 @@ func newTLSPair(t *testing.T, ca *testCA, scheme string, version uint16) *tlsPai
 	p.remote = scheme + strings.TrimPrefix(name, "http")
 	p.local = nameThat(func(name string) bool { return shouldDial("https"+strings.TrimPrefix(name, "http"), p.remote) })
 	p.local = "https" + strings.TrimPrefix(p.local, "http")
-	p.dialerLog, p.acceptorLog = newLogLines(), newLogLines()
+	p.dialerLog, p.acceptorLog = testkit.NewLogLines(), testkit.NewLogLines()
 	return p
 }
 

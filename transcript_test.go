@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // The handlers of the conversations.
@@ -119,7 +121,7 @@ func TestTranscriptsAreFollowed(t *testing.T) {
 						checkHandshakeBytes(t, script)
 						p.handshake(m, g)
 						if role.calls {
-							p.playAnswers(m.Connection(p.name), script)
+							p.playAnswers(m.Connection(p.Name), script)
 						} else {
 							p.play(script, false)
 							p.expectNothing()
@@ -160,7 +162,7 @@ func (p *player) playAnswers(conn *Connection, script transcript) {
 	if !ok {
 		p.t.Fatal("nobody knows how to make the calls of this conversation")
 	}
-	ctx, cancel := context.WithTimeout(p.t.Context(), playerPatience)
+	ctx, cancel := context.WithTimeout(p.t.Context(), testkit.Patience)
 	defer cancel()
 	if err := conn.WaitForConnect(ctx); err != nil {
 		p.t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // readUpgrade reads the request with which a node opens a connection.
@@ -21,7 +22,7 @@ func readUpgrade(t *testing.T, l net.Listener) *http.Request {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(playerPatience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testkit.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	r, err := http.ReadRequest(bufio.NewReader(conn))
@@ -128,7 +129,7 @@ func TestAcceptorAnswersTheUpgrade(t *testing.T) {
 		return nil
 	}
 	serveNode(t, l, newTestNode(t, o))
-	client := &http.Client{Timeout: playerPatience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: testkit.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 
 	for _, test := range []struct {
 		name   string
@@ -192,7 +193,7 @@ func TestAcceptorRejectsInTheHandshake(t *testing.T) {
 		send func(p *player, local string)
 	}{
 		{"what is no message", func(p *player, _ string) {
-			if err := ws.WriteFrame(p.conn, ws.MaskFrameInPlace(ws.NewBinaryFrame([]byte("hello")))); err != nil {
+			if err := ws.WriteFrame(p.Conn, ws.MaskFrameInPlace(ws.NewBinaryFrame([]byte("hello")))); err != nil {
 				p.t.Fatal(err)
 			}
 		}},
@@ -203,10 +204,10 @@ func TestAcceptorRejectsInTheHandshake(t *testing.T) {
 			p.send(message{Op: OpConnect, Payload: []byte{0x82}})
 		}},
 		{"a host that it does not know", func(p *player, _ string) {
-			p.send(message{Op: OpConnect, Payload: encoded(p.t, &connectReq{ID: p.id, Host: "http://stranger:9000"})})
+			p.send(message{Op: OpConnect, Payload: encoded(p.t, &connectReq{ID: p.ID, Host: "http://stranger:9000"})})
 		}},
 		{"its own name", func(p *player, local string) {
-			p.send(message{Op: OpConnect, Payload: encoded(p.t, &connectReq{ID: p.id, Host: local})})
+			p.send(message{Op: OpConnect, Payload: encoded(p.t, &connectReq{ID: p.ID, Host: local})})
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -226,7 +227,7 @@ func TestAcceptorRejectsInTheHandshake(t *testing.T) {
 		m := newTestNode(t, o)
 		serveNode(t, l, m)
 		p := dialPlayer(t, local, peer)
-		p.send(message{Op: OpConnect, Payload: encoded(t, &connectReq{ID: p.id, Host: peer})})
+		p.send(message{Op: OpConnect, Payload: encoded(t, &connectReq{ID: p.ID, Host: peer})})
 		p.expectRejection(m)
 	})
 }

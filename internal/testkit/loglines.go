@@ -1,4 +1,4 @@
-package grid
+package testkit
 
 import (
 	"strings"
@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// logLines keeps what is logged, and wakes those who wait for a line.
-type logLines struct {
+// LogLines keeps what is logged, and wakes those who wait for a line. Its methods may be called at any time.
+type LogLines struct {
 	mu      sync.Mutex // Protects following.
 	lines   []string
 	changed chan struct{} // closed by the next line
 }
 
-func newLogLines() *logLines { return &logLines{changed: make(chan struct{})} }
+// NewLogLines returns a log without lines.
+func NewLogLines() *LogLines { return &LogLines{changed: make(chan struct{})} }
 
 // Write takes one line.
-func (l *logLines) Write(b []byte) (int, error) {
+func (l *LogLines) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, string(b))
@@ -26,14 +27,15 @@ func (l *logLines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (l *logLines) String() string {
+// String returns all lines.
+func (l *LogLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Join(l.lines, "")
 }
 
-// wait returns the first line with all texts.
-func (l *logLines) wait(t *testing.T, texts ...string) string {
+// Wait returns the first line with all texts.
+func (l *LogLines) Wait(t *testing.T, texts ...string) string {
 	t.Helper()
 	late := time.After(20 * time.Second)
 	for {

@@ -1,0 +1,181 @@
+package testkit
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/zeebo/xxh3"
+)
+
+// Dials reports whether the node called local opens the connection to the one called remote.
+func Dials(local, remote string) bool {
+	ours, theirs := xxh3.HashString(local+remote), xxh3.HashString(remote+local)
+	return ours < theirs || ours == theirs && local < remote
+}
+
+// NameThat returns the name of a node, up or not, for which ok is true.
+func NameThat(ok func(name string) bool) string {
+	for port := 1; ; port++ {
+		if name := fmt.Sprintf("http://127.0.0.1:%d", port); ok(name) {
+			return name
+		}
+	}
+}
+
+// Peer stands at the other end of a node's socket. It speaks for itself what goes over the wire, so that a test sees and
+// decides about every message. One goroutine may send while another receives.
+type Peer struct {
+	Conn   net.Conn
+	In     io.Reader // Conn, behind what was read ahead
+	Dialed bool      // the peer did
+	Name   string    // the peer's
+	ID     [16]byte
+
+	pending [][]byte // messages out of an OpMerged
+}
+
+// Dial returns a peer called name that has opened a WebSocket to a node, before the handshake.
+func Dial(t *testing.T, node, path, name string) *Peer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
+	dialer := ws.Dialer{Header: ws.HandshakeHeaderHTTP{"Authorization": {"Bearer token"}}}
+	conn, br, _, err := dialer.Dial(ctx, "ws"+strings.TrimPrefix(node, "http")+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in io.Reader = conn
+	if br != nil {
+		in = io.MultiReader(br, conn)
+	}
+	return NewPeer(t, Peer{Conn: conn, In: in, Dialed: true, Name: name, ID: [16]byte{1, 2, 3}})
+}
+
+// Accept returns a peer called name to which a node opens a WebSocket, before the handshake.
+func Accept(t *testing.T, l net.Listener, name string) *Peer {
+	t.Helper()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := NewPeer(t, Peer{Conn: conn, Name: name, ID: [16]byte{4, 5, 6}})
+	if _, err := ws.Upgrade(conn); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// NewPeer returns a peer with a connection that exists. In is Conn where it is nil. The connection ends with the test, and
+// Patience bounds its waits.
+func NewPeer(t *testing.T, p Peer) *Peer {
+	t.Helper()
+	t.Cleanup(func() { p.Conn.Close() })
+	if err := p.Conn.SetDeadline(time.Now().Add(Patience)); err != nil {
+		t.Fatal(err)
+	}
+	if p.In == nil {
+		p.In = p.Conn
+	}
+	return &p
+}
+
+// Send sends messages in one frame, several as an OpMerged.
+func (p *Peer) Send(messages ...[]byte) error {
+	_, err := p.Conn.Write(p.Frame(messages...))
+	return err
+}
+
+// Frame returns what Send writes.
+func (p *Peer) Frame(messages ...[]byte) []byte {
+	frame := ws.NewBinaryFrame(merge(messages))
+	if p.Dialed {
+		frame = ws.MaskFrameInPlace(frame)
+	}
+	return ws.MustCompileFrame(frame)
+}
+
+// Next reads one message, out of an OpMerged where the node has merged some. Whatever a node of the original would not
+// understand is an error.
+func (p *Peer) Next() ([]byte, error) {
+	for len(p.pending) == 0 {
+		frame, err := p.NextFrame()
+		if err != nil {
+			return nil, err
+		}
+		h := frame.Header
+		if h.Masked == p.Dialed {
+			return nil, fmt.Errorf("frame masked: %v, from the dialer: %v", h.Masked, !p.Dialed)
+		}
+		if frame = ws.UnmaskFrameInPlace(frame); h.OpCode != ws.OpBinary || !h.Fin || h.Rsv != 0 {
+			return nil, fmt.Errorf("not a whole binary frame without extensions: %+v, %q", h, frame.Payload)
+		}
+		if p.pending, err = split(frame.Payload); err != nil {
+			return nil, err
+		}
+	}
+	one := p.pending[0]
+	p.pending = p.pending[1:]
+	return one, nil
+}
+
+// NextFrame reads any frame of the node, with its payload as it came. It must not be used where messages are pending.
+func (p *Peer) NextFrame() (f ws.Frame, err error) {
+	if f.Header, err = ws.ReadHeader(p.In); err != nil {
+		return f, err
+	}
+	if f.Header.Length > 64<<20 {
+		return f, fmt.Errorf("a frame of %d bytes, more than a message may have", f.Header.Length)
+	}
+	f.Payload = make([]byte, f.Header.Length)
+	_, err = io.ReadFull(p.In, f.Payload)
+	return f, err
+}
+
+// Receive returns the node's next message that is not a ping of the connection.
+func (p *Peer) Receive(t *testing.T) Message {
+	t.Helper()
+	for {
+		raw, err := p.Next()
+		if err != nil {
+			t.Fatalf("receiving: %v", err)
+		}
+		if m, err := ParseMessage(raw); err != nil {
+			t.Fatal(err)
+		} else if m.Op != OpPing || m.MuxID != 0 {
+			return m
+		}
+	}
+}
+
+// Handshake goes through the handshake in the peer's role, as one without features, and fails where it is not accepted.
+func (p *Peer) Handshake(t *testing.T) {
+	t.Helper()
+	if p.Dialed {
+		p.Greet(t, Hello{ID: p.ID, Host: p.Name})
+		return
+	}
+	if m := p.Receive(t); m.Op != OpConnect {
+		t.Fatalf("the node begins with %+v", m)
+	}
+	if err := p.Send(Answer{ID: p.ID, Accepted: true}.Message().Bytes()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Greet goes through the handshake as one who dialed, and fails where it is not accepted.
+func (p *Peer) Greet(t *testing.T, h Hello) {
+	t.Helper()
+	if err := p.Send(h.Message().Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	m := p.Receive(t)
+	if a, err := ParseAnswer(m.Payload); m.Op != OpConnectResponse || err != nil || !a.Accepted {
+		t.Fatalf("the answer to the handshake is %+v, %+v, %v", m, a, err)
+	}
+}

@@ -1,0 +1,110 @@
+// Package testkit has what tests at the root and those of other packages share: waiting, logs, listeners, and a peer that
+// is driven by hand. It knows nothing of package grid, whose own tests import it.
+package testkit
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Patience bounds every wait for a node: what takes longer does not come.
+const Patience = 10 * time.Second
+
+// Eventually polls until ok returns true. state, where given, says what is there instead.
+func Eventually(t *testing.T, what string, ok func() bool, state ...func() string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			got := ""
+			for _, s := range state {
+				got += s()
+			}
+			t.Fatalf("waited in vain for %s: %s", what, got)
+		}
+	}
+}
+
+// Within fails the test when f does not return soon.
+func Within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s takes too long:\n%s", what, strings.Join(Goroutines(), "\n\n"))
+	}
+}
+
+// Goroutines are the stacks of the library's goroutines, those of tests and their servers aside.
+func Goroutines() (own []string) {
+	buf := make([]byte, 1<<20)
+	for {
+		n := runtime.Stack(buf, true)
+		if n < len(buf) {
+			buf = buf[:n]
+			break
+		}
+		buf = make([]byte, 2*len(buf))
+	}
+	for stack := range strings.SplitSeq(string(buf), "\n\n") {
+		if strings.Contains(stack, "gridmesh/grid") && !strings.Contains(stack, "testing.tRunner(") &&
+			!strings.Contains(stack, "testkit.Serve") {
+			own = append(own, stack)
+		}
+	}
+	return own
+}
+
+// WaitGoroutines returns when at most n of the library's goroutines are left.
+func WaitGoroutines(t *testing.T, n int) {
+	t.Helper()
+	Eventually(t, fmt.Sprintf("at most %d goroutines", n),
+		func() bool { return len(Goroutines()) <= n },
+		func() string { return strings.Join(Goroutines(), "\n\n") })
+}
+
+// Memory returns the bytes in use, on the heap and of stacks.
+func Memory() int {
+	var stats runtime.MemStats
+	for range 3 {
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&stats)
+	return int(stats.HeapAlloc + stats.StackInuse)
+}
+
+// Listen opens a port on loopback and returns the name of a node there.
+func Listen(t *testing.T) (l net.Listener, name string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, "http://" + l.Addr().String()
+}
+
+// Serve serves h on l until the test ends, when it closes the server and waits for its end.
+func Serve(t *testing.T, l net.Listener, h http.Handler) *http.Server {
+	server := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		server.Close()
+		<-done
+	})
+	return server
+}
