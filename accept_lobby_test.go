@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // Connections before the end of their handshake are so many and no more, and one that ends its handshake or goes makes room.
@@ -17,11 +19,11 @@ func TestHandshakesAreBounded(t *testing.T) {
 	const most = 3
 	address, m, log := loggedNode(t, nil, func(o *ManagerOptions) { o.Limits.MaxHandshakes = most })
 	for range most {
-		if resp, _ := exchange(t, address, rawUpgrade(getRoute)); resp.StatusCode != 101 {
+		if resp, _ := testkit.Exchange(t, address, testkit.RawUpgrade(getRoute)); resp.StatusCode != 101 {
 			t.Fatal(resp.Status)
 		}
 	}
-	resp, _ := exchange(t, address, rawUpgrade(getRoute))
+	resp, _ := testkit.Exchange(t, address, testkit.RawUpgrade(getRoute))
 	if resp.StatusCode != 503 {
 		t.Fatalf("one too many is answered with %s", resp.Status)
 	}
@@ -58,7 +60,7 @@ func TestStrangersTakeNoPlace(t *testing.T) {
 	serveNode(t, l, m)
 	g, _ := m.acceptor.lobby.enter("192.0.2.1:1")
 	defer m.acceptor.lobby.leave(g)
-	if resp, _ := exchange(t, l.Addr().String(), rawUpgrade(getRoute, "Origin: http://page")); resp.StatusCode != 403 {
+	if resp, _ := testkit.Exchange(t, l.Addr().String(), testkit.RawUpgrade(getRoute, "Origin: http://page")); resp.StatusCode != 403 {
 		t.Errorf("answered with %s where the lobby is full, want 403", resp.Status)
 	}
 }

@@ -68,7 +68,7 @@ func TestAuthRequestComesBeforeAllElse(t *testing.T) {
 		"another WebSocket":        func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "8") },
 		"an upgrade without a key": func(r *http.Request) { r.Header.Del("Sec-WebSocket-Key") },
 	} {
-		r := upgradeRequest(t, local+RoutePath)
+		r := testkit.UpgradeRequest(t, local+RoutePath)
 		change(r)
 		got := ask(t, r)
 		if first == nil {
@@ -107,7 +107,7 @@ func TestBrowsersAreRefused(t *testing.T) {
 		{"one that is not allowed", openLocal, []string{"https://page.example"}, http.StatusForbidden},
 		{"two, one of them allowed", openLocal, []string{"https://ours.example", "https://page.example"}, http.StatusForbidden},
 	} {
-		r := upgradeRequest(t, test.node+RoutePath)
+		r := testkit.UpgradeRequest(t, test.node+RoutePath)
 		if test.origins != nil {
 			r.Header["Origin"] = test.origins
 		}
@@ -181,7 +181,7 @@ func TestAnUnverifiedPeerLearnsNothing(t *testing.T) {
 			test.send(p, m)
 			want := message{Op: OpConnectResponse, Payload: encoded(t, &connectResp{RejectedReason: "rejected"})}
 			p.expect("rejection", want)
-			p.expectClose()
+			p.ExpectClose(p.t)
 			if line := log.Wait(t, "peer rejected"); !strings.Contains(line, test.log) || len(line) > 1000 {
 				t.Errorf("no %q in %s", test.log, line)
 			}
@@ -301,7 +301,7 @@ func TestNoTokenIsLogged(t *testing.T) {
 		"":                    func(r *http.Request) { r.Header.Set("Upgrade", token) },
 	}
 	for want, change := range requests {
-		r := upgradeRequest(t, local+RoutePath)
+		r := testkit.UpgradeRequest(t, local+RoutePath)
 		r.Header.Set("Authorization", "Bearer "+token)
 		change(r)
 		ask(t, r)
@@ -378,7 +378,7 @@ func TestNoTokenIsLogged(t *testing.T) {
 // knock returns a player with a connection to a node that was opened with credentials of its own, before the handshake.
 func knock(t *testing.T, node, name, authorization string) *player {
 	t.Helper()
-	r := upgradeRequest(t, node+RoutePath)
+	r := testkit.UpgradeRequest(t, node+RoutePath)
 	r.Header.Set("Authorization", authorization)
 	resp, err := (&http.Transport{ResponseHeaderTimeout: testkit.Patience}).RoundTrip(r)
 	if err != nil {

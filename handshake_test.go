@@ -378,7 +378,7 @@ func TestANodeThatHasEndedAnswers503(t *testing.T) {
 	if there.log.count("level=WARN") != 0 {
 		t.Errorf("it logs\n%s", there.log)
 	}
-	r := upgradeRequest(t, there.host+RoutePath)
+	r := testkit.UpgradeRequest(t, there.host+RoutePath)
 	there.node.AuthRequest = func(*http.Request) error { return errors.New("no token") }
 	if got := ask(t, r); got.status != http.StatusForbidden {
 		t.Errorf("a stranger got %+v", got)

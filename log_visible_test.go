@@ -69,9 +69,9 @@ func TestTextsOfPeersAreMadeVisible(t *testing.T) {
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 	address := l.Addr().String()
-	exchange(t, address, rawUpgrade(getRoute, "X-Evil: yes", "X-Forwarded-For: yes"))
+	testkit.Exchange(t, address, testkit.RawUpgrade(getRoute, "X-Evil: yes", "X-Forwarded-For: yes"))
 	log.Wait(t, "grid: peer refused", "remote="+seen, "reason=refused: "+seen)
-	exchange(t, address, rawUpgrade(getRoute, "Origin: evil\u202e\u009b"))
+	testkit.Exchange(t, address, testkit.RawUpgrade(getRoute, "Origin: evil\u202e\u009b"))
 	log.Wait(t, "grid: peer refused", "Origin", `evil`)
 
 	p := dialPlayer(t, local, peer)

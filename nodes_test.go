@@ -155,7 +155,7 @@ func (n *testNode) serve(t *testing.T, h http.Handler, config *tls.Config) {
 	if config != nil {
 		l = tls.NewListener(l, config)
 	}
-	n.server = testkit.Serve(t, l, h)
+	n.server = testkit.Serve(t, l, h, slog.DiscardHandler)
 	m := n.Manager
 	t.Cleanup(func() { m.Close() })
 }

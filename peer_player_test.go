@@ -3,7 +3,6 @@ package grid
 import (
 	"bytes"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -56,7 +55,7 @@ func serveNode(t *testing.T, l net.Listener, m *Manager) {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc(RoutePath, m.Handler())
-	testkit.Serve(t, l, mux)
+	testkit.Serve(t, l, mux, slog.DiscardHandler)
 }
 
 // dialNode starts a node and a player that opens the connection to it, before the handshake.
@@ -235,27 +234,8 @@ func (p *player) expectEnd(m *Manager) {
 	p.t.Helper()
 	result := make(chan error, 1)
 	go func() { result <- m.Shutdown(p.t.Context()) }()
-	p.expectClose()
+	p.ExpectClose(p.t)
 	if err := <-result; err != nil {
 		p.t.Errorf("shutdown: %v", err)
-	}
-}
-
-// expectClose fails unless the node closes the connection without saying more
-// than pings. The player closes its end then, which the node waits for.
-func (p *player) expectClose() {
-	p.t.Helper()
-	defer p.Conn.Close()
-	for {
-		m, err := p.next()
-		var timeout net.Error
-		switch {
-		case errors.As(err, &timeout) && timeout.Timeout():
-			p.t.Fatal("the node keeps the connection")
-		case err != nil:
-			return
-		case m.Op != OpPing || m.MuxID != 0:
-			p.t.Errorf("the node says more: %s\n%x", describe(&m.message), m.raw)
-		}
 	}
 }

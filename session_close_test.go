@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/testkit"
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
@@ -230,7 +231,7 @@ func TestAViolationIsNamedInTheCloseFrame(t *testing.T) {
 			n, host := startForFake(t, c, nil)
 			p := c.knock(t, n)
 			p.introduce(t, host)
-			if _, err := p.socket.Write(rfcFrame{op: ws.OpBinary, payload: string(test.sent)}.append(nil, true)); err != nil {
+			if _, err := p.socket.Write((&testkit.Peer{Dialed: true}).Frame(test.sent)); err != nil {
 				t.Fatal(err)
 			}
 			closed := p.closed(t)

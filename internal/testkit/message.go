@@ -100,6 +100,17 @@ func parse(b []byte) (m Message, rest []byte, err error) {
 	return m, rest, nil
 }
 
+// ParseFrame reads the messages of a frame, which are several where they were merged.
+func ParseFrame(frame []byte) (all []Message, err error) {
+	raw, err := split(frame)
+	for _, one := range raw {
+		m, parseErr := ParseMessage(one)
+		all = append(all, m)
+		err = errors.Join(err, parseErr)
+	}
+	return all, err
+}
+
 // split returns the messages of a frame, which are several where they were merged.
 func split(frame []byte) (all [][]byte, err error) {
 	outer, rest, err := parse(frame)

@@ -1,7 +1,9 @@
 package testkit
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -91,11 +93,23 @@ func (p *Peer) Send(messages ...[]byte) error {
 	return err
 }
 
+// MustSend sends messages in one frame.
+func (p *Peer) MustSend(t *testing.T, messages ...Message) {
+	t.Helper()
+	var all [][]byte
+	for _, m := range messages {
+		all = append(all, m.Bytes())
+	}
+	if err := p.Send(all...); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Frame returns what Send writes.
 func (p *Peer) Frame(messages ...[]byte) []byte {
 	frame := ws.NewBinaryFrame(merge(messages))
 	if p.Dialed {
-		frame = ws.MaskFrameInPlace(frame)
+		frame = ws.MaskFrame(frame) // of a copy
 	}
 	return ws.MustCompileFrame(frame)
 }
@@ -137,45 +151,71 @@ func (p *Peer) NextFrame() (f ws.Frame, err error) {
 	return f, err
 }
 
-// Receive returns the node's next message that is not a ping of the connection.
-func (p *Peer) Receive(t *testing.T) Message {
+// Receive returns the node's next message that is not a ping of the connection, and its bytes.
+func (p *Peer) Receive(t *testing.T) (m Message, raw []byte) {
 	t.Helper()
 	for {
 		raw, err := p.Next()
 		if err != nil {
 			t.Fatalf("receiving: %v", err)
 		}
-		if m, err := ParseMessage(raw); err != nil {
+		if m, err = ParseMessage(raw); err != nil {
 			t.Fatal(err)
-		} else if m.Op != OpPing || m.MuxID != 0 {
-			return m
+		}
+		if m.Op != OpPing || m.MuxID != 0 {
+			return m, raw
 		}
 	}
 }
 
-// Handshake goes through the handshake in the peer's role, as one without features, and fails where it is not accepted.
-func (p *Peer) Handshake(t *testing.T) {
+// Handshake goes through the handshake in the peer's role, as one without features. The node, whose ID it is given, has to
+// accept it in so many bytes.
+func (p *Peer) Handshake(t *testing.T, node [16]byte) {
 	t.Helper()
-	if p.Dialed {
-		p.Greet(t, Hello{ID: p.ID, Host: p.Name})
+	if !p.Dialed {
+		if m, raw := p.Receive(t); m.Op != OpConnect {
+			t.Fatalf("the node begins with %x", raw)
+		}
+		p.MustSend(t, Answer{ID: p.ID, Accepted: true}.Message())
 		return
 	}
-	if m := p.Receive(t); m.Op != OpConnect {
-		t.Fatalf("the node begins with %+v", m)
-	}
-	if err := p.Send(Answer{ID: p.ID, Accepted: true}.Message().Bytes()); err != nil {
-		t.Fatal(err)
+	p.MustSend(t, Hello{ID: p.ID, Host: p.Name}.Message())
+	_, raw := p.Receive(t)
+	if want := (Answer{ID: node, Accepted: true}).Message().Bytes(); !bytes.Equal(raw, want) {
+		t.Fatalf("the answer to the handshake is %x, want %x", raw, want)
 	}
 }
 
-// Greet goes through the handshake as one who dialed, and fails where it is not accepted.
-func (p *Peer) Greet(t *testing.T, h Hello) {
+// ExpectRejection fails unless the node, whose ID it is given, answers that it does not take the peer, and hangs up.
+func (p *Peer) ExpectRejection(t *testing.T, node [16]byte) {
 	t.Helper()
-	if err := p.Send(h.Message().Bytes()); err != nil {
+	m, raw := p.Receive(t)
+	a, err := ParseAnswer(m.Payload)
+	if err != nil {
 		t.Fatal(err)
 	}
-	m := p.Receive(t)
-	if a, err := ParseAnswer(m.Payload); m.Op != OpConnectResponse || err != nil || !a.Accepted {
-		t.Fatalf("the answer to the handshake is %+v, %+v, %v", m, a, err)
+	if want := (Answer{ID: node, Reason: a.Reason}).Message().Bytes(); a.Reason == "" || !bytes.Equal(raw, want) {
+		t.Errorf("the answer is %x (%+v), want %x", raw, a, want)
+	}
+	p.ExpectClose(t)
+}
+
+// ExpectClose fails unless the node closes the connection without saying more than pings. The peer closes its end then,
+// which the node waits for.
+func (p *Peer) ExpectClose(t *testing.T) {
+	t.Helper()
+	defer p.Conn.Close()
+	for {
+		raw, err := p.Next()
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			t.Fatal("the node keeps the connection")
+		}
+		if err != nil {
+			return
+		}
+		if m, err := ParseMessage(raw); err != nil || m.Op != OpPing || m.MuxID != 0 {
+			t.Errorf("the node says more: %+v, %v, %x", m, err, raw)
+		}
 	}
 }

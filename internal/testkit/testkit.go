@@ -94,9 +94,9 @@ func Listen(t *testing.T) (l net.Listener, name string) {
 	return l, "http://" + l.Addr().String()
 }
 
-// Serve serves h on l until the test ends, when it closes the server and waits for its end.
-func Serve(t *testing.T, l net.Listener, h http.Handler) *http.Server {
-	server := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+// Serve serves h on l until the test ends, when it closes the server and waits for its end. The server logs to log.
+func Serve(t *testing.T, l net.Listener, h http.Handler, log slog.Handler) *http.Server {
+	server := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(log, slog.LevelWarn)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -1,4 +1,4 @@
-package grid
+package conformance
 
 import (
 	"bufio"
@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/internal/testkit"
+	"github.com/gridmesh/grid/internal/testnode"
 )
 
 // readUpgrade reads the request with which a node opens a connection.
@@ -35,36 +36,35 @@ func readUpgrade(t *testing.T, l net.Listener) *http.Request {
 func TestDialerSendsTheUpgradeOfTheProtocol(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		change func(*ManagerOptions)
+		change func(*grid.ManagerOptions)
 		path   string
 		header http.Header // nil values: none of that name
 	}{
 		{
 			name:   "with the bearer token",
-			change: func(*ManagerOptions) {},
-			path:   RoutePath,
+			change: func(*grid.ManagerOptions) {},
+			path:   grid.RoutePath,
 			header: http.Header{"Authorization": {"Bearer token"}},
 		},
 		{
 			name:   "without an authorization where AddAuth is nil",
-			change: func(o *ManagerOptions) { o.AddAuth = nil },
-			path:   RoutePath,
+			change: func(o *grid.ManagerOptions) { o.AddAuth = nil },
+			path:   grid.RoutePath,
 			header: http.Header{"Authorization": nil},
 		},
 		{
 			name:   "with a route path of its own",
-			change: func(o *ManagerOptions) { o.RoutePath = "/other/grid" },
+			change: func(o *grid.ManagerOptions) { o.RoutePath = "/other/grid" },
 			path:   "/other/grid",
 			header: http.Header{"Authorization": {"Bearer token"}},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l, remote := listen(t)
-			local := nameThat(func(local string) bool { return shouldDial(local, remote) })
-			o := playerOptions(local, remote)
+			l, remote := testkit.Listen(t)
+			o := testnode.Dialing(remote)
 			test.change(&o)
 			began := time.Now().Truncate(time.Second)
-			newTestNode(t, o)
+			testnode.Start(t, o)
 			r := readUpgrade(t, l)
 
 			if r.Method != http.MethodGet || r.Proto != "HTTP/1.1" || r.RequestURI != test.path || r.Host != l.Addr().String() {
@@ -89,46 +89,25 @@ func TestDialerSendsTheUpgradeOfTheProtocol(t *testing.T) {
 }
 
 func TestAddAuthIsAskedForNoAudience(t *testing.T) {
-	l, remote := listen(t)
-	o := playerOptions(nameThat(func(local string) bool { return shouldDial(local, remote) }), remote)
+	l, remote := testkit.Listen(t)
+	o := testnode.Dialing(remote)
 	o.AddAuth = func(aud string) string { return "token for <" + aud + ">" }
-	newTestNode(t, o)
+	testnode.Start(t, o)
 	if got := readUpgrade(t, l).Header.Get("Authorization"); got != "Bearer token for <>" {
 		t.Errorf("Authorization is %q", got)
 	}
 }
 
-// upgradeRequest asks for a WebSocket as the protocol wants it.
-func upgradeRequest(t *testing.T, url string) *http.Request {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, value := range map[string]string{
-		"Authorization":         "Bearer token",
-		"X-Minio-Time":          time.Now().UTC().Format(time.RFC3339),
-		"Upgrade":               "websocket",
-		"Connection":            "Upgrade",
-		"Sec-WebSocket-Version": "13",
-		"Sec-WebSocket-Key":     "0+ecviLeZXYKxnr+zpLYQQ==",
-	} {
-		r.Header.Set(name, value)
-	}
-	return r
-}
-
 func TestAcceptorAnswersTheUpgrade(t *testing.T) {
-	l, local := listen(t)
-	peer := nameThat(func(name string) bool { return shouldDial(name, local) })
-	o := playerOptions(local, peer)
+	l, local := testkit.Listen(t)
+	o, _ := testnode.Dialed(local)
 	o.AuthRequest = func(r *http.Request) error {
 		if r.Header.Get("Authorization") != "Bearer token" {
 			return errors.New("wrong token")
 		}
 		return nil
 	}
-	serveNode(t, l, newTestNode(t, o))
+	testnode.Serve(t, l, o)
 	client := &http.Client{Timeout: testkit.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 
 	for _, test := range []struct {
@@ -164,7 +143,7 @@ func TestAcceptorAnswersTheUpgrade(t *testing.T) {
 		}, http.StatusUpgradeRequired},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := upgradeRequest(t, local+RoutePath)
+			r := testkit.UpgradeRequest(t, local+grid.RoutePath)
 			test.change(r)
 			resp, err := client.Do(r)
 			if err != nil {
@@ -190,60 +169,43 @@ func TestAcceptorAnswersTheUpgrade(t *testing.T) {
 func TestAcceptorRejectsInTheHandshake(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		send func(p *player, local string)
+		send func(t *testing.T, p *testkit.Peer, local string)
 	}{
-		{"what is no message", func(p *player, _ string) {
-			if err := ws.WriteFrame(p.Conn, ws.MaskFrameInPlace(ws.NewBinaryFrame([]byte("hello")))); err != nil {
-				p.t.Fatal(err)
+		{"what is no message", func(t *testing.T, p *testkit.Peer, _ string) {
+			if err := p.Send([]byte("hello")); err != nil {
+				t.Fatal(err)
 			}
 		}},
-		{"another operation", func(p *player, _ string) {
-			p.send(message{Op: OpPing, DeadlineMS: pingDeadlineMS})
+		{"another operation", func(t *testing.T, p *testkit.Peer, _ string) {
+			p.MustSend(t, testkit.Message{Op: testkit.OpPing, DeadlineMS: 5000})
 		}},
-		{"a payload that does not parse", func(p *player, _ string) {
-			p.send(message{Op: OpConnect, Payload: []byte{0x82}})
+		{"a payload that does not parse", func(t *testing.T, p *testkit.Peer, _ string) {
+			p.MustSend(t, testkit.Message{Op: testkit.OpConnect, Payload: []byte{0x82}})
 		}},
-		{"a host that it does not know", func(p *player, _ string) {
-			p.send(message{Op: OpConnect, Payload: encoded(p.t, &connectReq{ID: p.ID, Host: "http://stranger:9000"})})
+		{"a host that it does not know", func(t *testing.T, p *testkit.Peer, _ string) {
+			p.MustSend(t, testkit.Hello{ID: p.ID, Host: "http://stranger:9000"}.Message())
 		}},
-		{"its own name", func(p *player, local string) {
-			p.send(message{Op: OpConnect, Payload: encoded(p.t, &connectReq{ID: p.ID, Host: local})})
+		{"its own name", func(t *testing.T, p *testkit.Peer, local string) {
+			p.MustSend(t, testkit.Hello{ID: p.ID, Host: local}.Message())
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m, p := dialNode(t)
-			test.send(p, m.HostName())
-			p.expectRejection(m)
+			m, p := testnode.AcceptPeer(t, nil)
+			test.send(t, p, m.HostName())
+			p.ExpectRejection(t, m.ID)
 		})
 	}
 	t.Run("a host that should not have dialed", func(t *testing.T) {
-		l, local := listen(t)
-		peer := nameThat(func(name string) bool { return shouldDial(local, name) })
-		o := playerOptions(local, peer)
+		l, local := testkit.Listen(t)
+		peer := testkit.NameThat(func(name string) bool { return testkit.Dials(local, name) })
+		o := testnode.Options(local, peer)
 		o.Dialer = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done() // the peer is not up
 			return nil, ctx.Err()
 		}
-		m := newTestNode(t, o)
-		serveNode(t, l, m)
-		p := dialPlayer(t, local, peer)
-		p.send(message{Op: OpConnect, Payload: encoded(t, &connectReq{ID: p.ID, Host: peer})})
-		p.expectRejection(m)
+		m := testnode.Serve(t, l, o)
+		p := testkit.Dial(t, local, grid.RoutePath, peer)
+		p.MustSend(t, testkit.Hello{ID: p.ID, Host: peer}.Message())
+		p.ExpectRejection(t, m.ID)
 	})
-}
-
-// expectRejection fails unless the node answers that it does not take the peer, and hangs up.
-func (p *player) expectRejection(m *Manager) {
-	p.t.Helper()
-	got := p.receive()
-	var resp connectResp
-	if _, err := resp.UnmarshalMsg(got.Payload); err != nil {
-		p.t.Fatal(err)
-	}
-	if resp.Accepted || resp.RejectedReason == "" {
-		p.t.Errorf("the answer is %+v", resp)
-	}
-	want := connectResp{ID: m.ID, RejectedReason: resp.RejectedReason}
-	p.compare("rejection", got, message{Op: OpConnectResponse, Payload: encoded(p.t, &want)})
-	p.expectClose()
 }

@@ -1,7 +1,6 @@
-package grid
+package conformance
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,11 +11,18 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/door"
+	"github.com/gridmesh/grid/internal/testkit"
+	"github.com/gridmesh/grid/internal/testnode"
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
 // The tests in this file hold a node, over a real socket, against RFC 6455: what it answers, and how it closes.
 // internal/wsframe tests the reading of frames in more cases, and in every way that bytes can be cut.
+
+// single is the handler that requests are for.
+const single grid.HandlerID = 127
 
 // rfcFrame is a frame, right or wrong. Whether it is masked depends on who sends it.
 type rfcFrame struct {
@@ -69,14 +75,15 @@ func rfcClose(code int, reason string) rfcFrame {
 
 // rfcRequest is a request whose message has size bytes, so that its frame has; 0 for whatever it takes.
 func rfcRequest(id uint64, size int) string {
-	m := message{MuxID: id, DeadlineMS: 60000, Handler: testSingle, Op: OpRequest, Flags: FlagEOF}
-	for m.size() < size {
-		m.Payload = append(m.Payload, make([]byte, max(1, size-m.size()-10))...)
+	m := testkit.Message{MuxID: id, DeadlineMS: 60000, Handler: uint8(single), Op: testkit.OpRequest, Flags: testkit.FlagEOF}
+	for have := len(m.Bytes()); have < size; have = len(m.Bytes()) {
+		m.Payload = append(m.Payload, make([]byte, max(1, size-have-10))...)
 	}
-	if size > 0 && m.size() != size {
+	b := m.Bytes()
+	if size > 0 && len(b) != size {
 		panic(fmt.Sprintf("no message has %d bytes", size))
 	}
-	return string(m.appendTo(nil))
+	return string(b)
 }
 
 // rfcRequestFrame is a whole frame with a request.
@@ -277,7 +284,7 @@ func TestRFC6455AsAcceptor(t *testing.T) {
 	cases := slices.Concat(rfcFraming(), rfcLengths(true), rfcFragmentation(), rfcControl(), rfcClosing(), rfcTexts())
 	for _, c := range cases {
 		t.Run(c.section+", "+c.name, func(t *testing.T) {
-			m, p := dialNode(t)
+			m, p := testnode.AcceptPeer(t, nil)
 			checkRFC(t, m, p, c)
 		})
 	}
@@ -287,19 +294,19 @@ func TestRFC6455AsDialer(t *testing.T) {
 	cases := slices.Concat(rfcFraming(), rfcLengths(false), rfcFragmentation(), rfcControl(), rfcClosing(), rfcTexts())
 	for _, c := range cases {
 		t.Run(c.section+", "+c.name, func(t *testing.T) {
-			m, p := acceptNode(t)
+			m, p := testnode.DialPeer(t)
 			checkRFC(t, m, p, c)
 		})
 	}
 }
 
 // checkRFC plays a case to a node and compares what it does.
-func checkRFC(t *testing.T, m *Manager, p *player, c rfcCase) {
-	err := m.RegisterSingleHandler(testSingle, func([]byte) ([]byte, *RemoteErr) { return nil, nil })
+func checkRFC(t *testing.T, m *grid.Manager, p *testkit.Peer, c rfcCase) {
+	err := m.RegisterSingleHandler(single, func([]byte) ([]byte, *grid.RemoteErr) { return nil, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.handshake(m, generations[0])
+	p.Handshake(t, m.ID)
 	var wire []byte
 	for _, f := range append(slices.Clone(c.frames), rfcRequestFrame(aliveID, 0)) {
 		wire = f.append(wire, p.Dialed)
@@ -330,7 +337,7 @@ func checkRFC(t *testing.T, m *Manager, p *player, c rfcCase) {
 }
 
 // observeRFC reads what the node does until it answers the last request and those that are awaited, or closes and hangs up.
-func observeRFC(t *testing.T, p *player, awaited ...uint64) (got rfcOutcome) {
+func observeRFC(t *testing.T, p *testkit.Peer, awaited ...uint64) (got rfcOutcome) {
 	t.Helper()
 	missing := func(id uint64) bool { return !slices.Contains(got.answers, id) }
 	for missing(aliveID) || slices.ContainsFunc(awaited, missing) {
@@ -356,8 +363,12 @@ func observeRFC(t *testing.T, p *player, awaited ...uint64) (got rfcOutcome) {
 				got.code, _ = ws.ParseCloseFrameData(payload)
 			}
 		case ws.OpBinary:
-			for _, m := range parseAll(t, bytes.Clone(payload)) {
-				if m.Op == OpResponse {
+			messages, err := testkit.ParseFrame(payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range messages {
+				if m.Op == testkit.OpResponse {
 					got.answers = append(got.answers, m.MuxID)
 				}
 			}
@@ -370,8 +381,8 @@ func observeRFC(t *testing.T, p *player, awaited ...uint64) (got rfcOutcome) {
 
 // Of several pings at once the newest has to be answered (5.5.3), whatever else goes on.
 func TestManyPingsAreAnswered(t *testing.T) {
-	m, p := dialNode(t)
-	p.handshake(m, generations[0])
+	m, p := testnode.AcceptPeer(t, nil)
+	p.Handshake(t, m.ID)
 	var wire []byte
 	for i := range 1000 {
 		wire = rfcPing(fmt.Sprint(i)).append(wire, true)
@@ -399,14 +410,12 @@ func TestManyPingsAreAnswered(t *testing.T) {
 // A sender in the middle of a message over the limit learns why the connection ends: 10.4 and 7.1.1.
 func TestASenderOfTooMuchLearnsWhy(t *testing.T) {
 	const limit = 4 << 20 // far more than the socket's buffers hold
-	l, local := listen(t)
-	name := nameThat(func(name string) bool { return shouldDial(name, local) })
-	o := playerOptions(local, name)
+	l, local := testkit.Listen(t)
+	o, name := testnode.Dialed(local)
 	o.Limits.MaxMessageSize = limit
-	m := newTestNode(t, o)
-	serveNode(t, l, m)
-	p := dialPlayer(t, local, name)
-	p.handshake(m, generations[0])
+	m := testnode.Serve(t, l, o)
+	p := testkit.Dial(t, local, grid.RoutePath, name)
+	p.Handshake(t, m.ID)
 	wire := rfcFrame{op: ws.OpBinary, payload: strings.Repeat("x", limit+1)}.append(nil, true)
 	sent := make(chan int)
 	go func() {
@@ -423,14 +432,12 @@ func TestASenderOfTooMuchLearnsWhy(t *testing.T) {
 
 // A peer that does not close after the close frame is not waited for.
 func TestAPeerThatDoesNotCloseIsLeft(t *testing.T) {
-	l, local := listen(t)
-	name := nameThat(func(name string) bool { return shouldDial(name, local) })
-	o := playerOptions(local, name)
+	l, local := testkit.Listen(t)
+	o, name := testnode.Dialed(local)
 	o.Limits.WriteTimeout = 50 * time.Millisecond
-	m := newTestNode(t, o)
-	serveNode(t, l, m)
-	p := dialPlayer(t, local, name)
-	p.handshake(m, generations[0])
+	m := testnode.Serve(t, l, o)
+	p := testkit.Dial(t, local, grid.RoutePath, name)
+	p.Handshake(t, m.ID)
 	if _, err := p.Conn.Write(rfcClose(1000, "").append(nil, true)); err != nil {
 		t.Fatal(err)
 	}
@@ -438,9 +445,5 @@ func TestAPeerThatDoesNotCloseIsLeft(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	conn := m.Connection(name)
-	eventually(t, "the session's end", func() bool {
-		conn.mu.Lock()
-		defer conn.mu.Unlock()
-		return conn.newest == nil
-	})
+	testkit.Eventually(t, "the session's end", func() bool { return door.Look(conn).Sessions == 0 })
 }

@@ -1,57 +1,56 @@
-package grid
+package conformance
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gridmesh/grid/internal/testkit"
+	"github.com/gridmesh/grid/internal/testnode"
 )
 
 // answerUpgrades answers each upgrade with an answer, in which KEY is the right Sec-WebSocket-Accept, and the grid's own
 // handshake with an acceptance. It returns the name that it answers at.
 func answerUpgrades(t *testing.T, answer string) string {
 	t.Helper()
-	l, name := listen(t)
+	l, name := testkit.Listen(t)
 	go func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go answerUpgrade(t, conn, name, answer)
+			go answerUpgrade(conn, name, answer)
 		}
 	}()
 	return name
 }
 
-func answerUpgrade(t *testing.T, conn net.Conn, name, answer string) {
+func answerUpgrade(conn net.Conn, name, answer string) {
 	defer conn.Close()
 	br := bufio.NewReader(conn)
 	r, err := http.ReadRequest(br)
 	if err != nil {
 		return
 	}
-	answer = strings.ReplaceAll(answer, "KEY", acceptKey(r.Header.Get("Sec-WebSocket-Key")))
+	answer = strings.ReplaceAll(answer, "KEY", testkit.AcceptKey(r.Header.Get("Sec-WebSocket-Key")))
 	if _, err := conn.Write([]byte(answer)); err != nil {
 		return
 	}
-	p := &player{&testkit.Peer{Conn: conn, In: br, Name: name, ID: [16]byte{4, 5, 6}}, t}
-	if _, err := p.next(); err != nil {
+	p := &testkit.Peer{Conn: conn, In: br, Name: name, ID: [16]byte{4, 5, 6}}
+	if _, err := p.Next(); err != nil {
 		return
 	}
-	accepted := &connectResp{ID: p.ID, Accepted: true}
-	payload, err := accepted.MarshalMsg(nil)
-	if err == nil && writeHandshake(conn, message{Op: OpConnectResponse, Payload: payload}, false) == nil {
-		p.next() // until the node hangs up
+	if p.Send(testkit.Answer{ID: p.ID, Accepted: true}.Message().Bytes()) == nil {
+		p.Next() // until the node hangs up
 	}
 }
 
@@ -83,9 +82,9 @@ func TestDialerTakesEveryUpgradeOfTheRFC(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			remote := answerUpgrades(t, answer)
 			log := testkit.NewLogLines()
-			o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
+			o := testnode.Dialing(remote)
 			o.Logger = slog.New(slog.NewTextHandler(log, nil))
-			newTestNode(t, o)
+			testnode.Start(t, o)
 			if line := log.Wait(t, "grid: c"); !strings.Contains(line, "grid: connected") {
 				t.Error(line)
 			}
@@ -110,12 +109,12 @@ func TestDialerRefusesWhatIsNoUpgrade(t *testing.T) {
 		{"no HTTP", "SSH-2.0-OpenSSH_9.6\r\n\r\n", "malformed answer to the upgrade"},
 		{"a header without a colon", upgraded101 + upgrade + connection + "oops\r\n\r\n", "malformed answer to the upgrade"},
 		{"the end, after an answer for information", "HTTP/1.1 103 Early Hints\r\n\r\n", "EOF"},
-		{"answers for information without end", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 4000), errLongAnswer.Error()},
+		{"answers for information without end", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 4000), "answer to the upgrade is too long"},
 		{"a page", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello", "answered with status 200 OK"},
 		{"a redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\n\r\n", "answered with status 307 Temporary Redirect"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l, remote := listen(t)
+			l, remote := testkit.Listen(t)
 			go func() {
 				for {
 					conn, err := l.Accept()
@@ -123,15 +122,15 @@ func TestDialerRefusesWhatIsNoUpgrade(t *testing.T) {
 						return
 					}
 					if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-						conn.Write([]byte(strings.ReplaceAll(test.answer, "KEY", acceptKey(r.Header.Get("Sec-WebSocket-Key")))))
+						conn.Write([]byte(strings.ReplaceAll(test.answer, "KEY", testkit.AcceptKey(r.Header.Get("Sec-WebSocket-Key")))))
 					}
 					conn.Close()
 				}
 			}()
 			log := testkit.NewLogLines()
-			o := playerOptions(nameThat(func(name string) bool { return shouldDial(name, remote) }), remote)
+			o := testnode.Dialing(remote)
 			o.Logger = slog.New(slog.NewTextHandler(log, nil))
-			newTestNode(t, o)
+			testnode.Start(t, o)
 			log.Wait(t, "cannot connect", test.want)
 		})
 	}
@@ -139,7 +138,7 @@ func TestDialerRefusesWhatIsNoUpgrade(t *testing.T) {
 
 // The upgrade that was recorded between nodes of the original, byte for byte.
 func TestUpgradeIsTheRecordedOne(t *testing.T) {
-	b, err := os.ReadFile("testdata/wire/transcripts.json")
+	b, err := os.ReadFile("../../testdata/wire/transcripts.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,14 +154,11 @@ func TestUpgradeIsTheRecordedOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := r.Header.Get("Sec-WebSocket-Key")
-	header := http.Header{"X-Minio-Time": r.Header["X-Minio-Time"], "Authorization": r.Header["Authorization"]}
-	u := &url.URL{Scheme: "ws", Host: r.Host, Path: RoutePath}
-	if got := string(upgradeRequestBytes(u, key, header)); got != request {
+	if got := sentUpgrade(t, r); got != request {
 		t.Errorf("request is %q, want %q", got, request)
 	}
-	l, local := listen(t)
-	serveNode(t, l, newTestNode(t, playerOptions(local)))
+	l, local := testkit.Listen(t)
+	testnode.Serve(t, l, testnode.Options(local))
 	conn, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -178,12 +174,38 @@ func TestUpgradeIsTheRecordedOne(t *testing.T) {
 	}
 }
 
+// sentUpgrade returns the bytes with which a node opens a connection, with the host, the time and the key of another
+// request, whose token it shows.
+func sentUpgrade(t *testing.T, like *http.Request) string {
+	t.Helper()
+	l, remote := testkit.Listen(t)
+	o := testnode.Dialing(remote)
+	o.AddAuth = func(string) string { return strings.TrimPrefix(like.Header.Get("Authorization"), "Bearer ") }
+	testnode.Start(t, o)
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
+	var sent bytes.Buffer
+	r, err := http.ReadRequest(bufio.NewReader(io.TeeReader(conn, &sent)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := []string{r.Host, like.Host}
+	for _, name := range []string{"X-Minio-Time", "Sec-WebSocket-Key"} {
+		replace = append(replace, r.Header.Get(name), like.Header.Get(name))
+	}
+	return strings.NewReplacer(replace...).Replace(sent.String())
+}
+
 // A token cannot add lines to the request.
 func TestATokenStaysInItsLine(t *testing.T) {
-	l, remote := listen(t)
-	o := playerOptions(nameThat(func(local string) bool { return shouldDial(local, remote) }), remote)
+	l, remote := testkit.Listen(t)
+	o := testnode.Dialing(remote)
 	o.AddAuth = func(string) string { return "token\r\nX-Injected: yes" }
-	newTestNode(t, o)
+	testnode.Start(t, o)
 	if r := readUpgrade(t, l); r.Header.Get("X-Injected") != "" || r.Header.Get("Authorization") != "Bearer token  X-Injected: yes" {
 		t.Errorf("the request has %q", r.Header)
 	}
