@@ -49,7 +49,8 @@ func (a *acceptor) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// welcome makes a WebSocket of a request and goes through the handshake. An error is why there is no WebSocket.
+// welcome makes a WebSocket of a request and goes through the handshake. An error is why there is
+// no WebSocket.
 func (a *acceptor) welcome(w http.ResponseWriter, r *http.Request) error {
 	if err := checkUpgrade(r); err != nil {
 		return err
@@ -131,7 +132,8 @@ func (a *acceptor) noteRejection(r *http.Request, req *connectReq, err error) {
 	}
 }
 
-// greet reads who the peer is. It returns its connection, a session of which may start once the response is sent.
+// greet reads who the peer is. It returns its connection, a session of which may start once the
+// response is sent.
 func (a *acceptor) greet(r *http.Request, g *greeting, req *connectReq) (*Connection, []byte, error) {
 	if err := g.socket.SetDeadline(time.Now().Add(unhurried(a.Limits.HandshakeTimeout))); err != nil {
 		return nil, nil, err
@@ -191,7 +193,8 @@ func reasonFor(err error) string {
 	return err.Error()
 }
 
-// identify finds the connection that the peer's first message is for. Until VerifyPeer has confirmed who the peer is, its errors are secret.
+// identify finds the connection that the peer's first message is for. Until VerifyPeer has
+// confirmed who the peer is, its errors are secret.
 func (a *acceptor) identify(r *http.Request, g *greeting, req *connectReq) (*Connection, error) {
 	secret := func(err error) error {
 		if a.VerifyPeer == nil {

@@ -8,9 +8,10 @@ import (
 	"sync"
 )
 
-// lobby holds the connections that AuthRequest has let in and whose handshake is not finished. They are so many and no
-// more, so that a client that opens connections and says nothing does not take all that the process may have. Where it
-// is full, a newcomer gets the place of another network that has more of them: nobody keeps the others out.
+// lobby holds the connections that AuthRequest has let in and whose handshake is not finished. They
+// are so many and no more, so that a client that opens connections and says nothing does not take
+// all that the process may have. Where it is full, a newcomer gets the place of another network
+// that has more of them: nobody keeps the others out.
 type lobby struct {
 	most int
 
@@ -105,7 +106,8 @@ func (l *lobby) leave(g *guest) bool {
 	return !g.ousted
 }
 
-// networkOf returns who is one client, by its address: the address without its port, or, of IPv6, the 64 bits of its network.
+// networkOf returns who is one client, by its address: the address without its port, or, of IPv6,
+// the 64 bits of its network.
 func networkOf(remoteAddr string) string {
 	host := addressHost(remoteAddr)
 	addr, err := netip.ParseAddr(host)

@@ -20,8 +20,8 @@ func (a *acceptor) admit(r *http.Request) error {
 	return a.ask("AllowOrigin", r, func() error { return a.checkOrigin(r) })
 }
 
-// ask calls a function of the application that decides about a request. One that panics lets nobody in, and
-// may do so for everybody who knocks: net/http would log the stack each time.
+// ask calls a function of the application that decides about a request. One that panics lets nobody
+// in, and may do so for everybody who knocks: net/http would log the stack each time.
 func (a *acceptor) ask(callback string, r *http.Request, decide func() error) (err error) {
 	defer func() {
 		p := recover()
@@ -44,7 +44,8 @@ func (e *upgradeError) Error() string {
 	return fmt.Sprintf("answered with status %d: %s", e.status, e.reason)
 }
 
-// text is what the client is told. It is one that AuthRequest has let in, but the types of this program are not its business.
+// text is what the client is told. It is one that AuthRequest has let in, but the types of this
+// program are not its business.
 func (e *upgradeError) text() string {
 	text := http.StatusText(e.status)
 	if e.status != http.StatusInternalServerError {
@@ -53,8 +54,8 @@ func (e *upgradeError) text() string {
 	return text
 }
 
-// checkUpgrade holds a request against RFC 6455, 4.2.1. The error of what is no upgrade is an *upgradeError. It quotes
-// no header: what is in a wrong place may be a token.
+// checkUpgrade holds a request against RFC 6455, 4.2.1. The error of what is no upgrade is an
+// *upgradeError. It quotes no header: what is in a wrong place may be a token.
 func checkUpgrade(r *http.Request) error {
 	const version, key = "Sec-WebSocket-Version", "Sec-WebSocket-Key"
 	lacks := ""
@@ -85,7 +86,8 @@ func validKey(key string) bool {
 	return err == nil && len(b) == 16
 }
 
-// hijack takes the network connection of a request, from behind whatever middleware lets it through. It returns the bytes that came in behind the request.
+// hijack takes the network connection of a request, from behind whatever middleware lets it
+// through. It returns the bytes that came in behind the request.
 func hijack(w http.ResponseWriter) (socket net.Conn, early []byte, err error) {
 	type taken struct {
 		socket net.Conn
@@ -139,8 +141,9 @@ func (a *acceptor) switchProtocols(socket net.Conn, key string) error {
 // before it closes the connection, so that the client sees the answer.
 const refusedPatience = time.Second
 
-// refuse answers a request that gets no WebSocket, and lets the server close its connection: it would wait
-// for another request, or for a body that does not come, as long as its own timeouts let it, and they may be none.
+// refuse answers a request that gets no WebSocket, and lets the server close its connection: it
+// would wait for another request, or for a body that does not come, as long as its own timeouts let
+// it, and they may be none.
 func refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
 	header := w.Header()
 	header.Set("Connection", "close")

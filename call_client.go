@@ -57,7 +57,8 @@ func (cc *callClient) newCall() *call {
 	return &call{answered: make(chan struct{}, 1), cc: cc}
 }
 
-// complete hands the outcome to the waiting caller. Only who took the call out of the table may do so.
+// complete hands the outcome to the waiting caller. Only who took the call out of the table may do
+// so.
 func (c *call) complete(payload []byte, err error) {
 	c.payload, c.err = payload, err
 	c.answered <- struct{}{}
@@ -123,8 +124,8 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string,
 	return cc.await(ctx, id, c, waits)
 }
 
-// await waits for the answer to a request, or the end of ctx. waits reports whether the request waits for room in the
-// send queue.
+// await waits for the answer to a request, or the end of ctx. waits reports whether the request
+// waits for room in the send queue.
 func (cc *callClient) await(ctx context.Context, id uint64, c *call, waits bool) ([]byte, error) {
 	done := ctx.Done()
 	if done == nil && !waits {
@@ -149,7 +150,8 @@ func (cc *callClient) await(ctx context.Context, id uint64, c *call, waits bool)
 	return nil, contextCause(ctx)
 }
 
-// swept is release, with the cause of a context that has ended though the sweep was faster to find its deadline passed.
+// swept is release, with the cause of a context that has ended though the sweep was faster to find
+// its deadline passed.
 func (cc *callClient) swept(ctx context.Context, c *call) ([]byte, error) {
 	payload, err := cc.release(c)
 	if err == context.DeadlineExceeded && ctx.Err() != nil {
@@ -182,7 +184,8 @@ func (c *call) send(m message) (waits bool, err error) {
 	}
 }
 
-// giveUpRoom makes sure that nothing of the request is looked at any more. It reports whether it was not sent.
+// giveUpRoom makes sure that nothing of the request is looked at any more. It reports whether it
+// was not sent.
 func (c *call) giveUpRoom() bool {
 	unsent := c.unsent()
 	c.m = message{}
@@ -211,7 +214,8 @@ func (c *call) AppendTo(b []byte) []byte { return c.m.appendTo(b) }
 // Done is part of batch.Item. The caller waits for its answer, not for this, and may have got it.
 func (c *call) Done(error) {}
 
-// giveUp tells the peer's handler that nobody waits for its answer any more. The original does not, nor would it listen.
+// giveUp tells the peer's handler that nobody waits for its answer any more. The original does not,
+// nor would it listen.
 func (cc *callClient) giveUp(id uint64) {
 	if cc.has(featureNative) {
 		cc.advise(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
@@ -225,7 +229,8 @@ func (cc *callClient) answer(m *message) {
 	}
 }
 
-// refused ends a request that the peer did not take. It returns false where there is none of that number.
+// refused ends a request that the peer did not take. It returns false where there is none of that
+// number.
 func (cc *callClient) refused(id uint64, err error) bool {
 	c := cc.table.take(id)
 	if c != nil {
@@ -234,7 +239,8 @@ func (cc *callClient) refused(id uint64, err error) bool {
 	return c != nil
 }
 
-// checkAlive ends the calls whose deadline has passed without their contexts' having ended. The janitor calls it.
+// checkAlive ends the calls whose deadline has passed without their contexts' having ended. The
+// janitor calls it.
 func (cc *callClient) checkAlive(l *look) {
 	for _, id := range cc.table.sweep(cc.ticks.Add(l.rounds())) {
 		cc.giveUp(id)

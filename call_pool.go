@@ -8,9 +8,10 @@ import (
 	"weak"
 )
 
-// requestPool makes the requests of a session and uses them again. It knows those that there are without keeping them,
-// so that a request which is being handled can be listed and yet costs no table, no lock and no allocation:
-// who handles it notes when it began, in the request itself. Its zero value is ready.
+// requestPool makes the requests of a session and uses them again. It knows those that there are
+// without keeping them, so that a request which is being handled can be listed and yet costs no
+// table, no lock and no allocation: who handles it notes when it began, in the request itself. Its
+// zero value is ready.
 type requestPool struct {
 	pool sync.Pool
 

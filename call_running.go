@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// runningCalls knows the requests whose handlers have a context, to cancel them. Its zero value is ready.
+// runningCalls knows the requests whose handlers have a context, to cancel them. Its zero value is
+// ready.
 type runningCalls struct {
 	mu     sync.Mutex // Protects following.
 	calls  map[uint64]*request

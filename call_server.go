@@ -117,7 +117,8 @@ func (in *request) respond(out []byte, failure *RemoteErr) {
 }
 
 // send queues the answer, or lets it wait for room: that of the session's end ends the wait, as the
-// number of answers that can wait is bounded by what the caller has open. It reports whether it waits.
+// number of answers that can wait is bounded by what the caller has open. It reports whether it
+// waits.
 func (in *request) send(answer message) (waits bool) {
 	slot, err := in.begin(in.cs.batch, in, &answer, nil)
 	switch err {
@@ -139,8 +140,8 @@ func (in *request) Admit(time.Time) (size int, ok bool) {
 	return in.m.size(), true
 }
 
-// AppendTo is part of batch.Item. The request no longer counts when its answer can be seen: a peer that
-// keeps within the limit is never refused.
+// AppendTo is part of batch.Item. The request no longer counts when its answer can be seen: a peer
+// that keeps within the limit is never refused.
 func (in *request) AppendTo(b []byte) []byte {
 	in.uncount()
 	return in.m.appendTo(b)
@@ -152,7 +153,8 @@ func (in *request) Done(error) {
 	in.release()
 }
 
-// reserve makes the request count for more bytes, once its payload is decoded. Where requests hold too much it is refused.
+// reserve makes the request count for more bytes, once its payload is decoded. Where requests hold
+// too much it is refused.
 func (in *request) reserve(bytes int) error {
 	l := in.cs.link
 	if most := l.limits.MaxRequestBytes; bytes > most {

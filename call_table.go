@@ -76,8 +76,8 @@ func (t *callTable) close(err error) {
 	}
 }
 
-// sweep fails the calls whose deadline has passed without their contexts' having ended. It returns the IDs
-// of those that were sent: the peer has never heard of the others.
+// sweep fails the calls whose deadline has passed without their contexts' having ended. It returns
+// the IDs of those that were sent: the peer has never heard of the others.
 func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 	for i := range t.shards {
 		sh := &t.shards[i]
@@ -103,7 +103,8 @@ func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 	return overdue
 }
 
-// open appends the calls that wait for an answer. Their age is known in rounds of the janitor, one each tick.
+// open appends the calls that wait for an answer. Their age is known in rounds of the janitor, one
+// each tick.
 func (t *callTable) open(open []OpenCall, now uint32, tick time.Duration) []OpenCall {
 	for i := range t.shards {
 		sh := &t.shards[i]

@@ -5,11 +5,11 @@ import "sync"
 // workers run the handlers of the peer's requests, on as few goroutines as can
 // be without letting one request wait for the handler of another.
 //
-// Whenever requests are queued, one goroutine stands by: it has been started
-// and takes the next one as soon as it runs. Before it runs the handler it lets another one stand by, if
-// there are more, and afterwards it comes back for what is left. So requests
-// that came in together and are answered at once share two or three goroutines,
-// and each handler that blocks costs one more, as it would with a goroutine for each.
+// Whenever requests are queued, one goroutine stands by: it has been started and takes the next one
+// as soon as it runs. Before it runs the handler it lets another one stand by, if there are more,
+// and afterwards it comes back for what is left. So requests that came in together and are answered
+// at once share two or three goroutines, and each handler that blocks costs one more, as it would
+// with a goroutine for each.
 type workers struct {
 	run func() // work, bound once: starting it allocates nothing
 

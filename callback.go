@@ -15,7 +15,8 @@ const (
 	returned
 )
 
-// errExitedGoroutine is the error of application's code that ended its goroutine in place of returning.
+// errExitedGoroutine is the error of application's code that ended its goroutine in place of
+// returning.
 var errExitedGoroutine = errors.New("ended its goroutine without a result")
 
 // misbehavior is the error of application's code that did not return.
@@ -23,8 +24,9 @@ type misbehavior struct{ text string }
 
 func (m *misbehavior) Error() string { return m.text }
 
-// guarded calls f, which is the application's code, and end whatever f does: it is told how f ended, and with which
-// panic. After runtime.Goexit the goroutine ends as soon as end has returned, which sees to what was this goroutine's to do.
+// guarded calls f, which is the application's code, and end whatever f does: it is told how f
+// ended, and with which panic. After runtime.Goexit the goroutine ends as soon as end has returned,
+// which sees to what was this goroutine's to do.
 func guarded(f func(), end func(how endedBy, panicValue any)) {
 	how := exited
 	defer func() {
@@ -40,7 +42,8 @@ func guarded(f func(), end func(how endedBy, panicValue any)) {
 	how = returned
 }
 
-// attempt calls f on a goroutine of its own and gives done its result, or an error where f panics or ends the goroutine.
+// attempt calls f on a goroutine of its own and gives done its result, or an error where f panics
+// or ends the goroutine.
 func attempt[T any](f func() (T, error), done func(T, error)) {
 	go func() {
 		var v T
@@ -67,7 +70,8 @@ func safely[A, B any](f func(A) (B, error), a A) (b B, err error) {
 	return f(a)
 }
 
-// callbackGrace is how long the application's code of a dial may take to see that its context has ended.
+// callbackGrace is how long the application's code of a dial may take to see that its context has
+// ended.
 const callbackGrace = time.Second
 
 // errExited is the error of a handler that ended its goroutine.

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// byteTeller tells a callback of the application of bytes, from a goroutine that lives while there are any to
-// tell of: readers and flushers only add up, and never wait for it. A nil one tells nobody.
+// byteTeller tells a callback of the application of bytes, from a goroutine that lives while there
+// are any to tell of: readers and flushers only add up, and never wait for it. A nil one tells
+// nobody.
 type byteTeller struct {
 	tell     func(n int64)
 	panicked func(value any, stack []byte)

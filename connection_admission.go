@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// twinPatience is how long a connected process has to answer a ping when another one comes under its name.
+// twinPatience is how long a connected process has to answer a ping when another one comes under
+// its name.
 const twinPatience = time.Second
 
 // knownProcesses is how many processes of a peer are remembered.
@@ -34,8 +35,8 @@ type admission struct {
 	foremost   uint64 // the number of the newest one that waits or is admitted
 }
 
-// admit returns nil when a session with a process of the peer may start: at once, or after a pause where
-// too many came in a row. A process that is connected keeps its place while it lives.
+// admit returns nil when a session with a process of the peer may start: at once, or after a pause
+// where too many came in a row. A process that is connected keeps its place while it lives.
 func (c *Connection) admit(ctx context.Context, id [16]byte, address string) error {
 	number := c.nextHandshake()
 	if s := c.current.Load(); s != nil && s.peer.id != id && c.alive(ctx, s) {
@@ -68,9 +69,10 @@ func (c *Connection) nextHandshake() uint64 {
 	return c.admission.handshakes
 }
 
-// queueUp admits a session, or returns how long to wait before the next try, and a channel that is closed
-// when a newer handshake has taken the place in which to wait: there is one. A handshake never takes the place of a
-// newer one, however late it comes here: its peer has given it up, or is gone.
+// queueUp admits a session, or returns how long to wait before the next try, and a channel that is
+// closed when a newer handshake has taken the place in which to wait: there is one. A handshake
+// never takes the place of a newer one, however late it comes here: its peer has given it up, or is
+// gone.
 func (c *Connection) queueUp(number uint64) (overtaken chan struct{}, wait time.Duration, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +100,8 @@ func (c *Connection) queueUp(number uint64) (overtaken chan struct{}, wait time.
 	return nil, 0, nil
 }
 
-// alive reports whether the peer of a session answers a ping, or is in the middle of sending something.
+// alive reports whether the peer of a session answers a ping, or is in the middle of sending
+// something.
 func (c *Connection) alive(ctx context.Context, s *session) bool {
 	var seen uint64
 	for range 2 {
@@ -114,8 +117,9 @@ func (c *Connection) alive(ctx context.Context, s *session) bool {
 	return now != seen && c.current.Load() == s
 }
 
-// met takes note of the process that a session is with. One that is back after another
-// has had its place shows that there are two: a process that was started again never has an old ID. c.mu is held.
+// met takes note of the process that a session is with. One that is back after another has had its
+// place shows that there are two: a process that was started again never has an old ID. c.mu is
+// held.
 func (c *Connection) met(p process) (twin *process) {
 	i := slices.IndexFunc(c.processes, func(known process) bool { return known.id == p.id })
 	if i >= 0 {

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Backoff between the beginnings of dials: the first within 100 ms, none later than 2 s. A dial that takes as long, since
-// nobody answers, is followed by the next within 100 ms: a peer that is back is reached soon.
+// Backoff between the beginnings of dials: the first within 100 ms, none later than 2 s. A dial
+// that takes as long, since nobody answers, is followed by the next within 100 ms: a peer that is
+// back is reached soon.
 const (
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 2 * time.Second
@@ -43,7 +44,8 @@ func (c *Connection) keepDialing(ctx context.Context, dial func(context.Context)
 	}
 }
 
-// logLoss says once why a session ended: of one that was announced, and of others as far as comings allow.
+// logLoss says once why a session ended: of one that was announced, and of others as far as comings
+// allow.
 func (c *Connection) logLoss(ctx context.Context, s *session, reason error) {
 	closed := ctx.Err() != nil || errors.Is(reason, errLocalClose) || errors.Is(reason, errPeerLeaving) || errors.Is(reason, ErrShutdown)
 	if !closed || errors.Is(reason, errPeerLeaving) {
@@ -74,7 +76,8 @@ func (c *Connection) dialFailed(err error) {
 	c.note(err)
 }
 
-// backoff is a random pause of at most 100 ms before the first attempt, of 1 to 2 s at the most later.
+// backoff is a random pause of at most 100 ms before the first attempt, of 1 to 2 s at the most
+// later.
 func backoff(attempt int) time.Duration {
 	limit := maxBackoff
 	if attempt < 5 {

@@ -8,8 +8,8 @@ import (
 // deadlineGrace bounds how long a context may be behind its own deadline.
 const deadlineGrace = time.Second
 
-// deadlineMS is what goes over the wire for the deadline of ctx: 0 for none. It is rounded up: a handler
-// that ended before its caller's deadline would leave the caller with ErrDisconnected.
+// deadlineMS is what goes over the wire for the deadline of ctx: 0 for none. It is rounded up: a
+// handler that ended before its caller's deadline would leave the caller with ErrDisconnected.
 func deadlineMS(ctx context.Context) (uint32, error) {
 	if ctx.Err() != nil {
 		return 0, contextCause(ctx)
@@ -38,8 +38,8 @@ func pastDeadline(ctx context.Context) error {
 	}
 }
 
-// cutShort is what has ended ctx; nil where it lasts. A deadline that has passed counts, as the context
-// is a moment behind it: who was stopped by the deadline may be faster than the timer.
+// cutShort is what has ended ctx; nil where it lasts. A deadline that has passed counts, as the
+// context is a moment behind it: who was stopped by the deadline may be faster than the timer.
 func cutShort(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -58,8 +58,8 @@ func (m *message) deadline(now time.Time) time.Time {
 	return now.Add(time.Duration(m.DeadlineMS) * time.Millisecond)
 }
 
-// whole is the result of a handler whose context an interceptor may have replaced: an error where that
-// has ended, and the handler returned for that reason perhaps.
+// whole is the result of a handler whose context an interceptor may have replaced: an error where
+// that has ended, and the handler returned for that reason perhaps.
 func whole(ctx context.Context, err *RemoteErr) *RemoteErr {
 	if err != nil || ctx == nil {
 		return err

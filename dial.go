@@ -27,8 +27,8 @@ func (d *dialer) keepUp(c *Connection) {
 	c.keepDialing(d.ctx, func(ctx context.Context) (*session, error) { return d.dial(ctx, c) })
 }
 
-// dial opens a connection and goes through the handshake. The dialer does not wait for the application's code beyond
-// the time of each step.
+// dial opens a connection and goes through the handshake. The dialer does not wait for the
+// application's code beyond the time of each step.
 func (d *dialer) dial(ctx context.Context, c *Connection) (*session, error) {
 	token, err := d.token(ctx, c)
 	if err != nil {
@@ -71,8 +71,8 @@ func (d *dialer) upgradeInTime(ctx context.Context, c *Connection, token string)
 	return up, err
 }
 
-// introduceInTime goes through the grid's own handshake within HandshakeTimeout, which is a deadline of the socket,
-// too. Where it fails it has ended the greeting.
+// introduceInTime goes through the grid's own handshake within HandshakeTimeout, which is a
+// deadline of the socket, too. Where it fails it has ended the greeting.
 func (d *dialer) introduceInTime(ctx context.Context, g *greeting, c *Connection, token string) (*connectResp, error) {
 	ctx, cancel := context.WithTimeout(ctx, unhurried(d.Limits.HandshakeTimeout))
 	defer cancel()
@@ -95,7 +95,8 @@ func (d *dialer) introduceInTime(ctx context.Context, g *greeting, c *Connection
 	return resp, err
 }
 
-// endGreeting ends a handshake that has failed, beside the dialer, which does not wait for the peer's part of that.
+// endGreeting ends a handshake that has failed, beside the dialer, which does not wait for the
+// peer's part of that.
 func (d *dialer) endGreeting(g *greeting, err error) {
 	end := func() {
 		stop := context.AfterFunc(d.ctx, func() { closeSocket(g.socket) })
@@ -108,7 +109,8 @@ func (d *dialer) endGreeting(g *greeting, err error) {
 	}
 }
 
-// upgrade opens the WebSocket. It returns the socket and the bytes that came in behind the answer, and notes at what it is.
+// upgrade opens the WebSocket. It returns the socket and the bytes that came in behind the answer,
+// and notes at what it is.
 func (d *dialer) upgrade(ctx context.Context, remote, token string, at *atomic.Value) (net.Conn, []byte, error) {
 	u, err := url.Parse("ws" + strings.TrimPrefix(remote, "http") + d.RoutePath)
 	if err != nil {
@@ -167,7 +169,8 @@ func (d *dialer) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ n
 	return secure, nil
 }
 
-// introduce sends who this node is and whom it means, and reads whether it is accepted, and by whom.
+// introduce sends who this node is and whom it means, and reads whether it is accepted, and by
+// whom.
 func (d *dialer) introduce(g *greeting, c *Connection, token string) (*connectResp, error) {
 	if err := g.socket.SetDeadline(time.Now().Add(unhurried(d.Limits.HandshakeTimeout))); err != nil {
 		return nil, err

@@ -8,13 +8,15 @@ import (
 	"time"
 )
 
-// maxStuckDials is how many dials to one peer may be stuck in the application's code before there is no other.
+// maxStuckDials is how many dials to one peer may be stuck in the application's code before there
+// is no other.
 const maxStuckDials = 4
 
 var errStuckDials = errors.New("AddAuth, Dialer, GetTLSConfig or a TLS callback has not returned from earlier dials")
 
-// inTime runs f, in which a dial calls the application's code, on a goroutine of its own, and waits until ctx ends, and for a
-// moment longer, as f may be about to return. What it returns too late is given to late. stuck counts those that run.
+// inTime runs f, in which a dial calls the application's code, on a goroutine of its own, and waits
+// until ctx ends, and for a moment longer, as f may be about to return. What it returns too late is
+// given to late. stuck counts those that run.
 func inTime[T any](ctx context.Context, stuck *atomic.Int32, f func() (T, error), late func(T)) (T, error) {
 	type result struct {
 		v   T
@@ -67,7 +69,8 @@ func callbackError(name any, err error) error {
 	return err
 }
 
-// token asks the application for the token to show, before anything else: the time it takes is not the peer's.
+// token asks the application for the token to show, before anything else: the time it takes is not
+// the peer's.
 func (d *dialer) token(ctx context.Context, c *Connection) (string, error) {
 	name, ask := "AddAuthContext", d.AddAuthContext
 	if d.AddAuth != nil {

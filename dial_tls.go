@@ -93,7 +93,8 @@ func alertMeaning(err error) string {
 	return "it ended the TLS connection"
 }
 
-// alert returns the reason with which the peer ended a TLS connection; nil where that is not what happened.
+// alert returns the reason with which the peer ended a TLS connection; nil where that is not what
+// happened.
 func alert(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "remote error" {

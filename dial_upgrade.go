@@ -46,7 +46,8 @@ func (d *dialer) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL
 	return buffered(answers)
 }
 
-// upgradeRequestBytes is the request of the protocol, with the lines in the order of the original's.
+// upgradeRequestBytes is the request of the protocol, with the lines in the order of the
+// original's.
 func upgradeRequestBytes(u *url.URL, key string, header http.Header) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
@@ -63,7 +64,8 @@ func newWebSocketKey() string {
 	return base64.StdEncoding.EncodeToString(b[:])
 }
 
-// errBadAnswer is for an answer to the upgrade that is no HTTP/1.1. It does not quote what came, which may hold the token.
+// errBadAnswer is for an answer to the upgrade that is no HTTP/1.1. It does not quote what came,
+// which may hold the token.
 var errBadAnswer = errors.New("malformed answer to the upgrade")
 
 // checkUpgraded holds an answer against RFC 6455, 4.1.
@@ -93,14 +95,16 @@ func checkUpgraded(resp *http.Response, key string) error {
 	return errors.New("answered with a wrong upgrade: " + wrong)
 }
 
-// upgradeConn is a network connection during the upgrade. The answer may have so many bytes and no more.
+// upgradeConn is a network connection during the upgrade. The answer may have so many bytes and no
+// more.
 type upgradeConn struct {
 	net.Conn
 	left int
 	err  error // of the last Read
 }
 
-// readAnswer reads the head of the answer to the upgrade, behind any others that are there for information.
+// readAnswer reads the head of the answer to the upgrade, behind any others that are there for
+// information.
 func (c *upgradeConn) readAnswer(br *bufio.Reader) (*http.Response, error) {
 	for {
 		resp, err := http.ReadResponse(br, nil)

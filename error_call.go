@@ -13,7 +13,8 @@ type callError struct {
 	peer     string
 }
 
-// Error returns a text such as "grid: request to Echo on subroute a/b at http://n2:9000: remote disconnected".
+// Error returns a text such as "grid: request to Echo on subroute a/b at http://n2:9000: remote
+// disconnected".
 func (e *callError) Error() string {
 	var b strings.Builder
 	b.WriteString("grid: ")

@@ -7,9 +7,9 @@ import (
 
 // contextCause is the error of a call whose context has ended: the cause of that. It is never nil.
 //
-// The context of a handler may have ended by what the library said about the call that it serves, such
-// as ErrDisconnected. That is no news about the calls that the handler makes: it is told as it is, but
-// errors.Is does not find it.
+// The context of a handler may have ended by what the library said about the call that it serves,
+// such as ErrDisconnected. That is no news about the calls that the handler makes: it is told as it
+// is, but errors.Is does not find it.
 func contextCause(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	if cause == nil {
@@ -21,7 +21,8 @@ func contextCause(ctx context.Context) error {
 	return cause
 }
 
-// contextError is the end of a call whose context ended with an error of the library about another call.
+// contextError is the end of a call whose context ended with an error of the library about another
+// call.
 type contextError struct {
 	cause error
 	err   error // the context's: Canceled or DeadlineExceeded

@@ -8,7 +8,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// libraryError is what the library, of this node or of the peer, says about a call in place of the handler.
+// libraryError is what the library, of this node or of the peer, says about a call in place of the
+// handler.
 type libraryError struct {
 	is   error  // which of this package's errors it is; nil for none of them
 	text string // as it goes over the wire
@@ -34,9 +35,9 @@ func (e *libraryError) Unwrap() []error {
 	return []error{e.is, said}
 }
 
-// handlerError is an error of a handler whose text is that of an error of the library. It is no more
-// than that text: a handler that hands on what it was told about a call of its own says nothing about
-// the call that it serves.
+// handlerError is an error of a handler whose text is that of an error of the library. It is no
+// more than that text: a handler that hands on what it was told about a call of its own says
+// nothing about the call that it serves.
 type handlerError struct{ said *RemoteErr }
 
 func (e *handlerError) Error() string { return e.said.Error() }
@@ -44,7 +45,8 @@ func (e *handlerError) Error() string { return e.said.Error() }
 // As fills a target as RemoteErr.As does.
 func (e *handlerError) As(target any) bool { return e.said.As(target) }
 
-// errorCode says on the wire which of the library's errors one is. docs/protocol.md has the numbers.
+// errorCode says on the wire which of the library's errors one is. docs/protocol.md has the
+// numbers.
 type errorCode byte
 
 const (
@@ -88,7 +90,8 @@ func (c errorCode) err() error {
 // library says. The handler's errors have no such key.
 const libraryKey = "library"
 
-// marked makes m, which holds the text of an error of the library, say so where the peer looks for that.
+// marked makes m, which holds the text of an error of the library, say so where the peer looks for
+// that.
 func (a *agreement) marked(m message, err error) message {
 	if a.has(featureErrors) {
 		m.metadata = appendMark(nil, codeOf(err))
@@ -103,8 +106,8 @@ func appendMark(b []byte, code errorCode) []byte {
 	return msgp.AppendBytes(b, []byte{byte(code)})
 }
 
-// saidError is the error that a message with the flag of one carries. It may be the handler's or the
-// library's, which nodes that do not mark theirs leave to be told by the text.
+// saidError is the error that a message with the flag of one carries. It may be the handler's or
+// the library's, which nodes that do not mark theirs leave to be told by the text.
 func (a *agreement) saidError(m *message) error {
 	text := string(m.Payload)
 	if !a.has(featureErrors) {
@@ -121,7 +124,8 @@ func (a *agreement) saidError(m *message) error {
 	return said
 }
 
-// said is what a response or a final message carries: a copy of its payload that belongs to the receiver, or its error.
+// said is what a response or a final message carries: a copy of its payload that belongs to the
+// receiver, or its error.
 func (a *agreement) said(m *message) ([]byte, error) {
 	if m.Flags&FlagPayloadIsErr != 0 {
 		return nil, a.saidError(m)
@@ -145,8 +149,8 @@ func markOf(metadata []byte) (code errorCode, ok bool) {
 	return code, ok && err == nil
 }
 
-// How a node that does not know a handler says so, in a MuxConnectError: the original with no more than
-// the first words, later ones of it with the handler or the subroute behind them.
+// How a node that does not know a handler says so, in a MuxConnectError: the original with no more
+// than the first words, later ones of it with the handler or the subroute behind them.
 const (
 	unknownHandlerText = "Invalid Handler for type"
 	invalidHandler     = "Invalid Handler"

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// named gives an error of the library the names of the call that failed. Errors of the handler and of
-// the caller's context stay as they are. It may be called by any goroutine.
+// named gives an error of the library the names of the call that failed. Errors of the handler and
+// of the caller's context stay as they are. It may be called by any goroutine.
 func (l *link) named(err error, stream bool, h HandlerID, subroute string) error {
 	if !aboutCall(err) {
 		return err
@@ -27,7 +27,8 @@ func (l *link) named(err error, stream bool, h HandlerID, subroute string) error
 	return named
 }
 
-// ofCalls are the errors with which the library ends a call, and of which it says no more by itself.
+// ofCalls are the errors with which the library ends a call, and of which it says no more by
+// itself.
 var ofCalls = []error{ErrUnknownHandler, ErrMessageTooLarge, ErrMetadata, ErrIncorrectSequence, errCredit}
 
 // aboutCall reports whether an error is the library's about a call, and has no names yet.

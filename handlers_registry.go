@@ -17,7 +17,8 @@ type streamHandlerOf[In, Out any] struct {
 	id     HandlerID
 	handle func(ctx context.Context, payload []byte, in <-chan In, out chan<- Out) *RemoteErr
 
-	// intercept runs a handler of a stream within the interceptors of the node; nil where it has none.
+	// intercept runs a handler of a stream within the interceptors of the node; nil where it has
+	// none.
 	intercept func(m *muxServer, payload []byte, handle ServeStreamFunc) *RemoteErr
 }
 
@@ -32,7 +33,8 @@ func (h *streamHandlerOf[In, Out]) call(m *muxServer, payload []byte, in <-chan 
 	})
 }
 
-// singleHandler is a registered handler of requests. One of its functions is set: handleTyped is a typed handler without a context.
+// singleHandler is a registered handler of requests. One of its functions is set: handleTyped is a
+// typed handler without a context.
 type singleHandler struct {
 	registration
 	handle        SingleHandlerFn
@@ -74,8 +76,8 @@ func (r *registry) stream(id HandlerID, route *routeID) *streamHandler {
 	return r.streams[id]
 }
 
-// clone copies the registry, to be changed before it is published. The tables of routes are shared: they
-// are never changed.
+// clone copies the registry, to be changed before it is published. The tables of routes are shared:
+// they are never changed.
 func (r *registry) clone() *registry {
 	c := *r
 	return &c

@@ -20,9 +20,9 @@ func makeRouteID(h HandlerID, route string) routeID {
 	return id
 }
 
-// routes are the handlers on subroutes. A table is never changed: adding makes a new one. It is in two
-// parts, of which only the small one is copied for that, so that registering many is not quadratic. Its
-// zero value is ready.
+// routes are the handlers on subroutes. A table is never changed: adding makes a new one. It is in
+// two parts, of which only the small one is copied for that, so that registering many is not
+// quadratic. Its zero value is ready.
 type routes[H any] struct{ most, latest map[routeID]H }
 
 func (t routes[H]) get(id routeID) H {

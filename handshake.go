@@ -24,8 +24,9 @@ type connectReq struct {
 	Sum   uint32    `msg:"Sum,omitempty"`
 }
 
-// connectResp is the payload of OpConnectResponse. Grid is as in connectReq, and only sent to who sent it. Host is
-// the name of the node that answers, and only sent to who sent To. Max and Sum are only sent to who sent them.
+// connectResp is the payload of OpConnectResponse. Grid is as in connectReq, and only sent to who
+// sent it. Host is the name of the node that answers, and only sent to who sent To. Max and Sum are
+// only sent to who sent them.
 type connectResp struct {
 	ID             [16]byte `msg:"ID"`
 	Accepted       bool     `msg:"Accepted"`
@@ -53,9 +54,9 @@ type pongMsg struct {
 	T        time.Time `msg:"t,omitempty"`
 }
 
-// agreementSum is a checksum of what the two nodes have to agree on, never 0. Messages of the handshake have none of their
-// own. Nodes that differ in what they take each other for, because of a flipped bit, would get each other wrong for as long
-// as the connection lasts.
+// agreementSum is a checksum of what the two nodes have to agree on, never 0. Messages of the
+// handshake have none of their own. Nodes that differ in what they take each other for, because of
+// a flipped bit, would get each other wrong for as long as the connection lasts.
 func agreementSum(features, maxMessage uint32) uint32 {
 	var b [8]byte
 	binary.LittleEndian.PutUint32(b[:], features)

@@ -13,7 +13,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// greeting is a socket between the upgrade and its session: the two nodes say who they are. It answers pings.
+// greeting is a socket between the upgrade and its session: the two nodes say who they are. It
+// answers pings.
 type greeting struct {
 	socket net.Conn
 	frames *wsframe.Reader
@@ -38,9 +39,9 @@ func newGreeting(socket net.Conn, early []byte, dialed bool, maxMessage int) *gr
 // greetingGrace bounds how long the end of a failed handshake waits for the peer to read why.
 const greetingGrace = time.Second
 
-// end closes a socket whose handshake has failed, with a close frame that has a status for err, and reason. Where
-// unread bytes are left when a socket is closed, the peer may lose the frame: so it waits for
-// the peer's close frame, or the end of the stream, for a moment.
+// end closes a socket whose handshake has failed, with a close frame that has a status for err, and
+// reason. Where unread bytes are left when a socket is closed, the peer may lose the frame: so it
+// waits for the peer's close frame, or the end of the stream, for a moment.
 func (g *greeting) end(err error, reason string) {
 	defer closeSocket(g.socket)
 	defer g.frames.Release()
@@ -65,7 +66,8 @@ func (g *greeting) end(err error, reason string) {
 	}
 }
 
-// closeStatus is the status with which to close a connection because of err. echo reports that it answers the peer's own.
+// closeStatus is the status with which to close a connection because of err. echo reports that it
+// answers the peer's own.
 func closeStatus(err error) (code ws.StatusCode, echo bool) {
 	var closed *wsframe.CloseError
 	var broken *wsframe.ProtocolError

@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// link is what the sessions of a Connection, and the calls and streams on them, know of it: who the two nodes
-// are, what the peer may make this node do, what is registered here, and where to count and to log. It outlives
-// sessions, as handlers may. None of it leads back to the Connection or the Manager.
+// link is what the sessions of a Connection, and the calls and streams on them, know of it: who the
+// two nodes are, what the peer may make this node do, what is registered here, and where to count
+// and to log. It outlives sessions, as handlers may. None of it leads back to the Connection or the
+// Manager.
 type link struct {
 	local, remote string
 	log           *slog.Logger
@@ -64,8 +65,8 @@ func (l *link) read(n int64) {
 	l.toldIn.add(n)
 }
 
-// handlerContext is the context of a handler that the peer called with m: with its deadline unless that is zero. r is
-// where what the handler decodes counts.
+// handlerContext is the context of a handler that the peer called with m: with its deadline unless
+// that is zero. r is where what the handler decodes counts.
 func (l *link) handlerContext(deadline time.Time, subroute string, m *message, r room) (context.Context, context.CancelCauseFunc) {
 	parent := context.Context(callerContext{
 		Context:  context.Background(),

@@ -39,8 +39,8 @@ func (l *link) streamEnded(ctx context.Context, h HandlerID, d time.Duration, er
 	l.callFailed(ctx, calls, h, err)
 }
 
-// requestServed counts a request of the peer. inTime reports whether its handler returned before the caller's
-// deadline, cut is what had ended the handler's context by then; nil for nothing.
+// requestServed counts a request of the peer. inTime reports whether its handler returned before
+// the caller's deadline, cut is what had ended the handler's context by then; nil for nothing.
 func (l *link) requestServed(h registration, d time.Duration, failure *RemoteErr, inTime bool, cut error) {
 	calls := l.served.get(h.number)
 	calls.ended(d)
@@ -63,7 +63,8 @@ func (l *link) requestServed(h registration, d time.Duration, failure *RemoteErr
 // errLate is noted of a call whose handler returned after its deadline.
 const errLate = "handler returned after the caller's deadline"
 
-// streamServed counts a stream of the peer. cause is what ended it before its handler returned; nil for nothing.
+// streamServed counts a stream of the peer. cause is what ended it before its handler returned; nil
+// for nothing.
 func (l *link) streamServed(h registration, d time.Duration, result *RemoteErr, cause error) {
 	calls := l.served.get(h.number)
 	calls.ended(d)

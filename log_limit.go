@@ -19,8 +19,8 @@ const (
 	comingLines = 5
 )
 
-// logLimit bounds the lines of one kind that others can make a node log: those beyond
-// some in a period are counted, and the count is in the next line. The zero value writes one in logEvery, and
+// logLimit bounds the lines of one kind that others can make a node log: those beyond some in a
+// period are counted, and the count is in the next line. The zero value writes one in logEvery, and
 // another reason sooner.
 type logLimit struct {
 	lines int           // in a period; 0 is one
@@ -36,7 +36,8 @@ type logLimit struct {
 // newBurst returns the limit of lines about anybody.
 func newBurst() logLimit { return logLimit{lines: burstLines, every: logChangedEvery} }
 
-// allow reports whether a line with a reason may be written now, and how many could not since the last one.
+// allow reports whether a line with a reason may be written now, and how many could not since the
+// last one.
 func (l *logLimit) allow(reason string) (skipped int, ok bool) {
 	now := time.Now()
 	l.mu.Lock()

@@ -14,10 +14,10 @@ const (
 	logGrace = time.Second
 )
 
-// logQueue stands between a Manager and the application's slog.Handler, which may be slow, stuck, or use the grid
-// itself: who logs leaves a line here and goes on, and a goroutine that lives while there are lines writes them in order.
-// Lines for which there is no room, and those at which the handler panicked, are counted; the
-// next line that is written says how many.
+// logQueue stands between a Manager and the application's slog.Handler, which may be slow, stuck,
+// or use the grid itself: who logs leaves a line here and goes on, and a goroutine that lives while
+// there are lines writes them in order. Lines for which there is no room, and those at which the
+// handler panicked, are counted; the next line that is written says how many.
 type logQueue struct {
 	mu      sync.Mutex // Protects following.
 	lines   []logLine
@@ -78,7 +78,8 @@ func (q *logQueue) lose(n int) {
 	q.lost += n
 }
 
-// take takes the next line, and the number of those that were lost before it is written. Without lines the writer is gone.
+// take takes the next line, and the number of those that were lost before it is written. Without
+// lines the writer is gone.
 func (q *logQueue) take() (l logLine, lost int, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -110,7 +111,8 @@ func (l *logLine) write(lost int) bool {
 	return true
 }
 
-// flush waits for all lines to be written, for so long. Those that a stuck handler leaves behind are dropped.
+// flush waits for all lines to be written, for so long. Those that a stuck handler leaves behind
+// are dropped.
 func (q *logQueue) flush(patience time.Duration) {
 	q.mu.Lock()
 	written := q.written
@@ -138,7 +140,8 @@ type queuedHandler struct {
 	derive func(slog.Handler) slog.Handler // with the attributes and groups of the Logger; nil for none
 }
 
-// Enabled lets every line into the queue: whether it is wanted is the application's handler to say, which may be stuck.
+// Enabled lets every line into the queue: whether it is wanted is the application's handler to say,
+// which may be stuck.
 func (h queuedHandler) Enabled(context.Context, slog.Level) bool { return true }
 
 func (h queuedHandler) Handle(ctx context.Context, r slog.Record) error {

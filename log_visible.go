@@ -11,8 +11,9 @@ import (
 // maxLogValue bounds a value in a line of the log, in bytes.
 const maxLogValue = 1 << 10
 
-// visibleLog is a log handler in front of the application's. In what a line says, peers may have had their say: control
-// characters, characters that turn the direction of writing, and bytes that are no UTF-8 become escapes, and long texts are cut.
+// visibleLog is a log handler in front of the application's. In what a line says, peers may have
+// had their say: control characters, characters that turn the direction of writing, and bytes that
+// are no UTF-8 become escapes, and long texts are cut.
 type visibleLog struct{ slog.Handler }
 
 // Handle is part of slog.Handler.
@@ -47,7 +48,8 @@ func visibleValue(a slog.Attr) slog.Value {
 	return a.Value
 }
 
-// clip makes what a peer says fit to be kept, and told: short, and without characters that control a terminal or hide.
+// clip makes what a peer says fit to be kept, and told: short, and without characters that control
+// a terminal or hide.
 func clip(s string) string {
 	const limit = 256 // bytes
 	text, cut := visible.Cut(s, limit)

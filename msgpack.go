@@ -7,8 +7,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// maxProtocolDepth is how many arrays and maps may be within each other in what nodes say to each other themselves, of which
-// a later version may say more.
+// maxProtocolDepth is how many arrays and maps may be within each other in what nodes say to each
+// other themselves, of which a later version may say more.
 const maxProtocolDepth = 100
 
 // unmarshal reads a value of the protocol, with code of this package, that came from a peer.
@@ -20,8 +20,8 @@ func unmarshal(v msgp.Unmarshaler, b []byte) error {
 	return decode(v, b)
 }
 
-// unmarshalWhole is unmarshal for a value behind which nothing may follow, as it does where the number of a map's fields
-// is wrong.
+// unmarshalWhole is unmarshal for a value behind which nothing may follow, as it does where the
+// number of a map's fields is wrong.
 func unmarshalWhole(v msgp.Unmarshaler, b []byte) error {
 	rest, err := mpack.Skip(b, maxProtocolDepth)
 	switch {

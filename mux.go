@@ -20,8 +20,8 @@ func (x *muxes) init(s *sender, handlers *atomic.Pointer[registry], began time.T
 	x.sender, x.registry, x.began, x.tick = s, handlers, began, tick
 }
 
-// toServer hands a message of the peer's caller to the handler's side of its stream. It reports whether there is
-// a stream of that number.
+// toServer hands a message of the peer's caller to the handler's side of its stream. It reports
+// whether there is a stream of that number.
 func (x *muxes) toServer(m *message, now time.Time) bool {
 	mux, ok := x.servers.get(m.MuxID)
 	switch {

@@ -120,8 +120,8 @@ func (x *muxes) unopened(ctx context.Context, h *streamHandler, err error) (*mux
 	return nil, err
 }
 
-// opened takes note that the opening message, which may have waited for room, is on its way: the peer
-// has to show signs of life from now on.
+// opened takes note that the opening message, which may have waited for room, is on its way: the
+// peer has to show signs of life from now on.
 func (m *muxClient) opened() {
 	now := time.Now()
 	m.heard.Store(int64(now.Sub(m.muxes.began)))
@@ -243,8 +243,8 @@ func (m *muxClient) receive(msg *message, now time.Time) {
 	}
 }
 
-// handlerReturned takes note that the handler has returned, while messages of it still wait for credit. The stream has not
-// ended, but nothing that is sent gets to the handler.
+// handlerReturned takes note that the handler has returned, while messages of it still wait for
+// credit. The stream has not ended, but nothing that is sent gets to the handler.
 func (m *muxClient) handlerReturned(msg *message) {
 	var result error
 	if msg.Flags&FlagPayloadIsErr != 0 {
@@ -261,8 +261,8 @@ func (m *muxClient) handlerReturned(msg *message) {
 	}
 }
 
-// outcome is why nothing can be sent any more: the error of the handler or of the stream, nil for a handler that has
-// returned without one. over is false where there is no outcome yet.
+// outcome is why nothing can be sent any more: the error of the handler or of the stream, nil for a
+// handler that has returned without one. over is false where there is no outcome yet.
 func (m *muxClient) outcome() (err error, over bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -300,24 +300,26 @@ func (m *muxClient) deliver(msg *message, now time.Time) {
 	}
 }
 
-// finishWhole ends a stream whose end says that the handler has returned without an error. A node of the original
-// says that also of a handler that returned because its context had ended. It cannot have done that before the
-// caller's deadline, as its own is later: only an end that comes afterwards is not believed.
+// finishWhole ends a stream whose end says that the handler has returned without an error. A node
+// of the original says that also of a handler that returned because its context had ended. It
+// cannot have done that before the caller's deadline, as its own is later: only an end that comes
+// afterwards is not believed.
 func (m *muxClient) finishWhole(now time.Time) {
 	if m.has(featureStreams) || !m.overdue(now) {
 		m.finish(nil)
 	}
 }
 
-// lose ends a stream that the peer does not have any more. It ends streams at their deadline without a word.
+// lose ends a stream that the peer does not have any more. It ends streams at their deadline
+// without a word.
 func (m *muxClient) lose(now time.Time) {
 	if !m.overdue(now) {
 		m.abort(ErrDisconnected)
 	}
 }
 
-// overdue reports whether what has come in came after the caller's deadline. Then the stream ends with its context,
-// which is a moment behind, and nothing else that comes counts.
+// overdue reports whether what has come in came after the caller's deadline. Then the stream ends
+// with its context, which is a moment behind, and nothing else that comes counts.
 func (m *muxClient) overdue(now time.Time) bool {
 	if m.deadline.IsZero() || now.Before(m.deadline) {
 		return false
@@ -327,7 +329,8 @@ func (m *muxClient) overdue(now time.Time) bool {
 	return true
 }
 
-// enqueue leaves a message to the consumer. It does not fit where the peer sent more than was granted.
+// enqueue leaves a message to the consumer. It does not fit where the peer sent more than was
+// granted.
 func (m *muxClient) enqueue(msg *message) (fits, queued bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -424,8 +427,9 @@ func (m *muxClient) spend() bool {
 	}
 }
 
-// endRequests tells the handler that nothing follows, unless the stream is to be cut short: a caller whose context
-// has ended closes its Requests for that reason, and the handler must not take that for all of the input.
+// endRequests tells the handler that nothing follows, unless the stream is to be cut short: a
+// caller whose context has ended closes its Requests for that reason, and the handler must not take
+// that for all of the input.
 func (m *muxClient) endRequests() {
 	if cause := cutShort(m.ctx); cause != nil {
 		m.cancel(cmp.Or(contextCause(m.ctx), cause))
@@ -464,9 +468,9 @@ func (m *muxClient) pong(msg *message, now time.Time) {
 	}
 }
 
-// checkAlive pings the handler's side and gives the stream up when that is
-// silent, unless the connection was busy. So it does at the deadline of a context that never says that it has passed. The
-// janitor calls it.
+// checkAlive pings the handler's side and gives the stream up when that is silent, unless the
+// connection was busy. So it does at the deadline of a context that never says that it has passed.
+// The janitor calls it.
 func (m *muxClient) checkAlive(l *look) {
 	now := l.now
 	if !m.deadline.IsZero() && now.Sub(m.deadline) > deadlineGrace {

@@ -44,13 +44,14 @@ func (m *muxClient) expectsReader() bool {
 	return m.observed != nil && !m.observed.read && m.queue.len() > 0
 }
 
-// claimUnread makes who gets true the one to tell of the end of a stream whose results nobody reads or
-// is to read. m.mu is held.
+// claimUnread makes who gets true the one to tell of the end of a stream whose results nobody reads
+// or is to read. m.mu is held.
 func (m *muxClient) claimUnread() bool {
 	return m.observed != nil && !m.observed.read && m.queue.len() == 0 && m.observed.claimEnd()
 }
 
-// giveUpReader tells of the end of a stream whose context has ended before somebody read the results.
+// giveUpReader tells of the end of a stream whose context has ended before somebody read the
+// results.
 func (m *muxClient) giveUpReader() {
 	if m.observed == nil {
 		return

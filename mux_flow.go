@@ -12,8 +12,8 @@ var errCapacity = errors.New("grid: the capacities of a stream's handler differ 
 // capacity is a number of messages as it is granted on the wire.
 func capacity(n int) uint32 { return uint32(min(uint64(n), math.MaxUint32)) }
 
-// openGrant is how many messages the handler of a stream may send ahead of its caller, as ConnectMux says it. It is 0
-// towards a peer that does not look for it.
+// openGrant is how many messages the handler of a stream may send ahead of its caller, as
+// ConnectMux says it. It is 0 towards a peer that does not look for it.
 func (s *sender) openGrant(h *streamHandler) uint32 {
 	if !s.has(featureStreams) {
 		return 0
@@ -21,7 +21,8 @@ func (s *sender) openGrant(h *streamHandler) uint32 {
 	return capacity(h.outCapacity)
 }
 
-// ackGrant is how many messages the caller of a stream may send ahead of its handler, as AckMux says it, like openGrant.
+// ackGrant is how many messages the caller of a stream may send ahead of its handler, as AckMux
+// says it, like openGrant.
 func (s *sender) ackGrant(h *streamHandler) uint32 {
 	if !s.has(featureStreams) {
 		return 0
@@ -29,8 +30,9 @@ func (s *sender) ackGrant(h *streamHandler) uint32 {
 	return capacity(h.inCapacity)
 }
 
-// checkOpening compares what the opening of a stream says of the capacities to those of the handler here. A caller
-// that grants nothing does not say; one that sends the end of its input takes the handler for one without.
+// checkOpening compares what the opening of a stream says of the capacities to those of the handler
+// here. A caller that grants nothing does not say; one that sends the end of its input takes the
+// handler for one without.
 func (s *sender) checkOpening(h *streamHandler, open *message) error {
 	switch {
 	case !s.has(featureStreams):
@@ -60,8 +62,8 @@ func (s *sender) differ(h *streamHandler, which string, here, there uint32) erro
 	return fmt.Errorf("%w: %s of %s is %d at %s and %d at %s", errCapacity, which, name, here, s.local, there, s.remote)
 }
 
-// creditBatch is how many messages a receiver may take before it has to tell
-// the sender, who may have window of them on their way. It tells in any case before it waits for more.
+// creditBatch is how many messages a receiver may take before it has to tell the sender, who may
+// have window of them on their way. It tells in any case before it waits for more.
 func creditBatch(window int) int { return max(window/8, 1) }
 
 // grant gives the peer credit for n more messages of a stream. A node of this

@@ -11,10 +11,10 @@ type holder interface {
 	overload()    // ends it
 }
 
-// heaviest finds the stream with the most waiting without a look at all of them for each message: it
-// keeps those that had the most, and looks at all again when as many messages have come as there were
-// streams, or when those are used up. So a message costs a look at no more than a few streams. It may
-// keep heaviestKept streams a while that have ended. Its zero value is ready.
+// heaviest finds the stream with the most waiting without a look at all of them for each message:
+// it keeps those that had the most, and looks at all again when as many messages have come as there
+// were streams, or when those are used up. So a message costs a look at no more than a few streams.
+// It may keep heaviestKept streams a while that have ended. Its zero value is ready.
 type heaviest struct {
 	top  []holder
 	left int  // messages until the next look at all

@@ -117,7 +117,8 @@ func (p *streamPump[In, Out]) resume() {
 	go p.run()
 }
 
-// cause is what cut the stream short; nil where all that the handler sent has gone out, and the end behind it.
+// cause is what cut the stream short; nil where all that the handler sent has gone out, and the end
+// behind it.
 func (p *streamPump[In, Out]) cause() error {
 	if p.endSent {
 		return nil
@@ -132,7 +133,8 @@ func (p *streamPump[In, Out]) cause() error {
 	return context.Cause(p.ctx)
 }
 
-// drain takes what the handler of an ended stream still sends. It returns false when the handler has returned.
+// drain takes what the handler of an ended stream still sends. It returns false when the handler
+// has returned.
 func (p *streamPump[In, Out]) drain() bool {
 	p.closeInput()
 	p.mu.Lock()
@@ -217,8 +219,8 @@ func (p *streamPump[In, Out]) sendMore(n int) bool {
 	return true
 }
 
-// prepare fetches the next request and says how many messages the caller lets the handler send, and whether that
-// has returned. ok is false where the stream has ended.
+// prepare fetches the next request and says how many messages the caller lets the handler send, and
+// whether that has returned. ok is false where the stream has ended.
 func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
 	m := p.muxServer
 	m.mu.Lock()
@@ -321,8 +323,9 @@ func (p *streamPump[In, Out]) last() message {
 	return last
 }
 
-// tellReturned tells a caller who may be sending that the handler has returned, once. The end of the stream comes
-// behind the messages for which the caller has given no credit: it may do so only when it has sent all it wants to.
+// tellReturned tells a caller who may be sending that the handler has returned, once. The end of
+// the stream comes behind the messages for which the caller has given no credit: it may do so only
+// when it has sent all it wants to.
 func (p *streamPump[In, Out]) tellReturned() {
 	if p.told || p.inputs == 0 || !p.has(featureStreams) {
 		return

@@ -3,8 +3,8 @@ package grid
 // firstQueue is the number of payloads that a queue has room for at first.
 const firstQueue = 8
 
-// payloadQueue is a first-in-first-out queue of payloads, in a ring that doubles when it is full. So what a
-// payload costs does not depend on how many there are.
+// payloadQueue is a first-in-first-out queue of payloads, in a ring that doubles when it is full.
+// So what a payload costs does not depend on how many there are.
 type payloadQueue struct {
 	ring  [][]byte
 	head  int // place of the oldest

@@ -191,7 +191,8 @@ func (m *muxServer) fail(err *libraryError) {
 	m.cancel(err)
 }
 
-// cancel ends the stream: the handler's context is canceled and its input closed. The peer is not told.
+// cancel ends the stream: the handler's context is canceled and its input closed. The peer is not
+// told.
 func (m *muxServer) cancel(cause error) {
 	m.stop(cause) // before the pump can close the input: a handler must not take that for the caller's end of it
 	m.mu.Lock()
@@ -207,9 +208,9 @@ func (m *muxServer) cancel(cause error) {
 	signal(m.wake)
 }
 
-// finished takes note that the handler has returned. Requests that it has not taken are dropped. Once
-// its context has ended a handler may return for that reason only, so that its result counts no more:
-// nil would make a whole stream of one that was cut short.
+// finished takes note that the handler has returned. Requests that it has not taken are dropped.
+// Once its context has ended a handler may return for that reason only, so that its result counts
+// no more: nil would make a whole stream of one that was cut short.
 func (m *muxServer) finished(result *RemoteErr) {
 	cut := cutShort(m.ctx)
 	m.mu.Lock()
@@ -254,13 +255,14 @@ func (m *muxServer) overload() {
 // reserve makes the payload of the stream count for more bytes, once it is decoded.
 func (m *muxServer) reserve(bytes int) error { return m.reserveFor(bytes, false) }
 
-// requestRoom is where a request counts that the pump decodes: until the handler is through with it.
+// requestRoom is where a request counts that the pump decodes: until the handler is through with
+// it.
 type requestRoom muxServer
 
 func (r *requestRoom) reserve(bytes int) error { return (*muxServer)(r).reserveFor(bytes, true) }
 
-// reserveFor makes the stream count for more bytes, for a request or else until it ends. Where streams hold too much, it is
-// this one that ends.
+// reserveFor makes the stream count for more bytes, for a request or else until it ends. Where
+// streams hold too much, it is this one that ends.
 func (m *muxServer) reserveFor(bytes int, request bool) error {
 	l := m.link
 	if most := l.limits.MaxStreamBytes; bytes > most {
@@ -280,8 +282,8 @@ func (m *muxServer) reserveFor(bytes int, request bool) error {
 	return nil
 }
 
-// uncount makes the stream count no longer, before its end can be seen: a peer that keeps within the limit
-// is never refused. Its handler has returned.
+// uncount makes the stream count no longer, before its end can be seen: a peer that keeps within
+// the limit is never refused. Its handler has returned.
 func (m *muxServer) uncount() {
 	m.mu.Lock()
 	opening, counted := m.opening, m.opening+m.pumped+m.handled+m.queue.bytes
@@ -292,7 +294,8 @@ func (m *muxServer) uncount() {
 	}
 }
 
-// checkAlive cancels the handler of a caller that has gone silent, unless the connection was busy. The janitor calls it.
+// checkAlive cancels the handler of a caller that has gone silent, unless the connection was busy.
+// The janitor calls it.
 func (m *muxServer) checkAlive(l *look) {
 	m.mu.Lock()
 	m.pinged = m.pinged.Add(l.missed)

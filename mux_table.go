@@ -52,7 +52,8 @@ func (t *muxTable[M]) all() []M {
 	return all
 }
 
-// close takes no more muxes and returns those that are left. They stay in the table until they are removed.
+// close takes no more muxes and returns those that are left. They stay in the table until they are
+// removed.
 func (t *muxTable[M]) close() []M {
 	t.mu.Lock()
 	t.closed = true

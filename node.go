@@ -11,8 +11,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// node is what the parts of a Manager share: who it is, what its options say, the goroutines that it has to
-// end, and where to log.
+// node is what the parts of a Manager share: who it is, what its options say, the goroutines that
+// it has to end, and where to log.
 type node struct {
 	ManagerOptions // with defaults filled in
 
@@ -53,7 +53,8 @@ func newNode(ctx context.Context, o ManagerOptions) *node {
 	return n
 }
 
-// panicked returns what logs the panics of a callback. remote is who caused them; empty for nobody in particular.
+// panicked returns what logs the panics of a callback. remote is who caused them; empty for nobody
+// in particular.
 func (n *node) panicked(callback, remote string) func(value any, stack []byte) {
 	log := n.log
 	if remote != "" {
@@ -110,7 +111,8 @@ func (n *node) recentErrors() []RecentError {
 	return all
 }
 
-// end ends the goroutines of the node and waits for them, and a moment for what callbacks and the log are still to be told.
+// end ends the goroutines of the node and waits for them, and a moment for what callbacks and the
+// log are still to be told.
 func (n *node) end() {
 	n.mu.Lock()
 	unwatch := n.unwatch

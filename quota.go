@@ -33,7 +33,8 @@ var limitNames = [limitCount]string{
 // the bytes they hold. It belongs to the Connection, because handlers may
 // outlive the session that started them.
 //
-// Both numbers share one word, so that a request costs one atomic operation when it comes and one when it goes.
+// Both numbers share one word, so that a request costs one atomic operation when it comes and one
+// when it goes.
 type quota struct {
 	used          atomic.Int64 // number << quotaShift | bytes
 	most, maxHeld int64
@@ -43,7 +44,8 @@ type quota struct {
 const (
 	quotaShift = 40
 	quotaBytes = 1<<quotaShift - 1
-	// maxHeld bounds a quota's bytes, far enough below 1<<quotaShift that no message over it runs into the number.
+	// maxHeld bounds a quota's bytes, far enough below 1<<quotaShift that no message over it runs
+	// into the number.
 	maxHeld = math.MaxInt & (1<<38 - 1)
 )
 
@@ -94,7 +96,8 @@ func (q *quota) free(bytes int) { q.used.Add(-int64(bytes)) }
 // over reports whether more bytes are held than may be.
 func (q *quota) over() bool { return q.used.Load()&quotaBytes > q.maxHeld }
 
-// messageFootprint is what a message takes beside its buffer, in bytes: its place in a queue that may be half empty.
+// messageFootprint is what a message takes beside its buffer, in bytes: its place in a queue that
+// may be half empty.
 const messageFootprint = 64
 
 // footprint is what a payload of n bytes holds.
@@ -105,11 +108,13 @@ func held(b []byte) int { return messageFootprint + cap(b) }
 
 // room is where a value of a peer counts that is about to be decoded.
 type room interface {
-	// reserve counts bytes, until what the value belongs to ends. An error says that they are too many, and then the value must not be decoded.
+	// reserve counts bytes, until what the value belongs to ends. An error says that they are too
+	// many, and then the value must not be decoded.
 	reserve(bytes int) error
 }
 
-// errOverQuota is what reserve fails with where the call is refused, or ended, as others of the peer hold too much.
+// errOverQuota is what reserve fails with where the call is refused, or ended, as others of the
+// peer hold too much.
 var errOverQuota = errors.New("over a limit of this node")
 
 // tooLarge is what reserve fails with where a value alone is too much.

@@ -10,7 +10,8 @@ import (
 	"github.com/gridmesh/grid/internal/batch"
 )
 
-// sequence numbers the counted messages of one direction of a mux. It is guarded by the lock of the batch.
+// sequence numbers the counted messages of one direction of a mux. It is guarded by the lock of the
+// batch.
 type sequence struct {
 	next   uint32
 	closed bool // the final message is queued
@@ -25,7 +26,8 @@ var errCanceled = errors.New("canceled while waiting for room in the send queue"
 // errPast is the end of the wait of a message whose deadline has passed.
 var errPast = errors.New("deadline passed while waiting for room in the send queue")
 
-// berth is where a message waits for room in the send queue. It is part of the batch.Item that sends it.
+// berth is where a message waits for room in the send queue. It is part of the batch.Item that
+// sends it.
 type berth struct {
 	batch.Waiter
 	m     message
@@ -33,9 +35,9 @@ type berth struct {
 	late  atomic.Bool // the deadline has passed meanwhile: the message is left out
 }
 
-// begin locks the queue for m, as batch.Writer.Begin does. Where there is no room it has m wait in the
-// berth, as a message of item, and returns batch.ErrQueued. Otherwise the berth stays empty. ready is
-// called before the wait, and may be nil.
+// begin locks the queue for m, as batch.Writer.Begin does. Where there is no room it has m wait in
+// the berth, as a message of item, and returns batch.ErrQueued. Otherwise the berth stays empty.
+// ready is called before the wait, and may be nil.
 func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func()) (batch.Slot, error) {
 	slot, err := out.Begin()
 	if err != batch.ErrNoRoom {
@@ -55,9 +57,10 @@ func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func
 	return slot, err
 }
 
-// wear takes the time that the message has waited off its deadline, so that the peer's handler has what is
-// left for its caller. It returns false where that is nothing. The wait is rounded down, and with it the
-// deadline up: a handler that ended before its caller would leave that with ErrDisconnected.
+// wear takes the time that the message has waited off its deadline, so that the peer's handler has
+// what is left for its caller. It returns false where that is nothing. The wait is rounded down,
+// and with it the deadline up: a handler that ended before its caller would leave that with
+// ErrDisconnected.
 func (b *berth) wear(now time.Time) bool {
 	if b.since.IsZero() {
 		return true
@@ -74,7 +77,8 @@ func (b *berth) wear(now time.Time) bool {
 // opens reports whether a message starts a call, and DeadlineMS is the time for it.
 func (m *message) opens() bool { return m.Op == OpRequest || m.Op == OpConnectMux }
 
-// withdraw takes the message out of the line. It reports whether it was still there, and will not be sent.
+// withdraw takes the message out of the line. It reports whether it was still there, and will not
+// be sent.
 func (b *berth) withdraw(from *batch.Writer) bool { return from.Withdraw(&b.Waiter) }
 
 // sender is the sending half of a session, and all that the calls and streams on it know of it.
@@ -87,8 +91,8 @@ type sender struct {
 	endSession func(error)
 }
 
-// outbox sends the messages of one direction of a stream, one at a time: the next when the one before is
-// encoded. Where there is no room a message waits in it. It belongs to one goroutine.
+// outbox sends the messages of one direction of a stream, one at a time: the next when the one
+// before is encoded. Where there is no room a message waits in it. It belongs to one goroutine.
 type outbox struct {
 	berth
 	s   *sender
@@ -98,9 +102,9 @@ type outbox struct {
 	out chan error             // tells of the end of a wait; made for the first
 }
 
-// send sends m, waiting for room until cancel or over is closed. It fails with errCanceled or errMuxDone
-// then, with ErrClosed of the batch, with errMuxDone after the final message of the stream, and with
-// ErrMessageTooLarge. The payload is the caller's again on return.
+// send sends m, waiting for room until cancel or over is closed. It fails with errCanceled or
+// errMuxDone then, with ErrClosed of the batch, with errMuxDone after the final message of the
+// stream, and with ErrMessageTooLarge. The payload is the caller's again on return.
 func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 	if err := o.s.fits(&m); err != nil {
 		return err
@@ -125,8 +129,8 @@ func (o *outbox) ready() {
 	o.err = nil
 }
 
-// ending tells of the end of the stream, which is about to be encoded. Not any earlier: what waits for room
-// still counts.
+// ending tells of the end of the stream, which is about to be encoded. Not any earlier: what waits
+// for room still counts.
 func (o *outbox) ending(m *message) {
 	if o.end != nil && m.final() {
 		o.end.uncount()
@@ -188,7 +192,8 @@ func (s *sender) fits(m *message) error {
 	return nil
 }
 
-// tooLarge is the error of a payload of n bytes. It names the limits of both nodes, where the peer has told its own.
+// tooLarge is the error of a payload of n bytes. It names the limits of both nodes, where the peer
+// has told its own.
 func (s *sender) tooLarge(n int) error {
 	if s.peerMaxMessage == 0 {
 		return fmt.Errorf("%w: payload of %d bytes", ErrMessageTooLarge, n)
@@ -197,8 +202,8 @@ func (s *sender) tooLarge(n int) error {
 		s.limits.MaxMessageSize, s.local, s.peerMaxMessage, s.remote)
 }
 
-// reply queues what answers the peer, credits for its messages among it, without waiting. A peer that makes this node queue answers without
-// end and does not read them loses its session.
+// reply queues what answers the peer, credits for its messages among it, without waiting. A peer
+// that makes this node queue answers without end and does not read them loses its session.
 func (s *sender) reply(m message, q *sequence) {
 	slot, err := s.batch.BeginNow()
 	if err == nil {
@@ -210,16 +215,17 @@ func (s *sender) reply(m message, q *sequence) {
 	}
 }
 
-// advise queues what this node tells the peer of its own accord, without waiting: pings, and that something has
-// ended. There is no more of it than what it is about.
+// advise queues what this node tells the peer of its own accord, without waiting: pings, and that
+// something has ended. There is no more of it than what it is about.
 func (s *sender) advise(m message, q *sequence) {
 	if slot, err := s.batch.BeginAdvice(); err == nil {
 		s.append(slot, m, q)
 	}
 }
 
-// goodbye is the last message to a peer of this project: that this node leaves. From then on the peer waits
-// for the close frame alone, and not for long. So it goes behind all that waits for room.
+// goodbye is the last message to a peer of this project: that this node leaves. From then on the
+// peer waits for the close frame alone, and not for long. So it goes behind all that waits for
+// room.
 type goodbye struct {
 	berth
 	s *sender

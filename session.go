@@ -12,8 +12,8 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// largeMessage is the number of bytes from which a request or an answer is put together without the lock of the send queue. It would
-// not share a frame with others in any case.
+// largeMessage is the number of bytes from which a request or an answer is put together without the
+// lock of the send queue. It would not share a frame with others in any case.
 const largeMessage = 64 << 10
 
 // Why a session ended, where no I/O error says it.
@@ -65,7 +65,8 @@ type session struct {
 	finished chan struct{} // closed when all its goroutines and entries are gone
 }
 
-// newSession prepares a session over a socket whose handshake is done. Nothing runs until run is called.
+// newSession prepares a session over a socket whose handshake is done. Nothing runs until run is
+// called.
 func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session), peer process, with agreement, g *greeting) *session {
 	s := &session{
 		socket:   g.socket,

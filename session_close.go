@@ -29,9 +29,9 @@ const (
 	lingerQuiet = 50 * time.Millisecond
 )
 
-// shutdown sends what is queued, tells the peer that this node goes, and waits for its goodbye: until
-// ctx ends, at least for grace, and no longer than PeerTimeout after the last byte was written. It
-// reports whether that was time enough.
+// shutdown sends what is queued, tells the peer that this node goes, and waits for its goodbye:
+// until ctx ends, at least for grace, and no longer than PeerTimeout after the last byte was
+// written. It reports whether that was time enough.
 func (s *session) shutdown(ctx context.Context, grace time.Duration) bool {
 	least := time.NewTimer(grace)
 	defer least.Stop()
@@ -100,8 +100,8 @@ func (s *session) abandon() {
 	s.requests.close()
 }
 
-// closeHandshake ends what reading has ended with err: it sends what is queued and a close frame, and
-// waits until TCP may be closed. It puts into words why the session ended.
+// closeHandshake ends what reading has ended with err: it sends what is queued and a close frame,
+// and waits until TCP may be closed. It puts into words why the session ended.
 func (s *session) closeHandshake(err error) error {
 	var closed *wsframe.CloseError
 	var broken *wsframe.ProtocolError

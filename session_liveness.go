@@ -56,21 +56,22 @@ type look struct {
 	now time.Time
 	// silent is how long the peer has been silent.
 	silent time.Duration
-	// busy is set where the connection has carried nothing but a single large message since the last look, in either
-	// direction: then nothing else gets through, which is no stream's fault.
+	// busy is set where the connection has carried nothing but a single large message since the
+	// last look, in either direction: then nothing else gets through, which is no stream's fault.
 	busy bool
-	// missed is the time since the last look that says nothing of the peer, as this process did not run.
+	// missed is the time since the last look that says nothing of the peer, as this process did not
+	// run.
 	missed time.Duration
 	// late is how long something that is ready to run has to wait for its turn, the reader too.
 	late time.Duration
 }
 
-// silence is how much of a time in which nothing was heard is the peer's: what has come may wait for its turn here, and so
-// may have what it answers.
+// silence is how much of a time in which nothing was heard is the peer's: what has come may wait
+// for its turn here, and so may have what it answers.
 func (l *look) silence(d time.Duration) time.Duration { return d - 2*l.late }
 
-// rounds is how many rounds of the janitor of a time each passed between two looks. What stands still for long counts as
-// two: what has come meanwhile is still to be read.
+// rounds is how many rounds of the janitor of a time each passed between two looks. What stands
+// still for long counts as two: what has come meanwhile is still to be read.
 func (l *look) rounds() uint32 {
 	if l.missed > 0 {
 		return 2
@@ -88,8 +89,8 @@ func turn() time.Duration {
 // lateTurn is how long a turn takes on a node that is late itself.
 const lateTurn = 20 * time.Millisecond
 
-// unhurried is a time that a peer has for something that takes this node a few turns: longer where these take long. Who
-// makes this node busy cannot make it wait for much longer.
+// unhurried is a time that a peer has for something that takes this node a few turns: longer where
+// these take long. Who makes this node busy cannot make it wait for much longer.
 func unhurried(limit time.Duration) time.Duration {
 	late := turn()
 	if late < lateTurn {

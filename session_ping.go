@@ -28,7 +28,8 @@ func (s *session) janitor() {
 			late := turn()
 			s.batch.Late(late)
 			l := s.live.check(late, s.tick, s.frames, s.batch)
-			// The sign of life may be older than the look that saw it by a tick, and the next look is a tick away.
+			// The sign of life may be older than the look that saw it by a tick, and the next look
+			// is a tick away.
 			if l.silent > s.limits.PeerTimeout-2*s.tick-s.tick/2 {
 				silent := l.silent.Round(time.Millisecond)
 				err := fmt.Errorf("%w for %v", errPeerSilent, silent)
@@ -68,14 +69,16 @@ func (s *session) pong(m *message) error {
 	return nil
 }
 
-// pings are the pings of a session that were not answered yet, and who waits for an answer. Its zero value is ready.
+// pings are the pings of a session that were not answered yet, and who waits for an answer. Its
+// zero value is ready.
 type pings struct {
 	mu         sync.Mutex  // Protects following.
 	unanswered []time.Time // when each was sent, the oldest first
 	running    *probe      // nil for none
 }
 
-// maxPings bounds the pings that wait for their answer. A peer that is alive answers one after the other.
+// maxPings bounds the pings that wait for their answer. A peer that is alive answers one after the
+// other.
 const maxPings = 16
 
 // probe is one ping that somebody waits for.
@@ -111,7 +114,8 @@ func (p *pings) probe() (running *probe, first bool) {
 	return p.running, first
 }
 
-// probeLate looks again when ctx has ended: an answer that has come, and that this node has not got round to, counts.
+// probeLate looks again when ctx has ended: an answer that has come, and that this node has not got
+// round to, counts.
 func (s *session) probeLate(ctx context.Context, p *probe) (time.Duration, error) {
 	late := turn()
 	select {
@@ -136,10 +140,11 @@ func (p *pings) sent(now time.Time) {
 	p.unanswered = append(p.unanswered, now)
 }
 
-// answer takes a pong, and returns how long the ping that it answers was on its way. The time that the peer has sent back
-// only says which ping that is; a peer that sends none, or another one, has answered the oldest. What is measured is the
-// time since that ping by the monotonic clock: no clock that is wrong or set anew changes it. It returns
-// false for a pong that answers none. It ends the probe that runs, where that began before the ping.
+// answer takes a pong, and returns how long the ping that it answers was on its way. The time that
+// the peer has sent back only says which ping that is; a peer that sends none, or another one, has
+// answered the oldest. What is measured is the time since that ping by the monotonic clock: no
+// clock that is wrong or set anew changes it. It returns false for a pong that answers none. It
+// ends the probe that runs, where that began before the ping.
 func (p *pings) answer(echo, now time.Time) (rtt time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -68,7 +68,8 @@ func (s *session) receive(b []byte, now time.Time) error {
 	return nil
 }
 
-// dispatch hands a message to whom it concerns. m and its payload are valid during the call only. Nothing in here waits.
+// dispatch hands a message to whom it concerns. m and its payload are valid during the call only.
+// Nothing in here waits.
 func (s *session) dispatch(m *message, now time.Time) error {
 	if m.MuxID != 0 && s.has(featureNative) && s.checksum&^m.Flags != 0 { // a flipped bit in the flags would turn the check off
 		return errUnchecked

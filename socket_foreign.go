@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// foreignConn is a connection of ManagerOptions.Dialer that is not one of package net. Its methods are the
-// application's code, and those that call them must not panic: readers, writers, and whoever ends a session. What
-// blocks in them must end when it is closed, as with any net.Conn; Close itself is not waited for.
+// foreignConn is a connection of ManagerOptions.Dialer that is not one of package net. Its methods
+// are the application's code, and those that call them must not panic: readers, writers, and
+// whoever ends a session. What blocks in them must end when it is closed, as with any net.Conn;
+// Close itself is not waited for.
 type foreignConn struct{ conn net.Conn }
 
 // guardConn guards what a Dialer has returned.

@@ -13,12 +13,13 @@ const tcpRTOMaxMS = 44
 // tcpNotSentLowat is TCP_NOTSENT_LOWAT, of Linux 3.12.
 const tcpNotSentLowat = 25
 
-// maxUnsent is how many bytes the kernel keeps that it has not sent yet. With a send buffer of megabytes it
-// would wake a writer only when a third of that is free: over a slow link later than a write may take.
+// maxUnsent is how many bytes the kernel keeps that it has not sent yet. With a send buffer of
+// megabytes it would wake a writer only when a third of that is free: over a slow link later than a
+// write may take.
 const maxUnsent = 128 << 10
 
-// tuneTCP bounds two things that the kernel decides otherwise. Kernels that do not know an option go on
-// as they do.
+// tuneTCP bounds two things that the kernel decides otherwise. Kernels that do not know an option
+// go on as they do.
 //
 //   - The time between retransmissions, which doubles with each that is not acknowledged. Where a network
 //     has been out for long, but for less than PeerTimeout, the kernel would not find out for as long
@@ -40,9 +41,9 @@ func tuneTCP(socket net.Conn, limit time.Duration) {
 	})
 }
 
-// unacknowledged returns a function that asks the kernel how many bytes of a TCP connection its other end
-// has not acknowledged yet (SIOCOUTQ, which is TIOCOUTQ); nil for other connections. The function returns
-// false once the connection is closed.
+// unacknowledged returns a function that asks the kernel how many bytes of a TCP connection its
+// other end has not acknowledged yet (SIOCOUTQ, which is TIOCOUTQ); nil for other connections. The
+// function returns false once the connection is closed.
 func unacknowledged(socket net.Conn) func() (n int, ok bool) {
 	c, ok := socket.(*net.TCPConn)
 	if !ok {

@@ -62,8 +62,8 @@ type Client interface {
 type Streamer interface {
 	Client
 
-	// Stream opens a stream, on which the other node sends what is ordered.
-	// It calls each with the size of each message until the stream ends, each returns false, or ctx ends.
+	// Stream opens a stream, on which the other node sends what is ordered. It calls each with the
+	// size of each message until the stream ends, each returns false, or ctx ends.
 	Stream(ctx context.Context, o Order, each func(size int) bool) error
 }
 
@@ -93,7 +93,8 @@ var ErrWrongAnswer = errors.New("the answer is not what was sent")
 // checkedEnd is how many bytes of each end of a large payload are compared.
 const checkedEnd = 512
 
-// Check compares an answer with what was sent: all of it where it is small, both ends where it is large.
+// Check compares an answer with what was sent: all of it where it is small, both ends where it is
+// large.
 func Check(sent, answer []byte) error {
 	if len(sent) != len(answer) {
 		return ErrWrongAnswer

@@ -57,7 +57,8 @@ func (s Setup) dial(addr net.Addr) (net.Conn, error) {
 	return tls.Dial("tcp", addr.String(), client)
 }
 
-// tlsConfigs returns the sides of a TLS connection to 127.0.0.1, with a certificate for this process.
+// tlsConfigs returns the sides of a TLS connection to 127.0.0.1, with a certificate for this
+// process.
 func tlsConfigs() (server, client *tls.Config, err error) {
 	s, err := newTLSSides()
 	return s.server, s.client, err

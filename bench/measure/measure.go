@@ -64,7 +64,8 @@ type Rate struct {
 	Bytes      uint64 // bytes allocated by the whole process
 }
 
-// Nanoseconds returns the time of one operation. It is the time of all divided by their number, whatever their concurrency.
+// Nanoseconds returns the time of one operation. It is the time of all divided by their number,
+// whatever their concurrency.
 func (r Rate) Nanoseconds() float64 { return float64(r.Elapsed.Nanoseconds()) / float64(r.Operations) }
 
 // AllocsPerOperation returns the objects allocated for one operation.
@@ -74,7 +75,8 @@ func (r Rate) AllocsPerOperation() float64 { return float64(r.Allocs) / float64(
 func (r Rate) BytesPerOperation() float64 { return float64(r.Bytes) / float64(r.Operations) }
 
 const (
-	// patience is how long workers may take for their first operations, and to return when the time is up.
+	// patience is how long workers may take for their first operations, and to return when the time
+	// is up.
 	patience = 30 * time.Second
 	// enoughPoll is how often slow workers are looked at.
 	enoughPoll = 5 * time.Millisecond

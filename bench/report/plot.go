@@ -32,7 +32,8 @@ var barColors = []color.Color{
 	color.RGBA{R: 0x08, G: 0x45, B: 0x94, A: 0xff},
 }
 
-// WritePlot writes an SVG: calls per second of each contender, with a bar for each number of callers.
+// WritePlot writes an SVG: calls per second of each contender, with a bar for each number of
+// callers.
 func (r Report) WritePlot(w io.Writer) error {
 	p, lines, err := r.plot()
 	if err != nil {

@@ -19,8 +19,8 @@ const (
 	liveStayTime = 8 * time.Second  // of a call that waits
 )
 
-// live keeps the nodes busy until ctx ends: calls that come in waves, streams, calls that wait or fail, and now and then
-// a cable that is cut.
+// live keeps the nodes busy until ctx ends: calls that come in waves, streams, calls that wait or
+// fail, and now and then a cable that is cut.
 func (d *demo) live(ctx context.Context) {
 	var wg sync.WaitGroup
 	for i := range d.nodes {

@@ -121,7 +121,8 @@ func (d *demo) streamBoth(ctx context.Context) (string, error) {
 	return fmt.Sprintf("C sent D %q, got back %q", sent, back), nil
 }
 
-// cut closes the socket between A and B under a running call, and waits until calls work again in both directions.
+// cut closes the socket between A and B under a running call, and waits until calls work again in
+// both directions.
 func (d *demo) cut(ctx context.Context) (string, error) {
 	failed := make(chan error, 1)
 	go func() {

@@ -14,7 +14,8 @@ const (
 	strangerPeriod = 10 * time.Second
 )
 
-// newErrorLog returns a log for http.Server.ErrorLog that writes so many lines and counts the others.
+// newErrorLog returns a log for http.Server.ErrorLog that writes so many lines and counts the
+// others.
 func newErrorLog(to *slog.Logger) *log.Logger { return log.New(&boundedLog{to: to}, "", 0) }
 
 // boundedLog is the writer of such a log.

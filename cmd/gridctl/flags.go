@@ -82,7 +82,8 @@ func (d *duration) Set(text string) error {
 	return nil
 }
 
-// maxSize bounds the payload of a call, in bytes. It stays below the largest message of package grid.
+// maxSize bounds the payload of a call, in bytes. It stays below the largest message of package
+// grid.
 const maxSize = 32 << 20
 
 // isTerminal reports whether somebody is likely to look at what is written to w.

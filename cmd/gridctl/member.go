@@ -103,8 +103,8 @@ func (n *member) checkSecret(secret string) func(*http.Request) error {
 	}
 }
 
-// sameSecret takes the same time for every wrong secret of one length, and says nothing of the right one's
-// length: it compares hashes.
+// sameSecret takes the same time for every wrong secret of one length, and says nothing of the
+// right one's length: it compares hashes.
 func sameSecret(a, b string) bool {
 	hashA, hashB := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(hashA[:], hashB[:]) == 1

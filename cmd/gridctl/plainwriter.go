@@ -9,8 +9,8 @@ import (
 	"github.com/gridmesh/grid/internal/visible"
 )
 
-// plainWriter writes text to somebody who looks at it. What other nodes say is part of it, and must not control the
-// terminal: all that is not plain text, or the end of a line, is escaped.
+// plainWriter writes text to somebody who looks at it. What other nodes say is part of it, and must
+// not control the terminal: all that is not plain text, or the end of a line, is escaped.
 type plainWriter struct{ w io.Writer }
 
 // Write takes whole characters at a time, as package fmt does.
@@ -35,7 +35,8 @@ func (p plainWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// firstError remembers the first error of a writer: what is printed and gets lost is not worth exit code 0.
+// firstError remembers the first error of a writer: what is printed and gets lost is not worth exit
+// code 0.
 type firstError struct {
 	w io.Writer
 

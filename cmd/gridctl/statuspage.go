@@ -40,7 +40,8 @@ func newStatusPage(address string) (*statusPage, error) {
 	return p, nil
 }
 
-// add shows a node under a path that starts and ends with a slash, at some more names than those that debugz knows.
+// add shows a node under a path that starts and ends with a slash, at some more names than those
+// that debugz knows.
 func (p *statusPage) add(path string, m *grid.Manager, hosts ...string) {
 	p.mux.Handle(path, debugz.Handler(m, debugz.Options{Cluster: handlerCluster, Hosts: hosts}))
 	p.mux.Handle(path+"health/", m.HealthHandler(grid.HealthOptions{}))

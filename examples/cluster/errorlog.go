@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// What a server logs of strangers, such as TLS handshakes that fail: they can cause a line as often as they like.
+// What a server logs of strangers, such as TLS handshakes that fail: they can cause a line as often
+// as they like.
 const (
 	strangerLines  = 10
 	strangerPeriod = 10 * time.Second

@@ -1,5 +1,5 @@
-// Command cluster is a node of a cluster that has everything: mutual TLS, tokens, metrics, traces, a status page and
-// health probes. It greets the other nodes once a second. See README.md.
+// Command cluster is a node of a cluster that has everything: mutual TLS, tokens, metrics, traces,
+// a status page and health probes. It greets the other nodes once a second. See README.md.
 package main
 
 import (

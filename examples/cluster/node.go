@@ -136,7 +136,8 @@ func (n *node) serve(s *secrets) (err error) {
 	return nil
 }
 
-// serveOperators serves metrics, probes and the status page. Whoever reaches the address can read them.
+// serveOperators serves metrics, probes and the status page. Whoever reaches the address can read
+// them.
 func (n *node) serveOperators(address string) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(gridprom.New(n.Manager))

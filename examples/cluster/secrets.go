@@ -61,8 +61,8 @@ func readSecrets(dir, name string) (*secrets, error) {
 	return s, nil
 }
 
-// prepareSecrets is writeSecrets for a directory that has none: nodes that use those would not know new ones. With force it
-// replaces them.
+// prepareSecrets is writeSecrets for a directory that has none: nodes that use those would not know
+// new ones. With force it replaces them.
 func prepareSecrets(dir string, names []string, force bool) error {
 	for _, name := range names { // before anything is replaced
 		if _, err := hostOf(name); err != nil {
@@ -76,8 +76,9 @@ func prepareSecrets(dir string, names []string, force bool) error {
 	return writeSecrets(dir, names)
 }
 
-// writeSecrets makes an authority, a certificate for each host, and a secret, all for a month. In production, an authority of
-// the cluster's own does that, its key is not on the nodes, and each node has its own key alone.
+// writeSecrets makes an authority, a certificate for each host, and a secret, all for a month. In
+// production, an authority of the cluster's own does that, its key is not on the nodes, and each
+// node has its own key alone.
 func writeSecrets(dir string, names []string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -151,7 +152,8 @@ func writePEM(file, kind string, der []byte) error {
 	return replaceFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// replaceFile writes a file that its owner alone can read, whoever could read the one that it replaces.
+// replaceFile writes a file that its owner alone can read, whoever could read the one that it
+// replaces.
 func replaceFile(file string, b []byte) error {
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -15,7 +15,8 @@
 //		slot.Commit(append(b, msg...))
 //	}
 //
-// Where there is none, BeginOrWait has the message wait in line, and Run encodes it when its turn comes: see Item.
+// Where there is none, BeginOrWait has the message wait in line, and Run encodes it when its turn
+// comes: see Item.
 package batch
 
 import (
@@ -46,14 +47,15 @@ const (
 	mergedRoom = 18
 	// firstBuffer is what an idle writer starts with.
 	firstBuffer = 4 << 10
-	// patience is how long WaitReserve waits for a write that does not end, and fullPatience where there is
-	// no reserve left.
+	// patience is how long WaitReserve waits for a write that does not end, and fullPatience where
+	// there is no reserve left.
 	patience     = 250 * time.Millisecond
 	fullPatience = 10 * time.Second
 )
 
 var (
-	// ErrClosed is returned by Begin, BeginOrWait, BeginNow and BeginAdvice once the writer is closed.
+	// ErrClosed is returned by Begin, BeginOrWait, BeginNow and BeginAdvice once the writer is
+	// closed.
 	ErrClosed = errors.New("writer closed")
 	// ErrNoRoom is returned by Begin where the queue is full, or others wait already.
 	ErrNoRoom = errors.New("no room in the send queue")
@@ -69,18 +71,21 @@ type Config struct {
 	Limit int
 	// Reserve is the number of bytes that BeginNow may queue, whatever else is queued.
 	Reserve int
-	// OneShot says that a write which ran into its deadline cannot be continued, as under TLS. Writes are
-	// of 64 KiB at the most then, in place of 1 MiB.
+	// OneShot says that a write which ran into its deadline cannot be continued, as under TLS.
+	// Writes are of 64 KiB at the most then, in place of 1 MiB.
 	OneShot bool
-	// MaxShared bounds a frame that holds several messages, in bytes: 64 KiB at most, and by default.
+	// MaxShared bounds a frame that holds several messages, in bytes: 64 KiB at most, and by
+	// default.
 	MaxShared int
-	// Large is the size in bytes from which Detach takes a message. Below, the lock is not held for long, and one buffer for all is faster.
+	// Large is the size in bytes from which Detach takes a message. Below, the lock is not held for
+	// long, and one buffer for all is faster.
 	Large int
-	// Timeout is how long the connection may take no byte that is to be written, and pass none on. Where it
-	// does neither for so long, Run fails, a quarter later at the latest.
+	// Timeout is how long the connection may take no byte that is to be written, and pass none on.
+	// Where it does neither for so long, Run fails, a quarter later at the latest.
 	Timeout time.Duration
-	// Unacknowledged returns how many of the bytes that the connection has taken its other end has not
-	// acknowledged, or false where that is not known. It is asked where writes take long. May be nil.
+	// Unacknowledged returns how many of the bytes that the connection has taken its other end has
+	// not acknowledged, or false where that is not known. It is asked where writes take long. May
+	// be nil.
 	Unacknowledged func() (n int, ok bool)
 	// MergedHeader appends what stands in front of n messages that share a frame, 18 bytes at most.
 	MergedHeader func(dst []byte, n int) []byte
@@ -90,8 +95,8 @@ type Config struct {
 	OnFrame func(messages int)
 }
 
-// Writer is the sending half of a connection. Run belongs to one goroutine, and WaitReserve to one; all
-// else may be called by any.
+// Writer is the sending half of a connection. Run belongs to one goroutine, and WaitReserve to one;
+// all else may be called by any.
 type Writer struct {
 	conn net.Conn
 	cfg  Config
@@ -155,9 +160,9 @@ func New(conn net.Conn, cfg Config) *Writer {
 	}
 }
 
-// Begin locks the queue for one message where it has room and nobody waits. After a nil error the caller
-// has to end what it got with Commit or Abort, without blocking in between. Where there is no room it
-// returns ErrNoRoom; where the writer is closed, ErrClosed.
+// Begin locks the queue for one message where it has room and nobody waits. After a nil error the
+// caller has to end what it got with Commit or Abort, without blocking in between. Where there is
+// no room it returns ErrNoRoom; where the writer is closed, ErrClosed.
 func (w *Writer) Begin() (Slot, error) {
 	w.mu.Lock()
 	if err := w.begin(); err != nil {
@@ -178,8 +183,8 @@ func (w *Writer) begin() error {
 	return nil
 }
 
-// BeginOrWait is Begin, but where there is no room it puts item into line, at x, and returns ErrQueued.
-// Its message counts as one of size bytes while it waits; Admit has the last word.
+// BeginOrWait is Begin, but where there is no room it puts item into line, at x, and returns
+// ErrQueued. Its message counts as one of size bytes while it waits; Admit has the last word.
 func (w *Writer) BeginOrWait(x *Waiter, item Item, size int) (Slot, error) {
 	w.mu.Lock()
 	err := w.begin()
@@ -195,7 +200,8 @@ func (w *Writer) BeginOrWait(x *Waiter, item Item, size int) (Slot, error) {
 	return Slot{}, err
 }
 
-// BeginNow is Begin for what answers the peer: it never waits. Beyond the reserve it fails with ErrFull.
+// BeginNow is Begin for what answers the peer: it never waits. Beyond the reserve it fails with
+// ErrFull.
 func (w *Writer) BeginNow() (Slot, error) {
 	w.mu.Lock()
 	switch {
@@ -209,9 +215,9 @@ func (w *Writer) BeginNow() (Slot, error) {
 	return Slot{w: w, reserved: true}, nil
 }
 
-// BeginAdvice is Begin for what this end tells the peer of its own accord and what waits for nothing,
-// such as that a call is canceled. It has no limit: there is no more of it than what it is about, which
-// found room before.
+// BeginAdvice is Begin for what this end tells the peer of its own accord and what waits for
+// nothing, such as that a call is canceled. It has no limit: there is no more of it than what it is
+// about, which found room before.
 func (w *Writer) BeginAdvice() (Slot, error) {
 	w.mu.Lock()
 	if w.closed {
@@ -222,12 +228,12 @@ func (w *Writer) BeginAdvice() (Slot, error) {
 }
 
 // WaitReserve waits while more than half of the reserve is used, for as long as Run gets on with
-// writing. A reader that answers faster than the answers can be written calls it between messages: a peer
-// that reads then keeps its connection, however much it asks for.
+// writing. A reader that answers faster than the answers can be written calls it between messages:
+// a peer that reads then keeps its connection, however much it asks for.
 //
-// While a write takes long, because the peer does not read, or waits itself, nobody waits until the whole
-// reserve is used; then, once, for the write to end within the timeout of a write. Where it does not, the
-// next answer finds the reserve full.
+// While a write takes long, because the peer does not read, or waits itself, nobody waits until the
+// whole reserve is used; then, once, for the write to end within the timeout of a write. Where it
+// does not, the next answer finds the reserve full.
 func (w *Writer) WaitReserve() {
 	if w.answers.Load() <= int64(w.cfg.Reserve/2) {
 		return
@@ -264,7 +270,8 @@ const (
 	hopeless         // at all
 )
 
-// waitFor waits for the queue to be taken, or the writer to be closed. It returns false where that takes too long.
+// waitFor waits for the queue to be taken, or the writer to be closed. It returns false where that
+// takes too long.
 func (w *Writer) waitFor(taken <-chan struct{}, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -340,8 +347,9 @@ func (w *Writer) Queued() int {
 	return w.queued()
 }
 
-// Backlog returns the bytes that wait to be written: those in the queue, and those of messages that wait
-// in line for room in it, which nothing here bounds. What Run is writing does not wait any more.
+// Backlog returns the bytes that wait to be written: those in the queue, and those of messages that
+// wait in line for room in it, which nothing here bounds. What Run is writing does not wait any
+// more.
 func (w *Writer) Backlog() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -363,9 +371,9 @@ func (w *Writer) Flushes() (n uint64, writing bool) {
 // has ended. The connection has to be closed by the caller to end that write.
 func (w *Writer) Close() { w.close(false, nil) }
 
-// CloseAfterFlush takes no more messages and makes Run return once all that is
-// queued or waits in line is written, and last, a finished frame, behind it. What opens something does
-// not go on waiting, but gets ErrClosed at once. A failed write, or Close, cuts the flush short.
+// CloseAfterFlush takes no more messages and makes Run return once all that is queued or waits in
+// line is written, and last, a finished frame, behind it. What opens something does not go on
+// waiting, but gets ErrClosed at once. A failed write, or Close, cuts the flush short.
 func (w *Writer) CloseAfterFlush(last []byte) { w.close(true, last) }
 
 func (w *Writer) close(drain bool, last []byte) {
@@ -386,7 +394,8 @@ func (w *Writer) close(drain bool, last []byte) {
 	}
 }
 
-// Run writes what is appended until the writer is closed, or a write fails with the error it returns.
+// Run writes what is appended until the writer is closed, or a write fails with the error it
+// returns.
 func (w *Writer) Run() error {
 	var spare []frame // of the last flush, to be filled again
 	for w.sleep() {
@@ -434,8 +443,8 @@ func (w *Writer) sleep() bool {
 	}
 }
 
-// take empties the queue, and fills up what it returns with the messages of those whose turn it is in
-// line. frames is used for the next one.
+// take empties the queue, and fills up what it returns with the messages of those whose turn it is
+// in line. frames is used for the next one.
 func (w *Writer) take(frames []frame) (control []byte, q queue) {
 	w.mu.Lock()
 	w.flushes++

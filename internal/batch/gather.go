@@ -8,17 +8,19 @@ import (
 const (
 	// maxYields bounds how often the flusher yields for one batch.
 	maxYields = 8
-	// slowYield is how long a yield takes where more goroutines want to run than there are cores for. A thousand
-	// callers that only call take some milliseconds.
+	// slowYield is how long a yield takes where more goroutines want to run than there are cores
+	// for. A thousand callers that only call take some milliseconds.
 	slowYield = 20 * time.Millisecond
-	// slowRest is how many times as long as a slow yield took the flusher goes without, up to maxRest.
+	// slowRest is how many times as long as a slow yield took the flusher goes without, up to
+	// maxRest.
 	slowRest = 20
 	maxRest  = 10 * time.Second
 )
 
-// restraint decides whether the flusher may yield. A yield is a turn of all that is ready to run: next to
-// nothing among callers that only call, and seconds where handlers compute. Then what is queued would come so
-// late that the peer takes this node for dead. The lock of the Writer guards it.
+// restraint decides whether the flusher may yield. A yield is a turn of all that is ready to run:
+// next to nothing among callers that only call, and seconds where handlers compute. Then what is
+// queued would come so late that the peer takes this node for dead. The lock of the Writer guards
+// it.
 type restraint struct {
 	until time.Time // no yield before
 }
@@ -34,8 +36,8 @@ func (r *restraint) spent(took time.Duration, now time.Time) bool {
 	return false
 }
 
-// Late takes note of how long a turn of all that is ready to run has taken elsewhere, so that the flusher need not
-// find it out: it would try again every 10 seconds, at the cost of a whole turn.
+// Late takes note of how long a turn of all that is ready to run has taken elsewhere, so that the
+// flusher need not find it out: it would try again every 10 seconds, at the cost of a whole turn.
 func (w *Writer) Late(turn time.Duration) { w.yielded(turn, time.Now()) }
 
 // yielded is restraint.spent with the lock.
@@ -48,8 +50,8 @@ func (w *Writer) yielded(took time.Duration, now time.Time) (more bool) {
 	return w.restraint.spent(took, now)
 }
 
-// gather lets everybody who is ready to send get into the batch: it yields until the queue no longer grows.
-// What cannot wait, such as a pong, does not wait for others.
+// gather lets everybody who is ready to send get into the batch: it yields until the queue no
+// longer grows. What cannot wait, such as a pong, does not wait for others.
 func (w *Writer) gather() {
 	start := time.Now()
 	queued, hurry, rest := w.gathered()
@@ -73,8 +75,8 @@ func (w *Writer) gather() {
 	}
 }
 
-// gathered returns the bytes that wait to be written, whether some of them cannot wait for others, and until when the
-// flusher does not yield.
+// gathered returns the bytes that wait to be written, whether some of them cannot wait for others,
+// and until when the flusher does not yield.
 func (w *Writer) gathered() (queued int, hurry bool, rest time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

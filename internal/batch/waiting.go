@@ -8,25 +8,27 @@ import (
 	"github.com/gridmesh/grid/internal/bytepool"
 )
 
-// ErrQueued is returned by BeginOrWait where there is no room, or others wait already: the item waits in line.
+// ErrQueued is returned by BeginOrWait where there is no room, or others wait already: the item
+// waits in line.
 var ErrQueued = errors.New("waiting for room in the send queue")
 
 // Item is a message that may have to wait for room.
 //
-// Its owner leaves the goroutine that has the message to send out of it: when the item's turn comes, Run
-// itself encodes it, straight into the buffer that is written next. So nobody is woken to find the room
-// taken, and who came first goes first.
+// Its owner leaves the goroutine that has the message to send out of it: when the item's turn
+// comes, Run itself encodes it, straight into the buffer that is written next. So nobody is woken
+// to find the room taken, and who came first goes first.
 type Item interface {
 	// Opens reports whether the message starts something new, which is of no use at the end of a
 	// connection. It is called with the queue locked, and so is Admit: they must not block.
 	Opens() bool
-	// Admit is called when it is the item's turn, which is now. It returns the size of the message in
-	// bytes, or false to leave it out.
+	// Admit is called when it is the item's turn, which is now. It returns the size of the message
+	// in bytes, or false to leave it out.
 	Admit(now time.Time) (size int, ok bool)
-	// AppendTo appends the message of that size. It is called by Run, without the lock, and only after Admit.
+	// AppendTo appends the message of that size. It is called by Run, without the lock, and only
+	// after Admit.
 	AppendTo(b []byte) []byte
-	// Done is told the end of the wait, last of all: nil once the message is encoded, or was left out,
-	// and ErrClosed where the writer was closed before.
+	// Done is told the end of the wait, last of all: nil once the message is encoded, or was left
+	// out, and ErrClosed where the writer was closed before.
 	Done(err error)
 }
 
@@ -77,8 +79,8 @@ func (l *line) remove(x *Waiter) {
 }
 
 // Withdraw takes an item out of the line. It returns false where it was no longer there, because it
-// is encoded, or the writer is closed. Nothing of its message is looked at any more when Withdraw returns.
-// Where that is false, Done has been called or will be.
+// is encoded, or the writer is closed. Nothing of its message is looked at any more when Withdraw
+// returns. Where that is false, Done has been called or will be.
 func (w *Writer) Withdraw(x *Waiter) bool {
 	w.mu.Lock()
 	linked := x.linked
@@ -94,8 +96,8 @@ func (w *Writer) Withdraw(x *Waiter) bool {
 	return linked
 }
 
-// admit takes those out of the line whose turn it is, up to the limit, and returns them linked by next,
-// with the bytes of those messages that have no buffer of their own. w.mu is held.
+// admit takes those out of the line whose turn it is, up to the limit, and returns them linked by
+// next, with the bytes of those messages that have no buffer of their own. w.mu is held.
 func (w *Writer) admit() (turn *Waiter, shared int) {
 	var last *Waiter
 	var now time.Time
@@ -125,8 +127,8 @@ func (w *Writer) admit() (turn *Waiter, shared int) {
 	return turn, shared
 }
 
-// encode appends the messages of items whose turn it is to q, which is Run's own by now. shared is how
-// many bytes go into q's buffer.
+// encode appends the messages of items whose turn it is to q, which is Run's own by now. shared is
+// how many bytes go into q's buffer.
 func (w *Writer) encode(q *queue, turn *Waiter, shared int) {
 	if turn == nil {
 		return
@@ -155,8 +157,8 @@ func (w *Writer) encode(q *queue, turn *Waiter, shared int) {
 	}
 }
 
-// dismiss takes everybody out of the line, or those alone who open something, and returns them linked
-// by next. w.mu is held.
+// dismiss takes everybody out of the line, or those alone who open something, and returns them
+// linked by next. w.mu is held.
 func (w *Writer) dismiss(openers bool) (gone *Waiter) {
 	var stay line
 	var last *Waiter

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// What one write takes at the most, in bytes: with one that cannot be continued, its deadline covers all of it.
+// What one write takes at the most, in bytes: with one that cannot be continued, its deadline
+// covers all of it.
 const (
 	writeChunk   = 1 << 20
 	oneShotChunk = 64 << 10
@@ -14,9 +15,10 @@ const (
 
 // progress tells a connection that is slow from one that is dead.
 //
-// Writes have short deadlines, of a quarter of the timeout at the most. One that expires ends nothing: it
-// is the time to look whether bytes have moved since the last look. So it is known to a quarter of the
-// timeout when the last byte moved, and while writes end in time nothing is looked at at all.
+// Writes have short deadlines, of a quarter of the timeout at the most. One that expires ends
+// nothing: it is the time to look whether bytes have moved since the last look. So it is known to a
+// quarter of the timeout when the last byte moved, and while writes end in time nothing is looked
+// at at all.
 type progress struct {
 	deadline time.Time // of writes
 	moved    time.Time // when a byte moved last, or the write began
@@ -51,8 +53,8 @@ func (w *Writer) write(b []byte) error {
 	return nil
 }
 
-// arm sees to the deadline of the next write. It may be that of one before, so that most writes need not
-// move it.
+// arm sees to the deadline of the next write. It may be that of one before, so that most writes
+// need not move it.
 func (w *Writer) arm() error {
 	p := &w.progress
 	switch {
@@ -70,8 +72,8 @@ func (w *Writer) allow(deadline time.Time) error {
 	return w.conn.SetWriteDeadline(deadline)
 }
 
-// mayGoOn reports whether a write that failed after n bytes may be continued: it ran into its deadline, and
-// the timeout has not passed since a byte moved.
+// mayGoOn reports whether a write that failed after n bytes may be continued: it ran into its
+// deadline, and the timeout has not passed since a byte moved.
 func (w *Writer) mayGoOn(n int, err error) bool {
 	p, now := &w.progress, time.Now()
 	if w.cfg.OneShot || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -89,8 +91,8 @@ func (w *Writer) mayGoOn(n int, err error) bool {
 	return left > 0 && w.allow(now.Add(min(left, w.cfg.Timeout/4))) == nil
 }
 
-// acknowledged reports whether the other end has acknowledged bytes since the last look, which may have been
-// at an earlier write.
+// acknowledged reports whether the other end has acknowledged bytes since the last look, which may
+// have been at an earlier write.
 func (w *Writer) acknowledged() bool {
 	if w.cfg.Unacknowledged == nil {
 		return false

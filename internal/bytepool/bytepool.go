@@ -4,8 +4,9 @@
 //	b = append(b, header...)
 //	bytepool.Put(b)
 //
-// The classes are the powers of two from 256 bytes to 4 MiB, each a sync.Pool, so idle memory goes back to the garbage
-// collector. Neither Get nor Put allocates once a class is warm. All functions may be called at the same time.
+// The classes are the powers of two from 256 bytes to 4 MiB, each a sync.Pool, so idle memory goes
+// back to the garbage collector. Neither Get nor Put allocates once a class is warm. All functions
+// may be called at the same time.
 package bytepool
 
 import (
@@ -20,15 +21,17 @@ const (
 
 	// MinSize is the capacity, in bytes, of the smallest class.
 	MinSize = 1 << minBits
-	// MaxSize is the capacity, in bytes, of the largest class. Larger slices are made anew and left to the collector.
+	// MaxSize is the capacity, in bytes, of the largest class. Larger slices are made anew and left
+	// to the collector.
 	MaxSize = 1 << maxBits
 )
 
-// classes hold array pointers (*byte) instead of slices: a pointer fits into an interface without an allocation, and the
-// class implies the capacity.
+// classes hold array pointers (*byte) instead of slices: a pointer fits into an interface without
+// an allocation, and the class implies the capacity.
 var classes [maxBits - minBits + 1]sync.Pool
 
-// Get returns a slice of length 0 and a capacity of at least n bytes, which the caller owns. Its contents are undefined.
+// Get returns a slice of length 0 and a capacity of at least n bytes, which the caller owns. Its
+// contents are undefined.
 func Get(n int) []byte {
 	if n > MaxSize {
 		return make([]byte, 0, n)
@@ -57,8 +60,9 @@ func classOf(n int) int {
 	return bits.Len(uint(n-1)) - minBits
 }
 
-// Put gives b back; the caller must not use it, or anything else that shares its array, afterwards. b need not come from
-// Get: it goes into the largest class that its capacity fills. Slices below MinSize and above MaxSize are dropped.
+// Put gives b back; the caller must not use it, or anything else that shares its array, afterwards.
+// b need not come from Get: it goes into the largest class that its capacity fills. Slices below
+// MinSize and above MaxSize are dropped.
 func Put(b []byte) {
 	if cap(b) < MinSize || cap(b) > MaxSize {
 		return

@@ -1,5 +1,5 @@
-// Package door shows tests outside of package grid what a Connection holds, where no exported method tells. They see
-// numbers only, so nothing can be done through it.
+// Package door shows tests outside of package grid what a Connection holds, where no exported
+// method tells. They see numbers only, so nothing can be done through it.
 package door
 
 // Held is what a Connection holds at one moment. All but Sessions is 0 where nothing is open.
@@ -29,5 +29,6 @@ func (h Held) Empty() bool {
 	return h == Held{}
 }
 
-// Look returns what a *grid.Connection holds. Package grid sets it, which imports this one. It may be called at any time.
+// Look returns what a *grid.Connection holds. Package grid sets it, which imports this one. It may
+// be called at any time.
 var Look func(connection any) Held

@@ -1,8 +1,8 @@
 package mpack
 
-// CheckJSON looks at a JSON text. It fails with ErrDepth where arrays and objects are within each other in more than maxDepth
-// levels. Whether it is JSON at all is not its concern; where it is, Values is at least the number of values, keys included, and
-// Depth is exact.
+// CheckJSON looks at a JSON text. It fails with ErrDepth where arrays and objects are within each
+// other in more than maxDepth levels. Whether it is JSON at all is not its concern; where it is,
+// Values is at least the number of values, keys included, and Depth is exact.
 func CheckJSON(text []byte, maxDepth int) (s Shape, err error) {
 	s.Values = 1
 	depth := 0

@@ -1,6 +1,6 @@
-// Package mpack looks at encoded values of a peer before anything is made of them: whether
-// they are whole, how deeply they are nested, and how many there are. It does so in
-// one pass, without recursion and without allocations, so that looking at a value never costs more than its bytes.
+// Package mpack looks at encoded values of a peer before anything is made of them: whether they are
+// whole, how deeply they are nested, and how many there are. It does so in one pass, without
+// recursion and without allocations, so that looking at a value never costs more than its bytes.
 //
 //	shape, err := mpack.Check(payload, 1000)
 package mpack
@@ -31,8 +31,9 @@ var (
 	errPrefix = errors.New("msgpack: 0xc1 begins no value")
 )
 
-// Check looks at all the msgpack values of b, one after the other. It fails with ErrShort, with ErrDepth where
-// containers are within each other in more than maxDepth levels, and where a byte begins no value.
+// Check looks at all the msgpack values of b, one after the other. It fails with ErrShort, with
+// ErrDepth where containers are within each other in more than maxDepth levels, and where a byte
+// begins no value.
 func Check(b []byte, maxDepth int) (s Shape, err error) {
 	for len(b) > 0 && err == nil {
 		b, err = skip(b, maxDepth, &s)
@@ -92,7 +93,8 @@ func skipDeep(b []byte, n, maxDepth int, s *Shape) (rest []byte, err error) {
 	return skipContents(b, n, maxDepth, *stack, s)
 }
 
-// skipContents skips the n values of a container that has just begun. outer has a place for each level.
+// skipContents skips the n values of a container that has just begun. outer has a place for each
+// level.
 func skipContents(b []byte, n, maxDepth int, outer []int, s *Shape) (rest []byte, err error) {
 	if n > len(b) {
 		return nil, ErrShort
@@ -157,8 +159,8 @@ func tooDeep(maxDepth int) error {
 	return fmt.Errorf("%w: more than %d levels", ErrDepth, maxDepth)
 }
 
-// head returns the size of the first value of b, without the values in it, and how many those are: -1 where it is no
-// container. All of size is there.
+// head returns the size of the first value of b, without the values in it, and how many those are:
+// -1 where it is no container. All of size is there.
 func head(b []byte) (size, n int, err error) {
 	if len(b) == 0 {
 		return 0, 0, ErrShort
@@ -214,7 +216,8 @@ func head(b []byte) (size, n int, err error) {
 	return size + int(count), -1, nil
 }
 
-// fixedSizes are the sizes of values by their first byte; 0 where that does not say it, and for containers.
+// fixedSizes are the sizes of values by their first byte; 0 where that does not say it, and for
+// containers.
 var fixedSizes = func() (sizes [256]uint8) {
 	set := func(first, last, size int) {
 		for lead := first; lead <= last; lead++ {

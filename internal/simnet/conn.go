@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Conn is one end of a connection. It is a net.Conn with CloseWrite, as a
-// net.TCPConn is. One goroutine may read while another writes; all other methods may be called at any time.
+// Conn is one end of a connection. It is a net.Conn with CloseWrite, as a net.TCPConn is. One
+// goroutine may read while another writes; all other methods may be called at any time.
 type Conn struct {
 	net           *Network
 	hosts         route // of this end and of the other
@@ -120,7 +120,8 @@ func (c *Conn) setDeadlines(set func()) error {
 	return nil
 }
 
-// await calls try, under the network's lock, until it is done: each time something on p has changed, and when wake has come.
+// await calls try, under the network's lock, until it is done: each time something on p has
+// changed, and when wake has come.
 func (c *Conn) await(p *pipe, try func(now time.Time) (done bool, wake time.Time)) {
 	for {
 		c.net.mu.Lock()

@@ -158,8 +158,8 @@ func (n *Network) travel(ctx context.Context, from, to string) error {
 	}
 }
 
-// connect makes a connection to who listens at target, which the dialer takes for address, and returns the dialer's end;
-// nil where nobody does.
+// connect makes a connection to who listens at target, which the dialer takes for address, and
+// returns the dialer's end; nil where nobody does.
 func (n *Network) connect(from, to, target, address string) *Conn {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -27,15 +27,17 @@ type Link struct {
 	// Delay is how long a byte travels. At random, up to Jitter is added to it for
 	// each write, and up to as much between the pieces of a write.
 	Delay, Jitter time.Duration
-	// Segment is the most bytes that arrive at once, in pieces of random size; 0 leaves each write whole.
+	// Segment is the most bytes that arrive at once, in pieces of random size; 0 leaves each write
+	// whole.
 	Segment int
 	// Bandwidth is in bytes per second for each connection; 0 is without limit.
 	Bandwidth int
-	// Buffer bounds the bytes that are written and not yet read; a write beyond it waits. 0 means 64 KiB.
+	// Buffer bounds the bytes that are written and not yet read; a write beyond it waits. 0 means
+	// 64 KiB.
 	Buffer int
-	// Proxied says that a proxy is in between, which takes CloseWrite for the end of both directions, as many do. Where
-	// something is on its way back, all that has not arrived is dropped, in both directions, and the other end is reset; so
-	// it is when it writes later on.
+	// Proxied says that a proxy is in between, which takes CloseWrite for the end of both
+	// directions, as many do. Where something is on its way back, all that has not arrived is
+	// dropped, in both directions, and the other end is reset; so it is when it writes later on.
 	Proxied bool
 }
 
@@ -93,8 +95,8 @@ func (n *Network) Link(from, to string) Link {
 	return n.path(from, to).link
 }
 
-// Stall lets nothing arrive for d on the way from one host to another, dials
-// and the ends of connections included. Afterwards all of it arrives. A stall never shortens another.
+// Stall lets nothing arrive for d on the way from one host to another, dials and the ends of
+// connections included. Afterwards all of it arrives. A stall never shortens another.
 func (n *Network) Stall(from, to string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -115,8 +117,8 @@ func (n *Network) Refuse(from, to string, d time.Duration) {
 	}
 }
 
-// Misroute lets dials from one host to another reach a third for d, on the same port, as a name does that is resolved to
-// the address of somebody else.
+// Misroute lets dials from one host to another reach a third for d, on the same port, as a name
+// does that is resolved to the address of somebody else.
 func (n *Network) Misroute(from, to, third string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -124,8 +126,8 @@ func (n *Network) Misroute(from, to, third string, d time.Duration) {
 	p.astray, p.via = time.Now().Add(d), third
 }
 
-// Freeze lets nobody on a host read or write for d, as if its processes got no time. What is sent to it arrives, as far as
-// there is room.
+// Freeze lets nobody on a host read or write for d, as if its processes got no time. What is sent
+// to it arrives, as far as there is room.
 func (n *Network) Freeze(host string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -134,14 +136,16 @@ func (n *Network) Freeze(host string, d time.Duration) {
 	}
 }
 
-// Flip flips count bits in what is written from one host to another from now on, at most one bit a write.
+// Flip flips count bits in what is written from one host to another from now on, at most one bit a
+// write.
 func (n *Network) Flip(from, to string, count int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.path(from, to).flips += count
 }
 
-// Heal ends all stalls, refusals and wrong routes, and flips no more bits. Connections that were dropped stay so.
+// Heal ends all stalls, refusals and wrong routes, and flips no more bits. Connections that were
+// dropped stay so.
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -211,7 +215,8 @@ func (n *Network) path(from, to string) *path {
 	return p
 }
 
-// notify tells everybody who waits for something on the path to look again. The network's lock is held.
+// notify tells everybody who waits for something on the path to look again. The network's lock is
+// held.
 func (p *path) notify() {
 	close(p.changed)
 	p.changed = make(chan struct{})

@@ -41,7 +41,8 @@ func (p *pipe) change() <-chan struct{} {
 	return p.changed
 }
 
-// ready returns when the first segment, or something that was sent at the given time, can be read; zero for never.
+// ready returns when the first segment, or something that was sent at the given time, can be read;
+// zero for never.
 func (p *pipe) ready(at time.Time) time.Time {
 	switch {
 	case p.lost:
@@ -154,7 +155,8 @@ func (p *pipe) schedule(s *segment, now time.Time, delay time.Duration) {
 	p.arrives = s.at
 }
 
-// read takes bytes that have arrived. end says that none will follow; wake is when to look again, zero for not by itself.
+// read takes bytes that have arrived. end says that none will follow; wake is when to look again,
+// zero for not by itself.
 func (p *pipe) read(b []byte, now time.Time) (n int, end bool, wake time.Time) {
 	if len(p.segments) == 0 {
 		return 0, false, time.Time{}

@@ -21,9 +21,9 @@ import (
 	"github.com/gridmesh/grid/internal/workload"
 )
 
-// What the busy part of a soak is about: a node whose handlers compute is slow, but it is not gone. It runs in a
-// process of its own, which also serves net/rpc over TCP. Callers of both call the same handler at the same time, so
-// that both get the same share of the machine, whatever that is.
+// What the busy part of a soak is about: a node whose handlers compute is slow, but it is not gone.
+// It runs in a process of its own, which also serves net/rpc over TCP. Callers of both call the
+// same handler at the same time, so that both get the same share of the machine, whatever that is.
 const (
 	busyCallers = 16          // of each of the two
 	BusyRatio   = 10          // how many times the longest call of net/rpc the longest one of the grid may take
@@ -50,7 +50,8 @@ type BusyCalls struct {
 	failure   error // the first
 }
 
-// PlayBusy puts load on a node with handlers that compute, for its share of the duration, unless ctx ends before.
+// PlayBusy puts load on a node with handlers that compute, for its share of the duration, unless
+// ctx ends before.
 func (s *Soak) PlayBusy(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
@@ -94,7 +95,8 @@ func (s *Soak) playBusy(ctx context.Context, log *busyLog) (err error) {
 		return err
 	}
 	defer client.Close()
-	// As net/rpc has no deadline, the default one of a minute must not be what a slow machine is measured by.
+	// As net/rpc has no deadline, the default one of a minute must not be what a slow machine is
+	// measured by.
 	patient, release := context.WithTimeout(context.Background(), time.Hour)
 	defer release()
 	s.callBusy(ctx, func(b []byte) ([]byte, error) { return conn.Request(patient, handlerBusy, b) },

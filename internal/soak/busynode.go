@@ -22,7 +22,8 @@ func busyLimits(patience time.Duration) grid.Limits {
 	return grid.Limits{PingInterval: patience / 4, PeerTimeout: patience}
 }
 
-// RunBusyNode is the busy node of a peer. It ends with its standard input, and prints what it has to complain of.
+// RunBusyNode is the busy node of a peer. It ends with its standard input, and prints what it has
+// to complain of.
 func RunBusyNode(peer string, stdin io.Reader, stdout, stderr io.Writer) error {
 	runtime.GOMAXPROCS(2)
 	rounds := busyRounds()
@@ -80,8 +81,8 @@ type busyHandler struct {
 	calls  atomic.Uint64
 }
 
-// compute takes some turns, not the same number each time: of calls that came together some end in each turn, so that
-// there is more to write after each.
+// compute takes some turns, not the same number each time: of calls that came together some end in
+// each turn, so that there is more to write after each.
 func (h *busyHandler) compute() { compute(h.rounds * int(1+h.calls.Add(1)%16)) }
 
 // busyService is the handler for net/rpc.

@@ -72,7 +72,8 @@ const shutdownTime = 10 * time.Second
 // requestTime is what a server grants a request. Connections between nodes live longer.
 const requestTime = 5 * time.Second
 
-// startProcess starts a Manager and a server on l, after its handlers are registered. It closes l where it fails.
+// startProcess starts a Manager and a server on l, after its handlers are registered. It closes l
+// where it fails.
 func startProcess(l net.Listener, o grid.ManagerOptions, register func(*grid.Manager) error) (*process, error) {
 	ready := make(chan struct{})
 	o.BlockConnect = ready

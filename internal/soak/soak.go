@@ -1,5 +1,5 @@
-// Package soak puts random load on nodes in one process, with real sockets between them, cuts their connections, restarts
-// them, and checks what is promised.
+// Package soak puts random load on nodes in one process, with real sockets between them, cuts their
+// connections, restarts them, and checks what is promised.
 package soak
 
 import (
@@ -82,8 +82,8 @@ func (s *Soak) Start() error {
 	return err
 }
 
-// Play is the soak itself: load and trouble, until the time is over or ctx ends; then rest, and the end of the nodes. tick
-// is called every second.
+// Play is the soak itself: load and trouble, until the time is over or ctx ends; then rest, and the
+// end of the nodes. tick is called every second.
 func (s *Soak) Play(ctx context.Context, tick func()) {
 	s.tally.idle.Before = settledFootprint()
 	start := time.Now()

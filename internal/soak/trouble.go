@@ -14,7 +14,8 @@ import (
 // fault is something that happens to the wire between two nodes.
 type fault struct {
 	name string
-	// play lets it happen and returns when it is over. lasts is how long it goes on, unless ctx ends.
+	// play lets it happen and returns when it is over. lasts is how long it goes on, unless ctx
+	// ends.
 	play func(ctx context.Context, w *wire, lasts time.Duration)
 }
 
@@ -108,7 +109,8 @@ func (s *Soak) untilBack(p *pair, after string) {
 	}
 }
 
-// untilReached calls until a call gets through. It asks for the node each time: it may be started again meanwhile.
+// untilReached calls until a call gets through. It asks for the node each time: it may be started
+// again meanwhile.
 func (s *Soak) untilReached(ctx context.Context, from, to *node) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, time.Second)

@@ -20,7 +20,8 @@ var (
 // metadataKey is of the metadata that goes with a call.
 const metadataKey = "workload-call"
 
-// Run makes the call from a node and takes note of its outcome. races are of the caller's node; nil where nothing races.
+// Run makes the call from a node and takes note of its outcome. races are of the caller's node; nil
+// where nothing races.
 func (r *Record) Run(m *grid.Manager, races *Races) {
 	r.begin()
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -66,8 +67,9 @@ func awaitConnection(ctx context.Context, c *grid.Connection) error {
 	return c.WaitForConnect(ctx)
 }
 
-// Races are calls of a node that are canceled as soon as something comes in after their handler has returned, which is
-// most likely the answer. The zero value is ready. Its Incoming belongs in ManagerOptions.
+// Races are calls of a node that are canceled as soon as something comes in after their handler has
+// returned, which is most likely the answer. The zero value is ready. Its Incoming belongs in
+// ManagerOptions.
 type Races struct {
 	mu   sync.Mutex // Protects following.
 	open map[*Record]context.CancelCauseFunc
@@ -208,7 +210,8 @@ func (r *Record) typedStream(ctx context.Context, c grid.Streamer, payload []byt
 	return r.use(ctx, s)
 }
 
-// sending returns how the call ends its input and how it sends, by methods of the stream or by its channel.
+// sending returns how the call ends its input and how it sends, by methods of the stream or by its
+// channel.
 func sending[T any](r *Record, requests chan<- T, closeSend func() error, send func(T) error, from func([]byte) T) (
 	end func(), by func(context.Context, []byte) error,
 ) {

@@ -104,8 +104,8 @@ func (d Drawer) count(size int) int {
 	return d.IntN(d.Pick(2, 10, 40, 300))
 }
 
-// Call draws a call between two of a number of nodes that ends by itself, or with its context, on a healthy network.
-// encodes is Config.Encodes.
+// Call draws a call between two of a number of nodes that ends by itself, or with its context, on a
+// healthy network. encodes is Config.Encodes.
 func (d Drawer) Call(id uint64, nodes int, encodes time.Duration, mix *Mix) *Call {
 	c := &Call{
 		ID:       id,

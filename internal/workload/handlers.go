@@ -115,8 +115,8 @@ func (w *Workload) Register(node int, m *grid.Manager) error {
 	return errors.Join(errs...)
 }
 
-// arrive finds the call that a handler runs for, and checks that it is the handler's. ctx is nil where it has none. The
-// caller has to call leave.
+// arrive finds the call that a handler runs for, and checks that it is the handler's. ctx is nil
+// where it has none. The caller has to call leave.
 func (w *Workload) arrive(ctx context.Context, node int, kind Kind, route string, payload []byte) (*Record, *grid.RemoteErr) {
 	id := callOf(payload)
 	r := w.Record(id)
@@ -273,7 +273,8 @@ func (w *Workload) serve(ctx context.Context, node int, kind Kind, route string,
 	return r.finish(ctx)
 }
 
-// read takes as much of the input as is planned. It returns false when the stream was canceled meanwhile.
+// read takes as much of the input as is planned. It returns false when the stream was canceled
+// meanwhile.
 func (r *Record) read(ctx context.Context, p pipeEnd) bool {
 	work := r.Work
 	for i := 0; work.Read == ReadAll || work.Read == ReadEcho || work.Read == ReadSome && i < work.Some; i++ {

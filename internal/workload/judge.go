@@ -136,7 +136,8 @@ func (r *Record) checkCaller() {
 	}
 }
 
-// checkHandler checks that the handler, and who sent to it, did not wait for too long. It has ended. r.mu is held.
+// checkHandler checks that the handler, and who sent to it, did not wait for too long. It has
+// ended. r.mu is held.
 func (r *Record) checkHandler() {
 	n, s := &r.Notes, r.w.config.Surroundings
 	if n.Runs == 0 || r.orphan {

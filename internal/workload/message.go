@@ -21,7 +21,8 @@ const (
 // header is the least size of a message: call, side, number and size.
 const header = 8 + 1 + 4 + 4
 
-// Message returns the nth message of a side of a call, in a buffer of the caller's. All of its bytes follow from that.
+// Message returns the nth message of a side of a call, in a buffer of the caller's. All of its
+// bytes follow from that.
 func Message(id uint64, s Side, n, size int) []byte {
 	size = max(size, header)
 	b := grid.GetByteBufferCap(size)[:0]

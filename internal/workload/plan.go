@@ -1,9 +1,9 @@
-// Package workload is calls of every kind that a grid offers, with a plan for each, handlers that do what the plan says, and
-// a judge who knows what may become of it. Those who use it bring a network, a clock and trouble: the simulation, gridctl
-// soak, and the tests in network namespaces.
+// Package workload is calls of every kind that a grid offers, with a plan for each, handlers that
+// do what the plan says, and a judge who knows what may become of it. Those who use it bring a
+// network, a clock and trouble: the simulation, gridctl soak, and the tests in network namespaces.
 //
-// Both sides of a call take notes in its Record. Messages are numbered and have checksums, so that nothing false is taken
-// for right.
+// Both sides of a call take notes in its Record. Messages are numbered and have checksums, so that
+// nothing false is taken for right.
 //
 //	w := workload.New(config)
 //	err := w.Register(1, manager) // of node 1
@@ -153,8 +153,8 @@ type Use struct {
 // librarysOwn are errors that a handler's text can be mistaken for.
 var librarysOwn = []error{grid.ErrDisconnected, grid.ErrShutdown, grid.ErrOverloaded}
 
-// failure is the error of a handler that fails: one of its own, or one that it hands on, with the text of
-// an error that the library could have told its caller.
+// failure is the error of a handler that fails: one of its own, or one that it hands on, with the
+// text of an error that the library could have told its caller.
 func (c *Call) failure() *grid.RemoteErr {
 	if i := c.ID % 6; i < uint64(len(librarysOwn)) {
 		return grid.NewRemoteErr(librarysOwn[i])

@@ -17,13 +17,14 @@ type Config struct {
 	Encodes   time.Duration     // for each message of a typed stream
 	Allowance time.Duration     // how late something may be, as the machine is busy; 0 in virtual time
 	Violated  func(text string) // is told of a broken promise
-	// Redraw plans the call of a number once more. It lets calls be forgotten when they have ended: handlers that run
-	// after that need a plan. nil keeps all.
+	// Redraw plans the call of a number once more. It lets calls be forgotten when they have ended:
+	// handlers that run after that need a plan. nil keeps all.
 	Redraw func(id uint64) *Call
 	Surroundings
 }
 
-// Surroundings is what happens around the calls, which decides what may become of them. Times count from New.
+// Surroundings is what happens around the calls, which decides what may become of them. Times count
+// from New.
 type Surroundings interface {
 	// MayLose reports whether the connection of two nodes may have been lost between two times.
 	MayLose(a, b int, since, until time.Duration) bool
@@ -31,7 +32,8 @@ type Surroundings interface {
 	Stopped(a, b int, since, until time.Duration) bool
 	// Tampered reports whether messages between two nodes were lost, repeated or swapped.
 	Tampered(a, b int) bool
-	// Slowed is how long there was little bandwidth between two nodes: what is sent then, or waits in front of it, comes late.
+	// Slowed is how long there was little bandwidth between two nodes: what is sent then, or waits
+	// in front of it, comes late.
 	Slowed(a, b int) time.Duration
 	// Loss says why a call should not have been lost where MayLose is true; empty for nothing.
 	Loss(c *Call, n *Notes) string

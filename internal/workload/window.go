@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// window is a bit for each of the last calls: whether its handler has run. A call that was forgotten when it ended can
-// still be found to run again.
+// window is a bit for each of the last calls: whether its handler has run. A call that was
+// forgotten when it ended can still be found to run again.
 type window struct {
 	bits []atomic.Uint64
 	last atomic.Uint64 // the number of the last call

@@ -10,14 +10,15 @@ const (
 	minBuffer = 4 << 10  // bytes of an idle buffer
 	maxBuffer = 64 << 10 // bytes of a busy one
 
-	// smallReads is the number of reads in a row, each below an eighth of the buffer, after which it shrinks.
+	// smallReads is the number of reads in a row, each below an eighth of the buffer, after which
+	// it shrinks.
 	smallReads = 8
 	// emptyReads is the number of reads in a row that may bring neither bytes nor an error.
 	emptyReads = 100
 )
 
-// readBuffer holds what was read and not yet taken. It takes four times the memory after a read that filled it, and a
-// quarter after a few small ones; it moves when it has to make room anyway.
+// readBuffer holds what was read and not yet taken. It takes four times the memory after a read
+// that filled it, and a quarter after a few small ones; it moves when it has to make room anyway.
 type readBuffer struct {
 	buf        []byte // from the pool, at its full length
 	start, end int    // the unread part of buf
@@ -85,7 +86,8 @@ func (b *readBuffer) adapt(got int) {
 	}
 }
 
-// makeRoom moves the unread bytes to the start of the buffer, or of a new one, so that n bytes from there on fit.
+// makeRoom moves the unread bytes to the start of the buffer, or of a new one, so that n bytes from
+// there on fit.
 func (b *readBuffer) makeRoom(n int) {
 	old := b.bytes()
 	if b.target != len(b.buf) && max(n, len(old)) <= b.target {
@@ -100,8 +102,8 @@ func (b *readBuffer) makeRoom(n int) {
 	b.start, b.end = 0, len(old)
 }
 
-// readInto reads from src once, into p, past the buffer: at least one byte or an error. An error that comes along with
-// bytes is kept for the next read.
+// readInto reads from src once, into p, past the buffer: at least one byte or an error. An error
+// that comes along with bytes is kept for the next read.
 func (b *readBuffer) readInto(src io.Reader, p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err

@@ -1,5 +1,6 @@
-// Package wsframe reads and writes the frames of RFC 6455 for an endpoint that exchanges binary messages without
-// extensions. The upgrade is done elsewhere; the package starts with the first byte after it.
+// Package wsframe reads and writes the frames of RFC 6455 for an endpoint that exchanges binary
+// messages without extensions. The upgrade is done elsewhere; the package starts with the first
+// byte after it.
 //
 //	r := wsframe.NewReader(conn, early, wsframe.Config{Client: true, MaxMessage: 16 << 20, OnPing: pong})
 //	defer r.Release()
@@ -11,7 +12,7 @@
 //		handle(msg)
 //	}
 //
-// A Reader takes as many frames as one read of the source holds and hands out messages in place. What it keeps in memory
-// follows what has arrived, never what a header claims. For writing there are functions that lay headers and control
-// frames into the caller's own buffers.
+// A Reader takes as many frames as one read of the source holds and hands out messages in place.
+// What it keeps in memory follows what has arrived, never what a header claims. For writing there
+// are functions that lay headers and control frames into the caller's own buffers.
 package wsframe

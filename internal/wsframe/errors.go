@@ -9,7 +9,8 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// CloseError says that the peer sent a close frame, after which it sends nothing. Next returns it as *CloseError.
+// CloseError says that the peer sent a close frame, after which it sends nothing. Next returns it
+// as *CloseError.
 type CloseError struct {
 	Code   ws.StatusCode // as sent; 1005 (ws.StatusNoStatusRcvd) when the frame carried no code
 	Reason string        // valid UTF-8 of at most 123 bytes, often empty
@@ -22,7 +23,8 @@ func (e *CloseError) Error() string {
 	return fmt.Sprintf("websocket: closed by peer with code %d: %q", e.Code, e.Reason)
 }
 
-// ProtocolError says that the peer broke RFC 6455 or the limit of this end. Next returns it as *ProtocolError.
+// ProtocolError says that the peer broke RFC 6455 or the limit of this end. Next returns it as
+// *ProtocolError.
 type ProtocolError struct {
 	Code ws.StatusCode // what to close the connection with: 1002, 1007 or 1009
 	Text string        // what was wrong; fits into a close frame
@@ -56,8 +58,8 @@ func parseClose(payload []byte) error {
 	return &CloseError{Code: code, Reason: string(payload[2:])}
 }
 
-// validCloseCode reports whether code may stand in a close frame: RFC 6455, 7.4, and 1012 to 1014, which were registered
-// with IANA later and are unknown to ws.CheckCloseFrameData.
+// validCloseCode reports whether code may stand in a close frame: RFC 6455, 7.4, and 1012 to 1014,
+// which were registered with IANA later and are unknown to ws.CheckCloseFrameData.
 func validCloseCode(code ws.StatusCode) bool {
 	switch {
 	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014:

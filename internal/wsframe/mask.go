@@ -10,8 +10,8 @@ func Mask(b []byte, key [4]byte) {
 	mask(b, binary.LittleEndian.Uint32(key[:]))
 }
 
-// mask applies key, the little-endian word of the wire's four bytes, and returns the key for the byte after b. So a payload
-// can be unmasked piece by piece.
+// mask applies key, the little-endian word of the wire's four bytes, and returns the key for the
+// byte after b. So a payload can be unmasked piece by piece.
 func mask(b []byte, key uint32) uint32 {
 	k := uint64(key)<<32 | uint64(key)
 	for len(b) >= 64 {

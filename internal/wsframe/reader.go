@@ -17,19 +17,22 @@ const DefaultMaxMessage = 64 << 20
 
 // Config says which end a Reader reads for, and what it does with control frames.
 type Config struct {
-	// Client is set at the end that dialed. Its incoming frames must be unmasked, those of the other end masked.
+	// Client is set at the end that dialed. Its incoming frames must be unmasked, those of the
+	// other end masked.
 	Client bool
 
 	// MaxMessage is the most bytes that one message may have, over all its fragments; larger ones fail with close code
 	// 1009. Zero means DefaultMaxMessage.
 	MaxMessage int
 
-	// OnPing and OnPong, if set, are called with the payload of a ping or pong, in its place between the messages or
-	// within one, on the goroutine that reads. The payload is valid during the call only.
+	// OnPing and OnPong, if set, are called with the payload of a ping or pong, in its place
+	// between the messages or within one, on the goroutine that reads. The payload is valid during
+	// the call only.
 	OnPing, OnPong func(payload []byte)
 }
 
-// Reader reads messages. Its methods must not run at the same time; to stop a Next that waits, close the source.
+// Reader reads messages. Its methods must not run at the same time; to stop a Next that waits,
+// close the source.
 type Reader struct {
 	config Config
 	src    io.Reader // a countingSource
@@ -55,8 +58,8 @@ const (
 	textMessage // read, checked and dropped
 )
 
-// NewReader returns a Reader of src, after the bytes of early: what was read from src already, such as the rest in the
-// buffer of a hijacked HTTP connection. early is copied.
+// NewReader returns a Reader of src, after the bytes of early: what was read from src already, such
+// as the rest in the buffer of a hijacked HTTP connection. early is copied.
 func NewReader(src io.Reader, early []byte, c Config) *Reader {
 	if c.MaxMessage <= 0 {
 		c.MaxMessage = DefaultMaxMessage
@@ -81,12 +84,13 @@ func (s *countingSource) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Received returns how many messages, and control frames outside of a fragmented one, have come in whole, and
-// how many bytes have been read from the source. It may be called at any time by any goroutine: who looks
-// now and then can tell a slow source from a silent one.
+// Received returns how many messages, and control frames outside of a fragmented one, have come in
+// whole, and how many bytes have been read from the source. It may be called at any time by any
+// goroutine: who looks now and then can tell a slow source from a silent one.
 func (r *Reader) Received() (whole, bytes uint64) { return r.whole.Load(), r.bytes.Load() }
 
-// SetMaxMessage changes Config.MaxMessage for the messages to come, such as after a handshake. Not while Next runs.
+// SetMaxMessage changes Config.MaxMessage for the messages to come, such as after a handshake. Not
+// while Next runs.
 func (r *Reader) SetMaxMessage(n int) { r.config.MaxMessage = n }
 
 // SetOnPing changes Config.OnPing. Not while Next runs.
@@ -95,16 +99,16 @@ func (r *Reader) SetOnPing(f func(payload []byte)) { r.config.OnPing = f }
 // SetOnPong changes Config.OnPong. Not while Next runs.
 func (r *Reader) SetOnPong(f func(payload []byte)) { r.config.OnPong = f }
 
-// Taken returns the bytes of all frames so far, with their headers: those of the messages that Next has returned, and of
-// control frames and skipped messages between them. Not while Next runs.
+// Taken returns the bytes of all frames so far, with their headers: those of the messages that Next
+// has returned, and of control frames and skipped messages between them. Not while Next runs.
 func (r *Reader) Taken() int64 { return r.taken }
 
-// Next returns the next binary message, which is valid until the next call of Next or Release and may be changed until
-// then. Text messages are checked and skipped.
+// Next returns the next binary message, which is valid until the next call of Next or Release and
+// may be changed until then. Text messages are checked and skipped.
 //
-// It returns *CloseError when the peer closed, *ProtocolError when the peer broke the rules, io.EOF when the source ended
-// between messages, io.ErrUnexpectedEOF when it ended within one, and errors of the source as they are. An error is final:
-// every later call returns it again.
+// It returns *CloseError when the peer closed, *ProtocolError when the peer broke the rules, io.EOF
+// when the source ended between messages, io.ErrUnexpectedEOF when it ended within one, and errors
+// of the source as they are. An error is final: every later call returns it again.
 func (r *Reader) Next() ([]byte, error) {
 	if r.err != nil {
 		return nil, r.err
@@ -119,8 +123,8 @@ func (r *Reader) Next() ([]byte, error) {
 	return msg, nil
 }
 
-// Release gives the buffers back to the pool. The Reader and the message it returned last are dead afterwards: Next
-// returns an error.
+// Release gives the buffers back to the pool. The Reader and the message it returned last are dead
+// afterwards: Next returns an error.
 func (r *Reader) Release() {
 	if r.err == nil {
 		r.err = errReleased
@@ -195,8 +199,8 @@ type header struct {
 	length int    // bytes of payload
 }
 
-// header takes the next frame header off the buffer. Each check is made as soon as its bytes are there, so what comes out
-// does not depend on how the bytes were cut into reads.
+// header takes the next frame header off the buffer. Each check is made as soon as its bytes are
+// there, so what comes out does not depend on how the bytes were cut into reads.
 func (r *Reader) header() (h header, err error) {
 	if err := r.need(2); err != nil {
 		return h, err
@@ -338,14 +342,15 @@ func (r *Reader) discard(h header) error {
 }
 
 const (
-	// minDirect is the least room for which reading past the buffer is worth a system call, in bytes.
+	// minDirect is the least room for which reading past the buffer is worth a system call, in
+	// bytes.
 	minDirect = 16 << 10
 	// firstMessage is the least capacity of a message that is put together, in bytes.
 	firstMessage = 1 << 10
 )
 
-// gather appends the payload of a frame to the message, unmasking each piece while it is warm in the cache. What is in the
-// buffer is copied; the bulk of a large rest is read to where it belongs.
+// gather appends the payload of a frame to the message, unmasking each piece while it is warm in
+// the cache. What is in the buffer is copied; the bulk of a large rest is read to where it belongs.
 func (r *Reader) gather(h header) error {
 	for left, key := h.length, h.key; left > 0; {
 		var n int
@@ -372,9 +377,10 @@ func (r *Reader) gather(h header) error {
 	return nil
 }
 
-// reserve makes room for n more bytes of the message, and with that for twice what has arrived of it: a message is copied
-// about once however it is cut. What its frames claim never makes that more. It makes it less in the last
-// frame, which says how large the message is; each frame before would otherwise cost a copy of all that came before it.
+// reserve makes room for n more bytes of the message, and with that for twice what has arrived of
+// it: a message is copied about once however it is cut. What its frames claim never makes that
+// more. It makes it less in the last frame, which says how large the message is; each frame before
+// would otherwise cost a copy of all that came before it.
 func (r *Reader) reserve(n, arrived int, last bool) {
 	have := len(r.msg)
 	if cap(r.msg)-have >= n {

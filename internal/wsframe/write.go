@@ -34,9 +34,10 @@ func HeaderSize(payloadLen int, masked bool) int {
 	return n
 }
 
-// PutHeader writes the header of an unfragmented frame to the start of dst, which must have room for it, and returns its
-// length: exactly HeaderSize(payloadLen, masked). key is ignored unless masked. So with n bytes left free in front of a
-// payload, PutHeader(b[n-HeaderSize(len(b)-n, masked):], …) makes a frame of it without a copy.
+// PutHeader writes the header of an unfragmented frame to the start of dst, which must have room
+// for it, and returns its length: exactly HeaderSize(payloadLen, masked). key is ignored unless
+// masked. So with n bytes left free in front of a payload, PutHeader(b[n-HeaderSize(len(b)-n,
+// masked):], …) makes a frame of it without a copy.
 func PutHeader(dst []byte, op ws.OpCode, payloadLen int, masked bool, key [4]byte) int {
 	dst = dst[:HeaderSize(payloadLen, masked)]
 	dst[0] = finBit | byte(op)
@@ -60,8 +61,8 @@ func PutHeader(dst []byte, op ws.OpCode, payloadLen int, masked bool, key [4]byt
 	return n
 }
 
-// AppendControl appends a whole ping, pong or close frame to dst. A payload is cut after 125 bytes, the most that a
-// control frame can carry; payload itself is left as it is.
+// AppendControl appends a whole ping, pong or close frame to dst. A payload is cut after 125 bytes,
+// the most that a control frame can carry; payload itself is left as it is.
 func AppendControl(dst []byte, op ws.OpCode, payload []byte, masked bool, key [4]byte) []byte {
 	payload = payload[:min(len(payload), maxControl)]
 	var head [MaxHeaderSize]byte
@@ -75,8 +76,9 @@ func AppendControl(dst []byte, op ws.OpCode, payload []byte, masked bool, key [4
 	return dst
 }
 
-// AppendClose appends a whole close frame to dst. The reason is made valid UTF-8 and cut at a character within 123 bytes.
-// Codes that must not be sent, such as 1005 and 1006, make a frame without code and reason.
+// AppendClose appends a whole close frame to dst. The reason is made valid UTF-8 and cut at a
+// character within 123 bytes. Codes that must not be sent, such as 1005 and 1006, make a frame
+// without code and reason.
 func AppendClose(dst []byte, code ws.StatusCode, reason string, masked bool, key [4]byte) []byte {
 	if !validCloseCode(code) {
 		return AppendControl(dst, ws.OpClose, nil, masked, key)

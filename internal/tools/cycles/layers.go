@@ -46,8 +46,8 @@ func readLayers(document string) (*layers, error) {
 	return l, nil
 }
 
-// check says which files are missing in the table, which in the package, and which refer to a row above their own.
-// Files for other systems than this one, elsewhere, are not looked into.
+// check says which files are missing in the table, which in the package, and which refer to a row
+// above their own. Files for other systems than this one, elsewhere, are not looked into.
 func (l *layers) check(g graph, elsewhere []string) (faults []string) {
 	for _, file := range sortedKeys(g) {
 		row, ok := l.row[file]
