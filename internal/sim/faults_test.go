@@ -43,8 +43,8 @@ type faultPlan struct {
 	amount int // bytes per second, bits or messages
 }
 
-// simStarved is the longest time that a starved node stands still: less than a write may make no progress. It runs for
-// simRuns in between.
+// simStarved is the longest time that a starved node stands still: less than a write may make no
+// progress. It runs for simRuns in between.
 const (
 	simStarved = 2500 * time.Millisecond
 	simRuns    = 500 * time.Millisecond
@@ -77,8 +77,8 @@ func (s *scenario) drawFaults(d workload.Drawer) {
 	}
 }
 
-// drawStarving lets a node be starved, in a scenario without twins: a process that stands still has to give way to
-// another of its name.
+// drawStarving lets a node be starved, in a scenario without twins: a process that stands still has
+// to give way to another of its name.
 func (s *scenario) drawStarving(d workload.Drawer) {
 	if len(s.twins) > 0 || !d.Chance(20) {
 		return
@@ -237,7 +237,8 @@ func (s *scenario) drawStops(d workload.Drawer) {
 	}
 }
 
-// drawCrowds lets much wait in line for nodes that are about to leave in good order, or to be starved.
+// drawCrowds lets much wait in line for nodes that are about to leave in good order, or to be
+// starved.
 func (s *scenario) drawCrowds(d workload.Drawer) {
 	crowd := func(node int, at time.Duration, callers, ask, answer int) {
 		for range callers {
@@ -362,8 +363,8 @@ func (n *simNode) leaveInGoodOrder(w *world, m *grid.Manager) {
 	n.mu.Unlock()
 }
 
-// pester keeps requests on their way to a node that leaves, from those that are behind a proxy: a proxy does harm
-// where something is under way. What becomes of them is nobody's concern.
+// pester keeps requests on their way to a node that leaves, from those that are behind a proxy: a
+// proxy does harm where something is under way. What becomes of them is nobody's concern.
 func (w *world) pester(n *simNode) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup

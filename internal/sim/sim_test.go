@@ -22,7 +22,8 @@ import (
 var (
 	simSeeds = flag.Int("sim.seeds", 0, "how many `seeds` TestSimulation runs; 0 for a number that suits the kind of build")
 	simFirst = flag.Uint64("sim.first", 1, "the first `seed` that TestSimulation runs")
-	// In real time. A seed that hangs has somebody who holds a lock while it waits for something in virtual time, or who spins.
+	// In real time. A seed that hangs has somebody who holds a lock while it waits for something in
+	// virtual time, or who spins.
 	simHangs = flag.Duration("sim.hangs", 2*time.Minute, "the `time` after which a seed is taken for hung")
 	simSeed  = flag.Uint64("sim.seed", 0, "the only `seed` that TestSimulation runs, with the log of its nodes")
 )
@@ -33,8 +34,8 @@ const (
 	simRaceSeeds    = 60
 )
 
-// Nodes that call each other in every way over a network that does its worst keep the promises of the design.
-// What happens is drawn from a seed.
+// Nodes that call each other in every way over a network that does its worst keep the promises of
+// the design. What happens is drawn from a seed.
 func TestSimulation(t *testing.T) {
 	poisonBuffers(t)
 	if *simSeed != 0 {
@@ -84,7 +85,8 @@ func simulate(t *testing.T, seed uint64, verbose bool) {
 			t.Logf("to repeat: %s", repeatCommand(seed))
 		}
 	}()
-	// With GODEBUG=tracebacklabels=1 the stack of a panic names the seed, whichever goroutine it is on.
+	// With GODEBUG=tracebacklabels=1 the stack of a panic names the seed, whichever goroutine it is
+	// on.
 	pprof.Do(context.Background(), pprof.Labels("sim.seed", strconv.FormatUint(seed, 10)), func(context.Context) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, newScenario(seed))
@@ -99,7 +101,8 @@ func repeatCommand(seed uint64) string {
 	return fmt.Sprintf("make sim SEED=%d", seed)
 }
 
-// poison reports whether a buffer that is given back is overwritten, so that somebody who still uses it is found out.
+// poison reports whether a buffer that is given back is overwritten, so that somebody who still
+// uses it is found out.
 var poison atomic.Bool
 
 func init() { // before anybody uses the function

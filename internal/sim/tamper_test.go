@@ -17,9 +17,9 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// tampers stands between two nodes as a faulty peer would: it loses, repeats
-// and swaps whole messages of streams, their checksums intact. What the network cannot do the
-// sequence numbers are there for. It leaves alone what opens a stream, and single requests, which have none.
+// tampers stands between two nodes as a faulty peer would: it loses, repeats and swaps whole
+// messages of streams, their checksums intact. What the network cannot do the sequence numbers are
+// there for. It leaves alone what opens a stream, and single requests, which have none.
 type tampers struct {
 	mu   sync.Mutex // Protects following.
 	rng  *rand.Rand
@@ -167,7 +167,8 @@ type rawMessage struct {
 	op  grid.Op
 }
 
-// tamperable reports whether a message has a sequence number by which the loss of it, or its repetition, can be found.
+// tamperable reports whether a message has a sequence number by which the loss of it, or its
+// repetition, can be found.
 func (m rawMessage) tamperable() bool {
 	switch m.op {
 	case grid.OpAckMux, grid.OpMuxClientMsg, grid.OpMuxServerMsg, grid.OpUnblockSrvMux, grid.OpUnblockClMux:
@@ -208,7 +209,8 @@ func splitFrame(frame []byte) (masked bool, messages []rawMessage, err error) {
 	return h.Masked, messages, nil
 }
 
-// parseMessage reads as much of a message as tampering needs to know. seq is its second field, rest what follows its fields.
+// parseMessage reads as much of a message as tampering needs to know. seq is its second field, rest
+// what follows its fields.
 func parseMessage(b []byte) (m rawMessage, seq uint64, rest []byte, err error) {
 	n, rest, err := msgp.ReadArrayHeaderBytes(b)
 	if err != nil || n != 7 {

@@ -360,7 +360,8 @@ func (w *world) up() (up []*simNode) {
 	return up
 }
 
-// recover checks that all is well again: everybody is connected, nothing is left, and calls succeed.
+// recover checks that all is well again: everybody is connected, nothing is left, and calls
+// succeed.
 func (w *world) recover() {
 	time.Sleep(workload.Notices)
 	w.waitConnected()

@@ -7,7 +7,7 @@
 //
 //	w := workload.New(config)
 //	err := w.Register(1, manager) // of node 1
-//	r := w.Add(workload.Drawer{rng}.Call(1, workload.Wild))
+//	r := w.Add(workload.NewDrawer(seed, 1).Call(1, nodes, 0, &workload.Wild))
 //	r.Run(caller, nil)
 //	w.Check(r)
 package workload

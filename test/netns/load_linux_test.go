@@ -15,7 +15,8 @@ import (
 	"github.com/gridmesh/grid/internal/workload"
 )
 
-// kind is a kind of call to a process that is made again and again: gridctl node has handlers for these.
+// kind is a kind of call to a process that is made again and again: gridctl node has handlers for
+// these.
 type kind struct {
 	name     string
 	deadline time.Duration
@@ -24,8 +25,9 @@ type kind struct {
 	size     int // bytes of a message
 }
 
-// kinds are the calls from each caller to each other member. They are small: a network that is out must not have the socket
-// buffers filled before the peer's silence is noticed, which is another scenario.
+// kinds are the calls from each caller to each other member. They are small: a network that is out
+// must not have the socket buffers filled before the peer's silence is noticed, which is another
+// scenario.
 var kinds = []kind{
 	{"short", 500 * time.Millisecond, 50 * time.Millisecond, echo, 64},
 	{"long", longDeadline, 100 * time.Millisecond, echo, 1 << 10},
@@ -293,7 +295,8 @@ func (l *load) total() (ok, failed int) {
 	return ok, failed
 }
 
-// recovered returns when the first call of a pair succeeded that began after the heal; zero for none.
+// recovered returns when the first call of a pair succeeded that began after the heal; zero for
+// none.
 func (l *load) recovered(p pair) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
