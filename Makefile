@@ -82,8 +82,8 @@ LINTED = $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
 
 .PHONY: golangci
 golangci: ## run golangci-lint in all modules (builds it at first, which takes minutes)
-	@$(GOLANGCI) run $(LINT)
-	@set -e; for mod in $(LINTED); do echo "--- $$mod"; (cd $$mod && $(GOLANGCI) run ./...); done
+	@$(GOLANGCI) run --allow-parallel-runners $(LINT)
+	@set -e; for mod in $(LINTED); do echo "--- $$mod"; (cd $$mod && $(GOLANGCI) run --allow-parallel-runners ./...); done
 
 .PHONY: fmt
 fmt: ## format all Go files as gofumpt does
