@@ -264,7 +264,10 @@ func (a *agreement) takeMetadata(m *message) error {
 	if err := checkMetadata(m.metadata); err != nil {
 		return fmt.Errorf("malformed message: metadata: %w", err)
 	}
-	if m.Op != OpRequest && m.Op != OpConnectMux && m.Flags&FlagPayloadIsErr == 0 {
+	switch {
+	case m.Op == OpRequest, m.Op == OpConnectMux:
+	case m.Op != OpMuxClientMsg && m.Flags&FlagPayloadIsErr != 0: // the marks of an error; callers send none
+	default:
 		m.metadata = nil
 	}
 	return nil

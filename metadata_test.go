@@ -561,7 +561,7 @@ func TestMetadataCountsForWhatAPeerHolds(t *testing.T) {
 func TestMetadataOfStreamMessagesIsDropped(t *testing.T) {
 	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, nil)
-	c.stream(t, 1, 1, echoBack)
+	c.stream(t, 2, 1, echoBack)
 	p := c.knock(t, n)
 	p.introduceAs(t, host, nativeFeatures)
 	md, err := Metadata{"user": strings.Repeat("anna", 1000)}.encode()
@@ -570,16 +570,22 @@ func TestMetadataOfStreamMessagesIsDropped(t *testing.T) {
 	}
 	p.send(t, message{MuxID: 77, Op: OpConnectMux, Handler: testStream, metadata: md})
 	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 1, Payload: []byte("hi"), metadata: md})
-	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 2, Flags: FlagEOF, metadata: md})
+	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 2, Flags: FlagPayloadIsErr, Payload: []byte("hi"), metadata: md}) // no error of a caller's
+	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 3, Flags: FlagEOF, metadata: md})
+	seq := uint32(4)
 	for {
 		m := p.next(t)
 		if m.Op == OpMuxServerMsg && m.Flags&FlagEOF == 0 {
 			if string(m.Payload) != "hi" {
 				t.Errorf("got %q", m.Payload)
 			}
-			p.send(t, message{MuxID: 77, Op: OpUnblockSrvMux, Seq: 3, metadata: md})
+			p.send(t, message{MuxID: 77, Op: OpUnblockSrvMux, Seq: seq, metadata: md})
+			seq++
 		}
-		if m.Flags&FlagEOF != 0 {
+		if m.Op == OpMuxServerMsg && m.Flags&FlagEOF != 0 {
+			if m.Flags&FlagPayloadIsErr != 0 || seq != 6 {
+				t.Errorf("the stream ended with %q after %d messages", m.Payload, seq-4)
+			}
 			break
 		}
 	}
