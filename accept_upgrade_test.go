@@ -1,7 +1,6 @@
 package grid
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -96,56 +95,6 @@ func TestACallbackThatExitsEndsTheConnection(t *testing.T) {
 				m.acceptor.lobby.mu.Lock()
 				defer m.acceptor.lobby.mu.Unlock()
 				return m.acceptor.lobby.count == 0
-			})
-		})
-	}
-}
-
-// Who is refused is rid of its connection, on a server without a single timeout.
-func TestARefusalEndsItsConnection(t *testing.T) {
-	refuseAll := func(o *ManagerOptions) { o.AuthRequest = func(*http.Request) error { return errors.New("no") } }
-	full := func(o *ManagerOptions) { o.Limits.MaxHandshakes = 1 }
-	for _, test := range []struct {
-		name, request string
-		edit          func(*ManagerOptions)
-		status        int
-	}{
-		{"403", testkit.RawUpgrade(getRoute), refuseAll, 403},
-		{"403 to a body that does not come", testkit.RawUpgrade("POST "+RoutePath+" HTTP/1.1", "Content-Length: 5"), refuseAll, 403},
-		{"403 to a long body that does not come", testkit.RawUpgrade("POST "+RoutePath+" HTTP/1.1", "Content-Length: 1000000000"), refuseAll, 403},
-		{"403 to chunks that do not come", testkit.RawUpgrade("POST "+RoutePath+" HTTP/1.1", "Transfer-Encoding: chunked"), refuseAll, 403},
-		{"403 to who waits to be asked for a body", testkit.RawUpgrade("POST "+RoutePath+" HTTP/1.1", "Content-Length: 5", "Expect: 100-continue"), refuseAll, 403},
-		{"426", testkit.RawUpgrade(getRoute, "Sec-WebSocket-Version: 8"), nil, 426},
-		{"426 to a body that does not come", testkit.RawUpgrade("POST "+RoutePath+" HTTP/1.1", "Content-Length: 5"), nil, 426},
-		{"400", testkit.RawUpgrade(getRoute, "Content-Length: 5"), nil, 400},
-		{"503", testkit.RawUpgrade(getRoute), full, 503},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newPipes(1)
-				n, _ := startForFake(t, c, test.edit)
-				if test.status == 503 {
-					n.acceptor.lobby.enter("pipe")
-				}
-				conn, err := c.dialPipe(t.Context(), strings.TrimPrefix(n.host, "http://"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer conn.Close()
-				began := time.Now()
-				go conn.Write([]byte(test.request))
-				br := bufio.NewReader(conn)
-				resp, err := http.ReadResponse(br, nil)
-				if err != nil || resp.StatusCode != test.status || time.Since(began) > 0 {
-					t.Fatalf("%v, %v, after %v", resp, err, time.Since(began))
-				}
-				io.Copy(io.Discard, resp.Body)
-				if _, err := br.ReadByte(); err == nil {
-					t.Error("more than an answer")
-				}
-				if took := time.Since(began); took > 2*time.Second {
-					t.Errorf("its connection lives for %v", took)
-				}
 			})
 		})
 	}

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,16 +12,16 @@ import (
 
 // Operations and flags of messages, as docs/protocol.md numbers them.
 const (
-	OpConnect         = 1
-	OpConnectResponse = 2
-	OpPing            = 3
-	OpPong            = 4
-	OpConnectMux      = 5
-	OpDisconnectServe = 8
-	OpMuxClientMsg    = 9
-	OpRequest         = 14
-	OpResponse        = 15
-	OpMerged          = 17
+	OpConnect             = 1
+	OpConnectResponse     = 2
+	OpPing                = 3
+	OpPong                = 4
+	OpConnectMux          = 5
+	OpDisconnectServerMux = 8
+	OpMuxClientMsg        = 9
+	OpRequest             = 14
+	OpResponse            = 15
+	OpMerged              = 17
 
 	FlagChecksum    = 1
 	FlagEOF         = 2
@@ -65,6 +66,13 @@ func (m Message) Bytes() []byte {
 		b = binary.LittleEndian.AppendUint32(b, uint32(xxh3.Hash(b)))
 	}
 	return b
+}
+
+// Subroute is what stands for a handler on a route.
+func Subroute(handler uint8, route string) []byte {
+	id := sha256.Sum256([]byte(route))
+	id[0], id[1] = handler, 0
+	return id[:]
 }
 
 // ParseMessage reads a message, up to and with its payload. What follows that is not looked at.

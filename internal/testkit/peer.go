@@ -45,9 +45,15 @@ type Peer struct {
 // Dial returns a peer called name that has opened a WebSocket to a node, before the handshake.
 func Dial(t *testing.T, node, path, name string) *Peer {
 	t.Helper()
+	return DialBy(t, nil, node, path, name)
+}
+
+// DialBy is Dial over a connection that netDial opens; nil is TCP.
+func DialBy(t *testing.T, netDial func(ctx context.Context, network, address string) (net.Conn, error), node, path, name string) *Peer {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
-	dialer := ws.Dialer{Header: ws.HandshakeHeaderHTTP{"Authorization": {"Bearer token"}}}
+	dialer := ws.Dialer{NetDial: netDial, Header: ws.HandshakeHeaderHTTP{"Authorization": {"Bearer token"}}}
 	conn, br, _, err := dialer.Dial(ctx, "ws"+strings.TrimPrefix(node, "http")+path)
 	if err != nil {
 		t.Fatal(err)
@@ -183,6 +189,16 @@ func (p *Peer) Handshake(t *testing.T, node [16]byte) {
 	_, raw := p.Receive(t)
 	if want := (Answer{ID: node, Accepted: true}).Message().Bytes(); !bytes.Equal(raw, want) {
 		t.Fatalf("the answer to the handshake is %x, want %x", raw, want)
+	}
+}
+
+// Greet goes through the handshake as one who dialed, and fails where it is not accepted.
+func (p *Peer) Greet(t *testing.T, h Hello) {
+	t.Helper()
+	p.MustSend(t, h.Message())
+	m, raw := p.Receive(t)
+	if a, err := ParseAnswer(m.Payload); m.Op != OpConnectResponse || err != nil || !a.Accepted {
+		t.Fatalf("the answer to the handshake is %x: %+v, %v", raw, a, err)
 	}
 }
 

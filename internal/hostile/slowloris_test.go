@@ -1,7 +1,9 @@
-package grid
+package hostile
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -10,7 +12,9 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/internal/testkit"
+	"github.com/gridmesh/grid/internal/testnode"
 )
 
 // What a client that is slow on purpose costs: a connection, for a bounded
@@ -22,50 +26,46 @@ func TestSlowClientsCostLittle(t *testing.T) {
 		most          = 96 << 10 // bytes for each client, the goroutine and the buffers of net/http included
 	)
 	upgrade := func(host string) string {
-		return "GET " + RoutePath + " HTTP/1.1\r\nHost: " + strings.TrimPrefix(host, "http://") +
+		return "GET " + grid.RoutePath + " HTTP/1.1\r\nHost: " + strings.TrimPrefix(host, "http://") +
 			"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: 0+ecviLeZXYKxnr+zpLYQQ==\r\n\r\n"
 	}
 	for _, test := range []struct {
 		name string
 		// send returns what a client sends at once, and what it sends then, a byte a second.
-		send  func(n *testNode, host string) (first, then []byte)
+		send  func(n *node) (first, then []byte)
 		after time.Duration // the client is dropped
 	}{
-		{"a connection and nothing", func(*testNode, string) (first, then []byte) { return nil, nil }, headerTimeout},
-		{"half an upgrade", func(n *testNode, _ string) (first, then []byte) {
-			return []byte(upgrade(n.host)[:50]), nil
+		{"a connection and nothing", func(*node) (first, then []byte) { return nil, nil }, headerTimeout},
+		{"half an upgrade", func(n *node) (first, then []byte) {
+			return []byte(upgrade(n.HostName())[:50]), nil
 		}, headerTimeout},
-		{"an upgrade byte by byte", func(n *testNode, _ string) (first, then []byte) {
-			return nil, []byte(upgrade(n.host))
+		{"an upgrade byte by byte", func(n *node) (first, then []byte) {
+			return nil, []byte(upgrade(n.HostName()))
 		}, headerTimeout},
-		{"an upgrade and no handshake", func(n *testNode, _ string) (first, then []byte) {
-			return []byte(upgrade(n.host)), nil
-		}, defaultHandshakeTimeout},
-		{"half a handshake", func(n *testNode, host string) (first, then []byte) {
-			return append([]byte(upgrade(n.host)), frameOf(message{Op: OpConnect, Payload: make([]byte, 60<<10)})[:1000]...), nil
-		}, defaultHandshakeTimeout},
-		{"a handshake byte by byte", func(n *testNode, host string) (first, then []byte) {
-			return []byte(upgrade(n.host)), frameOf(message{Op: OpConnect, Payload: make([]byte, 60<<10)})
-		}, defaultHandshakeTimeout},
-		{"pings in place of a handshake", func(n *testNode, host string) (first, then []byte) {
-			return []byte(upgrade(n.host)), []byte(strings.Repeat("\x89\x80\x00\x00\x00\x00", 100))
-		}, defaultHandshakeTimeout},
+		{"an upgrade and no handshake", func(n *node) (first, then []byte) {
+			return []byte(upgrade(n.HostName())), nil
+		}, handshakeTimeout},
+		{"half a handshake", func(n *node) (first, then []byte) {
+			return append([]byte(upgrade(n.HostName())), frameOf(testkit.Message{Op: testkit.OpConnect, Payload: make([]byte, 60<<10)})[:1000]...), nil
+		}, handshakeTimeout},
+		{"a handshake byte by byte", func(n *node) (first, then []byte) {
+			return []byte(upgrade(n.HostName())), frameOf(testkit.Message{Op: testkit.OpConnect, Payload: make([]byte, 60<<10)})
+		}, handshakeTimeout},
+		{"pings in place of a handshake", func(n *node) (first, then []byte) {
+			return []byte(upgrade(n.HostName())), []byte(strings.Repeat("\x89\x80\x00\x00\x00\x00", 100))
+		}, handshakeTimeout},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newPipes(1)
-				n, host := startForFake(t, c, nil)
+				n := startOnPipe(t, nil)
 				n.server.ReadHeaderTimeout = headerTimeout
-				first, then := test.send(n, host)
-				before := memory()
+				first, then := test.send(n)
+				before := testkit.Memory()
 				dropped := make(chan time.Duration, clients)
 				var senders sync.WaitGroup
 				defer senders.Wait()
 				for range clients {
-					socket, err := c.dialPipe(t.Context(), strings.TrimPrefix(n.host, "http://"))
-					if err != nil {
-						t.Fatal(err)
-					}
+					socket := n.dial(t)
 					start := time.Now()
 					senders.Go(func() {
 						socket.Write(first)
@@ -89,7 +89,7 @@ func TestSlowClientsCostLittle(t *testing.T) {
 				}
 				time.Sleep(test.after - time.Second)
 				synctest.Wait()
-				if each := (memory() - before) / clients; each > most {
+				if each := (testkit.Memory() - before) / clients; each > most {
 					t.Errorf("%d bytes a client", each)
 				} else {
 					t.Logf("%d bytes a client", each)
@@ -113,18 +113,18 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 		after time.Duration
 		log   string
 	}{
-		{"nothing", func(conn net.Conn) { io.Copy(io.Discard, conn) }, defaultDialTimeout, "deadline exceeded"},
+		{"nothing", func(conn net.Conn) { io.Copy(io.Discard, conn) }, dialTimeout, "deadline exceeded"},
 		{"half an answer", func(conn net.Conn) {
 			go io.Copy(io.Discard, conn)
 			conn.Write([]byte(answer))
-		}, defaultDialTimeout, "deadline exceeded"},
+		}, dialTimeout, "deadline exceeded"},
 		{"an answer byte by byte", func(conn net.Conn) {
 			go io.Copy(io.Discard, conn)
 			for _, b := range []byte(answer) {
 				conn.Write([]byte{b})
 				time.Sleep(100 * time.Millisecond)
 			}
-		}, defaultDialTimeout, "deadline exceeded"},
+		}, dialTimeout, "deadline exceeded"},
 		{"an endless line", func(conn net.Conn) {
 			go io.Copy(io.Discard, conn)
 			conn.Write([]byte(answer))
@@ -132,11 +132,11 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 				if _, err := conn.Write(make([]byte, 1<<10)); err != nil {
 					return
 				}
-				if sent > 2*defaultMaxHandshakeSize {
+				if sent > 2*handshakeSize {
 					panic("it is still read")
 				}
 			}
-		}, 0, errLongAnswer.Error()},
+		}, 0, "answer to the upgrade is too long"},
 		{"endless lines", func(conn net.Conn) {
 			go io.Copy(io.Discard, conn)
 			conn.Write([]byte(answer))
@@ -144,12 +144,12 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 				if _, err := conn.Write([]byte("X: y\r\n")); err != nil {
 					return
 				}
-				if sent > 2*defaultMaxHandshakeSize {
+				if sent > 2*handshakeSize {
 					panic("it is still read")
 				}
 			}
-		}, 0, errLongAnswer.Error()},
-		{"no handshake", func(conn net.Conn) { ws.Upgrade(conn) }, defaultHandshakeTimeout, "timeout"},
+		}, 0, "answer to the upgrade is too long"},
+		{"no handshake", func(conn net.Conn) { ws.Upgrade(conn) }, handshakeTimeout, "timeout"},
 		{"a handshake byte by byte", func(conn net.Conn) {
 			ws.Upgrade(conn)
 			go io.Copy(io.Discard, conn)
@@ -160,7 +160,7 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 			}
-		}, defaultHandshakeTimeout, "timeout"},
+		}, handshakeTimeout, "timeout"},
 		{"a handshake that is too large", func(conn net.Conn) {
 			ws.Upgrade(conn)
 			go io.Copy(io.Discard, conn)
@@ -170,9 +170,11 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := testkit.NewPipeListener()
-				c := &cluster{listeners: map[string]*testkit.PipeListener{"node1:9000": l}}
-				n := &testNode{host: nameThat(func(name string) bool { return shouldDial(name, "http://node1:9000") }), listener: testkit.NewPipeListener()}
-				c.startNode(t, n, func(o *ManagerOptions) { o.Hosts = []string{n.host, "http://node1:9000"} })
+				log := testkit.NewLogLines()
+				o := testnode.Dialing("http://node1:9000")
+				o.Dialer = func(ctx context.Context, _, _ string) (net.Conn, error) { return l.Dial(ctx) }
+				o.Logger = slog.New(slog.NewTextHandler(log, nil))
+				testnode.Start(t, o)
 				defer l.Close()
 				conn, err := l.Accept()
 				if err != nil {
@@ -183,11 +185,9 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 				defer serving.Wait()
 				serving.Go(func() { test.serve(conn) })
 				defer conn.Close()
-				for n.log.count("cannot connect") == 0 && time.Since(start) < time.Minute {
-					time.Sleep(10 * time.Millisecond)
-				}
-				if took := time.Since(start); took < test.after || took > test.after+100*time.Millisecond || n.log.count(test.log) == 0 {
-					t.Errorf("given up after %v: %s", took, n.log)
+				log.Wait(t, "cannot connect")
+				if took := time.Since(start); took < test.after || took > test.after+100*time.Millisecond || !strings.Contains(log.String(), test.log) {
+					t.Errorf("given up after %v: %s", took, log)
 				}
 			})
 		})
@@ -197,19 +197,21 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 // A claim of bytes that do not come takes no memory.
 func TestHalfAFrameTakesNoMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, conn, p := startSlow(t)
-		go readToEnd(p)
-		before := memory()
-		b := frameOf(message{MuxID: 4, Handler: testSingle, Op: OpRequest, Flags: FlagEOF, Payload: make([]byte, 16<<20)})[:1000]
-		if !p.trickle(b, len(b), 0) {
-			t.Fatal("hung up")
+		n := startOnPipe(t, nil)
+		handle(t, n, func(_ context.Context, payload []byte) ([]byte, *grid.RemoteErr) { return payload[:1], nil })
+		p := n.join(t)
+		go io.Copy(io.Discard, p.In)
+		before := testkit.Memory()
+		b := frameOf(testkit.Message{MuxID: 4, Handler: uint8(single), Op: testkit.OpRequest, Flags: testkit.FlagEOF, Payload: make([]byte, 16<<20)})[:1000]
+		if _, err := p.Conn.Write(b); err != nil {
+			t.Fatal(err)
 		}
 		b = nil
 		synctest.Wait()
-		if took := memory() - before; took > 256<<10 {
+		if took := testkit.Memory() - before; took > 256<<10 {
 			t.Errorf("%d bytes for half a frame of 1000", took)
 		}
-		if conn.State() != StateConnected {
+		if n.conn().State() != grid.StateConnected {
 			t.Error("lost")
 		}
 	})
