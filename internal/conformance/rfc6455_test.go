@@ -129,8 +129,11 @@ func rfcFraming() (cases []rfcCase) {
 	}
 	for _, size := range []int{125, 126, 4096} {
 		for _, chop := range []int{1, 7, 997} {
-			cases = append(cases, rfcCase{"5.2", fmt.Sprintf("a payload of %d bytes in writes of %d", size, chop),
-				[]rfcFrame{rfcRequestFrame(2, size)}, alive(nil, 2), chop})
+			cases = append(cases, rfcCase{
+				"5.2", fmt.Sprintf("a payload of %d bytes in writes of %d", size, chop),
+				[]rfcFrame{rfcRequestFrame(2, size)},
+				alive(nil, 2), chop,
+			})
 		}
 	}
 	for rsv := byte(1); rsv < 8; rsv++ {

@@ -21,11 +21,11 @@ func Eventually(t *testing.T, what string, ok func() bool, state ...func() strin
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(deadline) {
-			got := ""
+			var got strings.Builder
 			for _, s := range state {
-				got += s()
+				got.WriteString(s())
 			}
-			t.Fatalf("waited in vain for %s: %s", what, got)
+			t.Fatalf("waited in vain for %s: %s", what, &got)
 		}
 	}
 }
