@@ -7,32 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"time"
 )
-
-// admit reports whether a request comes from somebody who may connect: the error is why not.
-func (a *acceptor) admit(r *http.Request) error {
-	err := a.ask("AuthRequest", r, func() error { return a.AuthRequest(r) }) // before anything else is looked at, or told
-	if err != nil {
-		return err
-	}
-	return a.ask("AllowOrigin", r, func() error { return a.checkOrigin(r) })
-}
-
-// ask calls a function of the application that decides about a request. One that panics lets nobody
-// in, and may do so for everybody who knocks: net/http would log the stack each time.
-func (a *acceptor) ask(callback string, r *http.Request, decide func() error) (err error) {
-	defer func() {
-		p := recover()
-		if p == nil {
-			return
-		}
-		err = fmt.Errorf("%s panicked: %v", callback, p)
-		a.panicked(callback, r.RemoteAddr)(p, debug.Stack())
-	}()
-	return decide()
-}
 
 // upgradeError is why a request is not made a WebSocket, and the status that says so.
 type upgradeError struct {

@@ -32,22 +32,3 @@ func VerifyPeerCertificate(r *http.Request, host string) error {
 	}
 	return nil
 }
-
-// verify lets VerifyPeer decide whether a peer is the host it claims to be.
-func (a *acceptor) verify(r *http.Request, host string) error {
-	if a.VerifyPeer == nil {
-		return nil
-	}
-	return a.ask("VerifyPeer", r, func() error { return a.VerifyPeer(r, host) })
-}
-
-// checkOrigin refuses requests from web pages: a browser can have credentials, such as a client
-// certificate, and uses them for any page.
-func (a *acceptor) checkOrigin(r *http.Request) error {
-	for _, origin := range r.Header.Values("Origin") {
-		if a.AllowOrigin == nil || !a.AllowOrigin(origin) {
-			return fmt.Errorf("came from a browser, with Origin %q", clip(origin))
-		}
-	}
-	return nil
-}

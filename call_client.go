@@ -253,7 +253,7 @@ func (cc *callClient) close() { cc.table.close(ErrDisconnected) }
 // count returns the number of calls that wait for an answer.
 func (cc *callClient) count() int { return cc.table.len() }
 
-// open appends the calls that wait for an answer.
-func (cc *callClient) open(open []OpenCall) []OpenCall {
-	return cc.table.open(open, cc.ticks.Load(), cc.tick)
+// appendOpen appends the calls that wait for an answer.
+func (cc *callClient) appendOpen(open []OpenCall) []OpenCall {
+	return cc.table.appendOpen(open, cc.ticks.Load(), cc.tick)
 }

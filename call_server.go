@@ -16,7 +16,7 @@ type callServer struct {
 	began    time.Time // of the session; times of requests are since then
 	workers  workers
 	running  runningCalls // requests whose handlers have a context
-	requests requestPool
+	pool     requestPool
 }
 
 func (cs *callServer) init(s *sender, handlers *atomic.Pointer[registry], began time.Time) {
@@ -63,7 +63,7 @@ func (cs *callServer) handle(m *message, now time.Time) {
 		cs.overloaded(m, over)
 		return
 	}
-	in := cs.requests.get(cs, h, now.Sub(cs.began))
+	in := cs.pool.get(cs, h, now.Sub(cs.began))
 	in.size = size
 	in.payload = m.ownPayload()
 	in.id, in.seq, in.deadline = m.MuxID, m.Seq, m.deadline(now)
@@ -182,7 +182,7 @@ func (in *request) release() {
 	cs := in.cs
 	in.payload, in.ctx, in.cancel, in.cut, in.over = nil, nil, nil, nil, limitNone
 	in.out, in.m = nil, message{}
-	cs.requests.put(in)
+	cs.pool.put(in)
 	cs.active.leave()
 }
 
@@ -212,11 +212,11 @@ func (cs *callServer) close() { cs.running.close() }
 func (cs *callServer) cancel(id uint64) { cs.running.cancel(id) }
 
 // count returns the number of requests that are being handled.
-func (cs *callServer) count() int { return cs.requests.running() }
+func (cs *callServer) count() int { return cs.pool.running() }
 
-// open appends the requests that are being handled at a time of the session.
-func (cs *callServer) open(open []OpenCall, now time.Duration) []OpenCall {
-	return cs.requests.open(open, now)
+// appendOpen appends the requests that are being handled at a time of the session.
+func (cs *callServer) appendOpen(open []OpenCall, now time.Duration) []OpenCall {
+	return cs.pool.appendOpen(open, now)
 }
 
 // withContext returns the number of requests whose handlers have a context.

@@ -103,9 +103,9 @@ func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 	return overdue
 }
 
-// open appends the calls that wait for an answer. Their age is known in rounds of the janitor, one
+// appendOpen appends the calls that wait for an answer. Their age is known in rounds of the janitor, one
 // each tick.
-func (t *callTable) open(open []OpenCall, now uint32, tick time.Duration) []OpenCall {
+func (t *callTable) appendOpen(open []OpenCall, now uint32, tick time.Duration) []OpenCall {
 	for i := range t.shards {
 		sh := &t.shards[i]
 		sh.mu.Lock()

@@ -206,7 +206,7 @@ func (c *Connection) roundTrip(ctx context.Context, h HandlerID, subroute string
 	}
 	calls := c.called.get(int(h))
 	watch := calls.begin()
-	resp, err := s.calls.request(ctx, h, subroute, route, req)
+	resp, err := s.callClient.request(ctx, h, subroute, route, req)
 	calls.end(watch)
 	if err != nil {
 		c.callFailed(ctx, calls, h, err)
@@ -327,8 +327,13 @@ func (c *Connection) start(s *session, confirm func() error) error {
 // not logged either.
 func (c *Connection) announce(s *session) {
 	if more, ok := c.comings.allow(""); ok && s.announced.CompareAndSwap(false, true) {
-		c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed, "more", more)
+		c.logConnected(s, more)
 	}
+}
+
+// logConnected logs that a session has come up, and how many others have not been logged.
+func (c *Connection) logConnected(s *session, more int) {
+	c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed, "more", more)
 }
 
 // lost notes that a session accepts no more calls. It may still have to end.

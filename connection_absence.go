@@ -75,6 +75,6 @@ func (c *Connection) look() {
 // announceLate logs a session that has come up unseen and stayed.
 func (c *Connection) announceLate(s *session) {
 	if s.announced.CompareAndSwap(false, true) {
-		c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed, "more", c.comings.sum())
+		c.logConnected(s, c.comings.sum())
 	}
 }

@@ -42,7 +42,7 @@ func (c *Connection) Stats() ConnectionStats {
 	}
 	stats.Dialed, stats.Native = s.dialed, s.has(featureNative)
 	stats.OutgoingStreams, stats.IncomingStreams = s.muxes.count()
-	stats.OutgoingRequests, stats.IncomingRequests = s.calls.count(), s.requests.count()
+	stats.OutgoingRequests, stats.IncomingRequests = s.callClient.count(), s.callServer.count()
 	stats.BytesQueued = s.batch.Backlog()
 	stats.RoundTrip = time.Duration(s.rtt.Load())
 	return stats
@@ -55,9 +55,9 @@ func (c *Connection) openCalls() (open []OpenCall) {
 		return nil
 	}
 	now := time.Since(s.began)
-	open = s.calls.open(open)
-	open = s.requests.open(open, now)
-	open = s.muxes.openCalls(open, now)
+	open = s.callClient.appendOpen(open)
+	open = s.callServer.appendOpen(open, now)
+	open = s.muxes.appendOpen(open, now)
 	for i := range open {
 		open[i].Peer = c.Remote
 		open[i].Age = max(open[i].Age, 0) // one that began after the look at the clock

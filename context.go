@@ -107,9 +107,9 @@ func (g guardedContext) Err() (err error) {
 	}
 }
 
-// over makes g guard ctx. It returns the guarded context, which has an AfterFunc method if ctx has
+// guard makes g guard ctx. It returns the guarded context, which has an AfterFunc method if ctx has
 // one.
-func (g *guardedContext) over(ctx context.Context) context.Context {
+func (g *guardedContext) guard(ctx context.Context) context.Context {
 	g.Context = ctx
 	if after, ok := ctx.(afterFuncer); ok {
 		return guardedAfterContext{*g, after}
@@ -155,7 +155,7 @@ func doneError(ctx context.Context) error {
 // bounded returns a context for goroutines of the library that ends with ctx, however odd that is:
 // also at its deadline if its Done is nil or never closes. The cause is that of ctx.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	parent := new(guardedContext).over(ctx)
+	parent := new(guardedContext).guard(ctx)
 	ctx, cancel := context.WithCancelCause(parent)
 	deadline, ok := parent.Deadline()
 	if !ok {

@@ -208,3 +208,18 @@ func rejection(reason string) error {
 	}
 	return fmt.Errorf("rejected: %s", clip(reason))
 }
+
+// clientTLS is the configuration for one host: that of the options, which may
+// be nil, with what every connection needs.
+func clientTLS(config *tls.Config, hostname string) *tls.Config {
+	if config == nil {
+		config = new(tls.Config)
+	}
+	config = config.Clone()
+	if config.ServerName == "" {
+		config.ServerName = hostname
+	}
+	config.NextProtos = []string{"http/1.1"} // a WebSocket cannot be opened over HTTP/2 here
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	return config
+}

@@ -23,9 +23,9 @@ func (c *Connection) holds() (h door.Held) {
 	}
 	h.Sessions = 1
 	h.Queued = s.batch.Queued()
-	h.Calls = s.calls.count()
+	h.Calls = s.callClient.count()
 	h.StreamsOut, h.StreamsIn = s.muxes.count()
-	h.Requests = s.requests.withContext()
+	h.Requests = s.callServer.withContext()
 	return h
 }
 

@@ -1,9 +1,5 @@
 package grid
 
-import (
-	"errors"
-)
-
 // ErrorClass is the reason why a call failed, one of a small number. Statistics, metrics and traces
 // all count by it.
 type ErrorClass uint8
@@ -64,31 +60,4 @@ func (c ErrorClass) String() string {
 		return errorClassNames[c]
 	}
 	return errorClassNames[ErrorOther]
-}
-
-// libraryErrors are what errors.Is finds in the library's own errors, by class. The first match
-// counts.
-var libraryErrors = []struct {
-	err   error
-	class ErrorClass
-}{
-	{ErrDisconnected, ErrorDisconnected},
-	{ErrOverloaded, ErrorOverloaded},
-	{ErrShutdown, ErrorShutdown},
-	{ErrUnknownHandler, ErrorUnknownHandler},
-	{ErrMessageTooLarge, ErrorMessageTooLarge},
-	{ErrMetadata, ErrorMetadata},
-	{ErrIncorrectSequence, ErrorSequence},
-	{errCredit, ErrorOther},
-	{errResultsLeft, ErrorLeft},
-}
-
-// libraryClass returns the class of an error if it is one of the library's own.
-func libraryClass(err error) (class ErrorClass, ok bool) {
-	for _, known := range libraryErrors {
-		if errors.Is(err, known.err) {
-			return known.class, true
-		}
-	}
-	return ErrorNone, false
 }

@@ -2,7 +2,6 @@ package grid
 
 import (
 	"bytes"
-	"errors"
 	"strings"
 
 	"github.com/tinylib/msgp/msgp"
@@ -44,47 +43,6 @@ func (e *handlerError) Error() string { return e.said.Error() }
 
 // As fills a target as RemoteErr.As does.
 func (e *handlerError) As(target any) bool { return e.said.As(target) }
-
-// errorCode says on the wire which of the library's errors one is. docs/protocol.md has the
-// numbers.
-type errorCode byte
-
-const (
-	codeOther errorCode = iota
-	codeShutdown
-	codeOverloaded
-	codeUnknownHandler
-	codeTooLarge
-	codeSequence
-)
-
-// codedErrors are the errors by code; nil where a code stands for none.
-var codedErrors = [...]error{
-	codeOther:          nil,
-	codeShutdown:       ErrShutdown,
-	codeOverloaded:     ErrOverloaded,
-	codeUnknownHandler: ErrUnknownHandler,
-	codeTooLarge:       ErrMessageTooLarge,
-	codeSequence:       ErrIncorrectSequence,
-}
-
-// codeOf returns the code of an error of the library.
-func codeOf(err error) errorCode {
-	for code, known := range codedErrors {
-		if known != nil && errors.Is(err, known) {
-			return errorCode(code)
-		}
-	}
-	return codeOther
-}
-
-// err returns the error that a code stands for, nil for none: also for one of a later version.
-func (c errorCode) err() error {
-	if int(c) < len(codedErrors) {
-		return codedErrors[c]
-	}
-	return nil
-}
 
 // libraryKey is the key, in what follows an error on the wire, of the code of an error that the
 // library says. The handler's errors have no such key.

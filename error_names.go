@@ -1,8 +1,6 @@
 package grid
 
 import (
-	"errors"
-	"slices"
 	"sync/atomic"
 )
 
@@ -27,10 +25,6 @@ func (l *link) named(err error, stream bool, h HandlerID, subroute string) error
 	return named
 }
 
-// ofCalls are the errors with which the library ends a call, and of which it says no more by
-// itself.
-var ofCalls = []error{ErrUnknownHandler, ErrMessageTooLarge, ErrMetadata, ErrIncorrectSequence, errCredit}
-
 // aboutCall reports whether an error is the library's about a call, and has no names yet.
 func aboutCall(err error) bool {
 	switch err.(type) {
@@ -39,5 +33,6 @@ func aboutCall(err error) bool {
 	case RemoteErr, *libraryError: // a handler's error is never a RemoteErr by value
 		return true
 	}
-	return slices.ContainsFunc(ofCalls, func(known error) bool { return errors.Is(err, known) })
+	known := libraryErrorOf(err)
+	return known != nil && known.lacksNames
 }

@@ -674,13 +674,13 @@ func TestEmptyTablesShrinkAfterABurst(t *testing.T) {
 	callers.Wait()
 	c.waitIdle(t)
 	s := conn.current.Load()
-	for i := range s.calls.table.shards {
-		if sh := &s.calls.table.shards[i]; sh.calls != nil {
+	for i := range s.callClient.table.shards {
+		if sh := &s.callClient.table.shards[i]; sh.calls != nil {
 			t.Errorf("a shard keeps a table that held %d calls", sh.most)
 		}
 	}
-	if s := c.conn(0, 1).current.Load(); s.requests.running.calls != nil {
-		t.Errorf("the table of running requests held %d and is kept", s.requests.running.most)
+	if s := c.conn(0, 1).current.Load(); s.callServer.running.calls != nil {
+		t.Errorf("the table of running requests held %d and is kept", s.callServer.running.most)
 	}
 	if _, err := conn.Request(t.Context(), testSingle, nil); err != nil {
 		t.Fatal(err)

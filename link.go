@@ -53,14 +53,14 @@ func isTLS(name string) bool {
 	return strings.HasPrefix(name, "https:") || strings.HasPrefix(name, "wss:")
 }
 
-// wrote counts bytes that were written to a socket.
-func (l *link) wrote(n int) {
+// countWritten counts bytes that were written to a socket.
+func (l *link) countWritten(n int) {
 	l.flowOut.add(int64(n))
 	l.toldOut.add(int64(n))
 }
 
-// read counts bytes that were read from a socket.
-func (l *link) read(n int64) {
+// countRead counts bytes that were read from a socket.
+func (l *link) countRead(n int64) {
 	l.flowIn.add(n)
 	l.toldIn.add(n)
 }

@@ -84,8 +84,8 @@ func (l *link) streamServed(h registration, d time.Duration, result *RemoteErr, 
 	}
 }
 
-// refuses counts and tells that a call of a handler was refused, or ended, over a limit.
-func (l *link) refuses(role Role, h HandlerID, over limit) {
+// countRefusal counts and tells that a call of a handler was refused, or ended, over a limit.
+func (l *link) countRefusal(role Role, h HandlerID, over limit) {
 	l.refusals[over].Add(1)
 	l.recent.add(l.remote, role, h, "overloaded: over Limits."+limitNames[over])
 	l.noteOverload(limitNames[over])

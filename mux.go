@@ -61,7 +61,7 @@ func (x *muxes) close() {
 		m.abort(ErrDisconnected)
 	}
 	for _, m := range x.servers.close() {
-		m.cancel(ErrDisconnected)
+		m.abort(ErrDisconnected)
 	}
 }
 
@@ -79,7 +79,7 @@ func (x *muxes) checkAlive(l *look) {
 // streams hold too much, those with the most waiting are ended: slow consumers'
 // own. It returns false, and counts nothing, where that is this stream. The reader calls it.
 func (x *muxes) hold(own holder, bytes int) bool {
-	for ok := x.streamQuota.hold(bytes); !ok; ok = !x.streamQuota.over() {
+	for ok := x.streamQuota.hold(bytes); !ok; ok = !x.streamQuota.exceeded() {
 		if most := x.heaviest.get(x.streams); most != nil && most != own && most.waiting() > own.waiting()+bytes {
 			most.overload()
 			continue
@@ -108,8 +108,8 @@ func (x *muxes) forgetServer(id uint64) { x.servers.remove(id) }
 // count returns the numbers of the streams that are open, opened here and by the peer.
 func (x *muxes) count() (clients, servers int) { return x.clients.len(), x.servers.len() }
 
-// openCalls appends the streams that are open at a time of the session.
-func (x *muxes) openCalls(open []OpenCall, now time.Duration) []OpenCall {
+// appendOpen appends the streams that are open at a time of the session.
+func (x *muxes) appendOpen(open []OpenCall, now time.Duration) []OpenCall {
 	call := func(role Role, h *streamHandler, began time.Duration) OpenCall {
 		return OpenCall{Role: role, Stream: true, Handler: h.id, Subroute: h.subroute, Age: now - began}
 	}
@@ -123,3 +123,10 @@ func (x *muxes) openCalls(open []OpenCall, now time.Duration) []OpenCall {
 	}
 	return open
 }
+
+// Stream liveness, as peers expect it.
+const (
+	muxPingInterval  = 15 * time.Second // between pings of a stream without a deadline, or a longer one
+	muxPeerTimeout   = 30 * time.Second // without any message from the handler's side
+	muxCallerTimeout = 60 * time.Second // without a ping from the caller's side
+)

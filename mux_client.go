@@ -32,8 +32,8 @@ type muxClient struct {
 	late     bool     // its end came too late to be believed; the reader's alone
 
 	needsPing bool          // no deadline, or one that is far away
-	window    int           // messages the handler may send ahead of the consumer
-	inputs    int           // messages the handler lets the pump send ahead; 0 where it takes none
+	outWindow int           // messages the handler may send ahead of the consumer
+	inWindow  int           // messages the handler lets the pump send ahead; 0 where it takes none
 	arrived   chan struct{} // tells the consumer to look again; room for one signal
 	credited  chan struct{} // tells the pump that there is credit again; room for one signal
 	done      chan struct{} // closed when the handler has returned or the stream has ended: nothing can be sent any more
@@ -58,15 +58,15 @@ type muxClient struct {
 // connection's activity, which the caller has entered.
 func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, observed *observation) (*muxClient, error) {
 	m := &muxClient{
-		sender:  x.sender,
-		muxes:   x,
-		handler: h,
-		window:  h.outCapacity,
-		inputs:  h.inCapacity,
-		arrived: make(chan struct{}, 1),
-		done:    make(chan struct{}),
+		sender:    x.sender,
+		muxes:     x,
+		handler:   h,
+		outWindow: h.outCapacity,
+		inWindow:  h.inCapacity,
+		arrived:   make(chan struct{}, 1),
+		done:      make(chan struct{}),
 	}
-	m.ctx = m.guard.over(ctx)
+	m.ctx = m.guard.guard(ctx)
 	ctx = m.ctx
 	deadline, err := deadlineMS(ctx)
 	if err != nil {
@@ -224,7 +224,7 @@ func (m *muxClient) receive(msg *message, now time.Time) {
 		if err := m.checkAck(m.handler, msg); err != nil {
 			m.cancel(err)
 		} else {
-			m.granted(m.inputs)
+			m.granted(m.inWindow)
 		}
 	case OpUnblockClMux:
 		if msg.Flags&FlagEOF != 0 && m.has(featureStreams) {
@@ -337,7 +337,7 @@ func (m *muxClient) enqueue(msg *message) (fits, queued bool) {
 	if m.ended {
 		return true, false // nobody wants it
 	}
-	if m.queue.len() >= m.window {
+	if m.queue.len() >= m.outWindow {
 		return false, false
 	}
 	m.queue.push(msg.ownPayload())
@@ -346,7 +346,7 @@ func (m *muxClient) enqueue(msg *message) (fits, queued bool) {
 
 // overload ends a stream whose messages pile up.
 func (m *muxClient) overload() {
-	m.refuses(RoleClient, m.handler.id, limitStreamBytes)
+	m.countRefusal(RoleClient, m.handler.id, limitStreamBytes)
 	m.cancel(ErrOverloaded)
 }
 
@@ -368,7 +368,7 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 			}
 			m.owed++
 			grant := 0
-			if m.owed >= creditBatch(m.window) {
+			if m.owed >= creditBatch(m.outWindow) {
 				grant = m.settle()
 			}
 			m.mu.Unlock()
@@ -402,7 +402,7 @@ func (m *muxClient) granted(n int) {
 		return // takes no requests
 	}
 	m.mu.Lock()
-	m.credits = min(m.credits+n, m.inputs)
+	m.credits = min(m.credits+n, m.inWindow)
 	m.mu.Unlock()
 	signal(m.credited)
 }

@@ -51,8 +51,8 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{},
 // both need is made here, by the reader: a goroutine that allocates has
 // twice the stack of one that waits, and idle streams are mostly stacks.
 func serveStream[In, Out any](m *muxServer, h *streamHandlerOf[In, Out], payload []byte) {
-	p := &streamPump[In, Out]{muxServer: m, h: h, payload: payload, answers: make(chan Out, min(m.window, maxOutBuffer))}
-	if m.inputs > 0 {
+	p := &streamPump[In, Out]{muxServer: m, h: h, payload: payload, answers: make(chan Out, min(m.outWindow, maxOutBuffer))}
+	if m.inWindow > 0 {
 		p.requests = make(chan In)
 	}
 	go p.handle(p.requests, p.answers)
@@ -95,7 +95,7 @@ func (p *streamPump[In, Out]) run() {
 	for p.step() {
 	}
 	cause := p.cause()
-	p.cancel(cause)
+	p.abort(cause)
 	for p.drain() {
 	}
 	p.closeInput()
@@ -272,7 +272,7 @@ func (p *streamPump[In, Out]) taken() {
 	p.mu.Unlock()
 	p.streamQuota.free(done)
 	p.owed++
-	if p.owed >= creditBatch(p.inputs) {
+	if p.owed >= creditBatch(p.inWindow) {
 		p.settle()
 	}
 	p.observed.received(p.size)
@@ -327,7 +327,7 @@ func (p *streamPump[In, Out]) last() message {
 // the stream comes behind the messages for which the caller has given no credit: it may do so only
 // when it has sent all it wants to.
 func (p *streamPump[In, Out]) tellReturned() {
-	if p.told || p.inputs == 0 || !p.has(featureStreams) {
+	if p.told || p.inWindow == 0 || !p.has(featureStreams) {
 		return
 	}
 	p.told = true

@@ -12,19 +12,19 @@ import (
 // The reader puts requests into a queue that the stream's credits bound. The
 // handler runs on a goroutine of its own; a pump between the two hands it the
 // requests and sends what it answers. The stream is over when the handler has
-// returned and all it sent has gone out, or when cancel has ended it first;
+// returned and all it sent has gone out, or when abort has ended it first;
 // the pump stays until the handler has returned, so that a handler that goes
 // on sending is never stuck.
 type muxServer struct {
 	*sender
-	muxes   *muxes
-	id      uint64
-	handler *streamHandler
-	began   time.Duration   // when it was opened, since the session began
-	ctx     context.Context // the handler's
-	stop    context.CancelCauseFunc
-	inputs  int // messages the caller may send ahead of the handler; 0: none at all
-	window  int // messages the handler may send ahead of the caller's consumer
+	muxes     *muxes
+	id        uint64
+	handler   *streamHandler
+	began     time.Duration   // when it was opened, since the session began
+	ctx       context.Context // the handler's
+	stop      context.CancelCauseFunc
+	inWindow  int // messages the caller may send ahead of the handler; 0: none at all
+	outWindow int // messages the handler may send ahead of the caller's consumer
 
 	outbox   outbox   // the pump's alone
 	sent     sequence // guarded by the batch
@@ -45,8 +45,8 @@ type muxServer struct {
 	result   *RemoteErr
 	cut      error     // what had ended ctx when the handler returned; nil where it was done by itself
 	credits  int       // messages the caller lets the pump send
-	ended    bool      // cancel was called, or all is sent
-	pinged   time.Time // when the caller last sent anything
+	ended    bool      // abort was called, or all is sent
+	heard    time.Time // when the caller last sent anything
 }
 
 // accept starts the handler of a stream that the peer opens now.
@@ -82,14 +82,14 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		id:        msg.MuxID,
 		handler:   h,
 		began:     now.Sub(x.began),
-		inputs:    h.inCapacity,
-		window:    h.outCapacity,
+		inWindow:  h.inCapacity,
+		outWindow: h.outCapacity,
 		wake:      make(chan struct{}, 1),
 		received:  1, // ConnectMux was 0
 		inputEnd:  msg.Flags&FlagEOF != 0,
 		needsPing: msg.DeadlineMS == 0 || time.Duration(msg.DeadlineMS)*time.Millisecond > muxCallerTimeout,
 		credits:   h.outCapacity,
-		pinged:    time.Now(),
+		heard:     time.Now(),
 	}
 	m.outbox.s, m.outbox.q, m.outbox.end = x.sender, &m.sent, m
 	m.ctx, m.stop = x.handlerContext(msg.deadline(now), h.subroute, msg, m)
@@ -121,18 +121,18 @@ func (m *muxServer) receive(msg *message, now time.Time) {
 		}
 	case OpUnblockSrvMux:
 		m.mu.Lock()
-		m.pinged = now
-		m.credits = min(m.credits+msg.credits(), m.window)
+		m.heard = now
+		m.credits = min(m.credits+msg.credits(), m.outWindow)
 		m.mu.Unlock()
 		signal(m.wake)
 	case OpPing:
 		m.mu.Lock()
-		m.pinged = now
+		m.heard = now
 		m.mu.Unlock()
 		payload, _ := (&pongMsg{}).MarshalMsg(nil)
 		m.reply(message{MuxID: m.id, Seq: msg.Seq, Op: OpPong, Payload: payload}, nil)
 	case OpDisconnectServerMux:
-		m.cancel(context.Canceled)
+		m.abort(context.Canceled)
 	}
 }
 
@@ -142,7 +142,7 @@ func (m *muxServer) accept(msg *message, now time.Time) string {
 	if msg.Flags&FlagEOF == 0 || msg.Payload != nil {
 		size = msg.footprint()
 		if !m.muxes.hold(m, size) {
-			m.refuses(RoleServer, m.handler.id, limitStreamBytes)
+			m.countRefusal(RoleServer, m.handler.id, limitStreamBytes)
 			return string(ErrOverloaded)
 		}
 	}
@@ -157,12 +157,12 @@ func (m *muxServer) accept(msg *message, now time.Time) string {
 func (m *muxServer) enqueue(msg *message, payload bool, now time.Time) (text string, queued bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.pinged = now
+	m.heard = now
 	last := msg.Flags&FlagEOF != 0
 	switch {
 	case m.ended || m.returned:
 		return "", false
-	case m.inputs == 0 && !last, m.inputEnd:
+	case m.inWindow == 0 && !last, m.inputEnd:
 		return "did not expect inbound message", false
 	}
 	if payload {
@@ -170,7 +170,7 @@ func (m *muxServer) enqueue(msg *message, payload bool, now time.Time) (text str
 		if m.pumped > 0 {
 			waiting++ // the pump holds one
 		}
-		if waiting >= m.inputs {
+		if waiting >= m.inWindow {
 			return "handler blocked", false
 		}
 		m.queue.push(msg.ownPayload())
@@ -188,12 +188,12 @@ func (m *muxServer) fail(err *libraryError) {
 		Flags:   FlagEOF | FlagPayloadIsErr,
 		Payload: m.errorText(err.text),
 	}, err), &m.sent)
-	m.cancel(err)
+	m.abort(err)
 }
 
-// cancel ends the stream: the handler's context is canceled and its input closed. The peer is not
+// abort ends the stream: the handler's context is canceled and its input closed. The peer is not
 // told.
-func (m *muxServer) cancel(cause error) {
+func (m *muxServer) abort(cause error) {
 	m.stop(cause) // before the pump can close the input: a handler must not take that for the caller's end of it
 	m.mu.Lock()
 	if m.ended {
@@ -248,7 +248,7 @@ func (m *muxServer) waiting() int {
 
 // overload ends a stream whose requests pile up.
 func (m *muxServer) overload() {
-	m.refuses(RoleServer, m.handler.id, limitStreamBytes)
+	m.countRefusal(RoleServer, m.handler.id, limitStreamBytes)
 	m.fail(libraryText(string(ErrOverloaded)))
 }
 
@@ -298,14 +298,14 @@ func (m *muxServer) uncount() {
 // The janitor calls it.
 func (m *muxServer) checkAlive(l *look) {
 	m.mu.Lock()
-	m.pinged = m.pinged.Add(l.missed)
+	m.heard = m.heard.Add(l.missed)
 	if l.busy {
-		m.pinged = l.now
+		m.heard = l.now
 	}
-	silent := m.needsPing && l.silence(l.now.Sub(m.pinged)) > muxCallerTimeout
+	silent := m.needsPing && l.silence(l.now.Sub(m.heard)) > muxCallerTimeout
 	m.mu.Unlock()
 	if silent {
-		m.cancel(ErrDisconnected)
+		m.abort(ErrDisconnected)
 	}
 }
 

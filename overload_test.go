@@ -64,13 +64,13 @@ func (b before) checkSame(t *testing.T, c *cluster) {
 			if n := s.muxes.clients.len() + s.muxes.servers.len(); n > 0 {
 				t.Errorf("%d streams in the tables", n)
 			}
-			for i := range s.calls.table.shards {
-				if sh := &s.calls.table.shards[i]; sh.most > keptCalls {
+			for i := range s.callClient.table.shards {
+				if sh := &s.callClient.table.shards[i]; sh.most > keptCalls {
 					t.Errorf("a table of %d calls is kept", sh.most)
 				}
 			}
-			if s.requests.running.most > keptCalls {
-				t.Errorf("a table of %d running requests is kept", s.requests.running.most)
+			if s.callServer.running.most > keptCalls {
+				t.Errorf("a table of %d running requests is kept", s.callServer.running.most)
 			}
 		}
 	}

@@ -93,8 +93,8 @@ func (q *quota) reserve(bytes int) bool {
 // free takes bytes away.
 func (q *quota) free(bytes int) { q.used.Add(-int64(bytes)) }
 
-// over reports whether more bytes are held than may be.
-func (q *quota) over() bool { return q.used.Load()&quotaBytes > q.maxHeld }
+// exceeded reports whether more bytes are held than may be.
+func (q *quota) exceeded() bool { return q.used.Load()&quotaBytes > q.maxHeld }
 
 // messageFootprint is what a message takes beside its buffer, in bytes: its place in a queue that
 // may be half empty.

@@ -24,7 +24,7 @@ func (s *sender) refuseUnknown(m *message) {
 // overloaded refuses a request or a stream that is over a limit. The reader calls it.
 func (s *sender) overloaded(m *message, over limit) {
 	s.refuse(m, string(ErrOverloaded))
-	s.refuses(RoleServer, m.Handler, over)
+	s.countRefusal(RoleServer, m.Handler, over)
 }
 
 // errorResponse is the answer of a handler that failed.

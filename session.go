@@ -41,9 +41,9 @@ type session struct {
 	peer   process        // whom it is with
 	lost   func(*session) // tells the Connection that the session takes no more calls
 
-	calls    callClient // single requests from here
-	requests callServer // single requests of the peer
-	muxes    muxes      // streams, of both
+	callClient callClient // single requests from here
+	callServer callServer // single requests of the peer
+	muxes      muxes      // streams, of both
 
 	forged  bool // a pong came that nobody had asked for; the reader's alone
 	leaving bool // the peer has said that it leaves; the reader's alone
@@ -61,7 +61,7 @@ type session struct {
 	ending   sync.Mutex    // Protects following.
 	reason   error         // why the session ends, by who was first; nil while it lasts
 	written  chan struct{} // closed when the close frame, the last of all, is written
-	failed   chan struct{} // closed by end: the socket is closed
+	closed   chan struct{} // closed by end, with the socket
 	finished chan struct{} // closed when all its goroutines and entries are gone
 }
 
@@ -76,7 +76,7 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 		began:    time.Now(),
 		tick:     l.limits.tick(),
 		written:  make(chan struct{}),
-		failed:   make(chan struct{}),
+		closed:   make(chan struct{}),
 		finished: make(chan struct{}),
 	}
 	s.sender = sender{agreement: with, link: l, dialed: g.dialed, endSession: s.end}
@@ -101,11 +101,11 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 		OneShot:        overTLS(s.socket),
 		Unacknowledged: unacknowledged(s.socket),
 		MergedHeader:   appendMergedHeader,
-		OnWrite:        l.wrote,
+		OnWrite:        l.countWritten,
 		OnFrame:        l.flowOut.frame,
 	})
-	s.calls.init(&s.sender, s.tick)
-	s.requests.init(&s.sender, handlers, s.began)
+	s.callClient.init(&s.sender, s.tick)
+	s.callServer.init(&s.sender, handlers, s.began)
 	s.muxes.init(&s.sender, handlers, s.began, s.tick)
 	return s
 }

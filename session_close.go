@@ -43,7 +43,7 @@ func (s *session) shutdown(ctx context.Context, grace time.Duration) bool {
 	ended := s.await(ctx)
 	if !ended {
 		select {
-		case <-s.failed:
+		case <-s.closed:
 			ended = true
 		case <-least.C:
 		}
@@ -58,7 +58,7 @@ func (s *session) shutdown(ctx context.Context, grace time.Duration) bool {
 func (s *session) await(ctx context.Context) bool {
 	select {
 	case <-s.written:
-	case <-s.failed:
+	case <-s.closed:
 		return true
 	case <-ctx.Done():
 		return false
@@ -66,7 +66,7 @@ func (s *session) await(ctx context.Context) bool {
 	answer := time.NewTimer(s.limits.PeerTimeout)
 	defer answer.Stop()
 	select {
-	case <-s.failed:
+	case <-s.closed:
 		return true
 	case <-ctx.Done():
 	case <-answer.C:
@@ -95,9 +95,9 @@ func (s *session) peerLeaves() {
 // abandon fails all that is open. It may be called again, and by anybody.
 func (s *session) abandon() {
 	s.lost(s)
-	s.calls.close()
+	s.callClient.close()
 	s.muxes.close()
-	s.requests.close()
+	s.callServer.close()
 }
 
 // closeHandshake ends what reading has ended with err: it sends what is queued and a close frame,
@@ -136,7 +136,7 @@ func (s *session) closedByPeer(closed *wsframe.CloseError) error {
 	if s.leaving {
 		return errPeerLeaving
 	}
-	return fmt.Errorf("peer closed the connection: %d %s", closed.Code, closed.Reason)
+	return &goodbyeError{closed}
 }
 
 // refusePeer says goodbye to a peer that broke the rules. What it sends is not understood any more,
@@ -162,7 +162,7 @@ func (s *session) hangUp() {
 func (s *session) flushed() {
 	select {
 	case <-s.written:
-	case <-s.failed:
+	case <-s.closed:
 	}
 }
 
@@ -176,7 +176,7 @@ func (s *session) linger() bool {
 			select {
 			case <-s.written:
 				return true
-			case <-s.failed:
+			case <-s.closed:
 				return false
 			default:
 			}
@@ -256,9 +256,9 @@ func (s *session) discard(reason error) {
 func (s *session) end(reason error) {
 	s.setReason(reason)
 	s.ending.Lock()
-	first := !isClosed(s.failed)
+	first := !isClosed(s.closed)
 	if first {
-		close(s.failed)
+		close(s.closed)
 	}
 	s.ending.Unlock()
 	if first {

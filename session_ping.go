@@ -18,7 +18,7 @@ func (s *session) janitor() {
 	var pinged time.Time
 	for {
 		select {
-		case <-s.failed:
+		case <-s.closed:
 			return
 		case <-tick.C:
 			if now := time.Now(); now.Sub(pinged) >= s.limits.PingInterval-s.tick/2 {
@@ -38,7 +38,7 @@ func (s *session) janitor() {
 				s.end(err)
 				return
 			}
-			s.calls.checkAlive(&l)
+			s.callClient.checkAlive(&l)
 			s.muxes.checkAlive(&l)
 		}
 	}
@@ -97,7 +97,7 @@ func (s *session) probe(ctx context.Context) (time.Duration, error) {
 	select {
 	case <-p.answered:
 		return p.rtt, nil
-	case <-s.failed:
+	case <-s.closed:
 		return 0, ErrDisconnected
 	case <-ctx.Done():
 		return s.probeLate(ctx, p)

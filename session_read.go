@@ -12,7 +12,7 @@ func (s *session) readLoop() error {
 	for {
 		b, err := s.frames.Next()
 		if n := s.frames.Taken(); n != taken {
-			s.read(n - taken)
+			s.countRead(n - taken)
 			taken = n
 		}
 		if err != nil {
@@ -84,14 +84,14 @@ func (s *session) dispatch(m *message, now time.Time) error {
 	}
 	switch m.Op {
 	case OpRequest:
-		s.requests.handle(m, now)
+		s.callServer.handle(m, now)
 	case OpResponse:
-		s.calls.answer(m)
+		s.callClient.answer(m)
 	case OpConnectMux:
 		s.muxes.accept(m, now)
 	case OpMuxClientMsg, OpUnblockSrvMux, OpPing, OpDisconnectServerMux:
 		if !s.muxes.toServer(m, now) && m.Op == OpDisconnectServerMux {
-			s.requests.cancel(m.MuxID)
+			s.callServer.cancel(m.MuxID)
 		}
 	case OpAckMux, OpMuxServerMsg, OpUnblockClMux, OpPong, OpDisconnectClientMux:
 		s.muxes.toClient(m, now)
@@ -134,7 +134,7 @@ func (s *session) connectError(m *message) {
 	if err := unmarshal(&refused, m.Payload); err != nil {
 		refused.Error = "refused"
 	}
-	if err := refusal(refused.Error); !s.calls.refused(m.MuxID, err) {
+	if err := refusal(refused.Error); !s.callClient.refused(m.MuxID, err) {
 		s.muxes.refused(m.MuxID, err)
 	}
 }

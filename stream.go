@@ -43,7 +43,7 @@ type Stream struct {
 // newStream wraps a mux and, if requests can be sent, starts its pump.
 func newStream(m *muxClient) *Stream {
 	st := &Stream{ctx: m.ctx, mux: m}
-	if m.inputs > 0 {
+	if m.inWindow > 0 {
 		st.requests = make(chan []byte)
 		st.Requests = st.requests
 		st.ended = make(chan struct{})

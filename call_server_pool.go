@@ -79,8 +79,8 @@ func (p *requestPool) running() (n int) {
 	return n
 }
 
-// open appends the requests that are being handled at a time of the session.
-func (p *requestPool) open(open []OpenCall, now time.Duration) []OpenCall {
+// appendOpen appends the requests that are being handled at a time of the session.
+func (p *requestPool) appendOpen(open []OpenCall, now time.Duration) []OpenCall {
 	p.each(func(h *singleHandler, began time.Duration) {
 		open = append(open, OpenCall{
 			Role: RoleServer, Handler: h.id, Subroute: h.subroute, Age: now - began, number: h.number,

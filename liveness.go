@@ -101,10 +101,3 @@ func unhurried(limit time.Duration) time.Duration {
 
 // maxUnhurried bounds what unhurried adds.
 const maxUnhurried = 30 * time.Second
-
-// Stream liveness, as peers expect it.
-const (
-	muxPingInterval  = 15 * time.Second // between pings of a stream without a deadline, or a longer one
-	muxPeerTimeout   = 30 * time.Second // without any message from the handler's side
-	muxCallerTimeout = 60 * time.Second // without a ping from the caller's side
-)

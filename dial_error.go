@@ -15,21 +15,6 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// clientTLS is the configuration for one host: that of the options, which may
-// be nil, with what every connection needs.
-func clientTLS(config *tls.Config, hostname string) *tls.Config {
-	if config == nil {
-		config = new(tls.Config)
-	}
-	config = config.Clone()
-	if config.ServerName == "" {
-		config.ServerName = hostname
-	}
-	config.NextProtos = []string{"http/1.1"} // a WebSocket cannot be opened over HTTP/2 here
-	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
-	return config
-}
-
 var errLongAnswer = errors.New("answer to the upgrade is too long")
 
 // dialError says what an error of dialing a node means, where the error alone does not.

@@ -1,0 +1,78 @@
+package grid
+
+import "errors"
+
+// errorCode says on the wire which of the library's errors one is. docs/protocol.md has the
+// numbers.
+type errorCode byte
+
+const (
+	codeOther errorCode = iota
+	codeShutdown
+	codeOverloaded
+	codeUnknownHandler
+	codeTooLarge
+	codeSequence
+)
+
+// knownError is one of the library's own errors.
+type knownError struct {
+	err   error
+	class ErrorClass
+	code  errorCode // on the wire; codeOther for none of its own
+	// lacksNames is set where the error ends a call and says no more by itself. ErrDisconnected,
+	// ErrShutdown and ErrOverloaded are told by their type, as handlers may return their texts.
+	lacksNames bool
+}
+
+// libraryErrors are all of them. The first that errors.Is finds counts.
+var libraryErrors = []knownError{
+	{ErrDisconnected, ErrorDisconnected, codeOther, false},
+	{ErrOverloaded, ErrorOverloaded, codeOverloaded, false},
+	{ErrShutdown, ErrorShutdown, codeShutdown, false},
+	{ErrUnknownHandler, ErrorUnknownHandler, codeUnknownHandler, true},
+	{ErrMessageTooLarge, ErrorMessageTooLarge, codeTooLarge, true},
+	{ErrMetadata, ErrorMetadata, codeOther, true},
+	{ErrIncorrectSequence, ErrorSequence, codeSequence, true},
+	{errCredit, ErrorOther, codeOther, true},
+	{errResultsLeft, ErrorLeft, codeOther, false},
+}
+
+// libraryErrorOf returns which of the library's errors err is, or wraps; nil for none.
+func libraryErrorOf(err error) *knownError {
+	for i := range libraryErrors {
+		if errors.Is(err, libraryErrors[i].err) {
+			return &libraryErrors[i]
+		}
+	}
+	return nil
+}
+
+// libraryClass returns the class of an error that is one of the library's own.
+func libraryClass(err error) (class ErrorClass, ok bool) {
+	if known := libraryErrorOf(err); known != nil {
+		return known.class, true
+	}
+	return ErrorNone, false
+}
+
+// codeOf returns the code of an error of the library.
+func codeOf(err error) errorCode {
+	if known := libraryErrorOf(err); known != nil {
+		return known.code
+	}
+	return codeOther
+}
+
+// err returns the error that a code stands for, nil for none: also for one of a later version.
+func (c errorCode) err() error {
+	if c == codeOther {
+		return nil
+	}
+	for i := range libraryErrors {
+		if libraryErrors[i].code == c {
+			return libraryErrors[i].err
+		}
+	}
+	return nil
+}
