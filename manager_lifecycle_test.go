@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -109,6 +110,36 @@ func TestNilReceiversAreNeverConnected(t *testing.T) {
 	}
 	if err := m.RegisterStreamingHandler(testStream, StreamHandler{Handle: echoBack}); err == nil {
 		t.Error("a nil Manager took a stream handler")
+	}
+}
+
+// Also methods that one type has from another are safe.
+func TestNoMethodOfANilReceiverPanics(t *testing.T) {
+	for _, receiver := range []any{(*Manager)(nil), (*Connection)(nil), (*Subroute)(nil), (*Stream)(nil), (*TypedStream[*note, *note])(nil)} {
+		v := reflect.ValueOf(receiver)
+		for i := range v.NumMethod() {
+			method := v.Type().Method(i)
+			args := []reflect.Value{v}
+			for k := 1; k < method.Type.NumIn(); k++ {
+				arg := reflect.Zero(method.Type.In(k))
+				if arg.Type() == reflect.TypeFor[*mux.Router]() {
+					arg = reflect.ValueOf(mux.NewRouter())
+				}
+				args = append(args, arg)
+			}
+			func() {
+				defer func() {
+					if r := recover(); r != nil {
+						t.Errorf("%v.%s panics: %v", v.Type(), method.Name, r)
+					}
+				}()
+				if method.Type.IsVariadic() {
+					method.Func.CallSlice(args)
+				} else {
+					method.Func.Call(args)
+				}
+			}()
+		}
 	}
 }
 

@@ -58,6 +58,9 @@ func (s *Subroute) State() State { return s.connection().State() }
 // Stats is Connection.Stats.
 func (s *Subroute) Stats() ConnectionStats { return s.connection().Stats() }
 
+// HandlerStats is Connection.HandlerStats.
+func (s *Subroute) HandlerStats() []HandlerStats { return s.connection().HandlerStats() }
+
 // String returns "local->remote".
 func (s *Subroute) String() string { return s.connection().String() }
 
