@@ -118,13 +118,14 @@ type Writer struct {
 	last    []byte        // a finished frame to be written after all else
 	usual   int           // bytes that the queue may be expected to hold when it is taken next
 
+	restraint restraint
+
 	answers atomic.Int64 // reserved, for who does not hold the lock
 
 	// Run's own.
-	restraint restraint
-	progress  progress
-	merged    [mergedRoom]byte
-	encoded   []Item // whose Done is to be called
+	progress progress
+	merged   [mergedRoom]byte
+	encoded  []Item // whose Done is to be called
 }
 
 // queue is what has been appended since the last flush.
