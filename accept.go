@@ -43,8 +43,7 @@ func (a *acceptor) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "upgrade failed: "+err.Error())
 	a.upgrades.warn(a.log, "grid: upgrade failed", "remote", r.RemoteAddr, "local", a.Local, "reason", err)
-	var no *upgradeError
-	if errors.As(err, &no) {
+	if no, ok := errors.AsType[*upgradeError](err); ok {
 		refuse(w, r, no.status, no.text())
 	}
 }
@@ -119,8 +118,7 @@ func (a *acceptor) noteRejection(r *http.Request, req *connectReq, err error) {
 		return
 	}
 	a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "rejected: "+err.Error())
-	var twin *twinError
-	if errors.As(err, &twin) {
+	if _, ok := errors.AsType[*twinError](err); ok {
 		return // has a line of its own
 	}
 	limit := &a.rejections
@@ -145,7 +143,7 @@ func (a *acceptor) greet(r *http.Request, g *greeting, req *connectReq) (*Connec
 	}
 	payload, marshalErr := a.response(req, err).MarshalMsg(nil)
 	if err != nil {
-		writeHandshake(g.socket, message{Op: OpConnectResponse, Payload: payload}, false)
+		_ = writeHandshake(g.socket, message{Op: OpConnectResponse, Payload: payload}, false) // err is what counts
 		return nil, nil, err
 	}
 	if marshalErr != nil {
@@ -156,8 +154,7 @@ func (a *acceptor) greet(r *http.Request, g *greeting, req *connectReq) (*Connec
 
 // response is the answer to a handshake, which fails where err is not nil.
 func (a *acceptor) response(req *connectReq, err error) *connectResp {
-	var secret *secretError
-	if errors.As(err, &secret) {
+	if _, ok := errors.AsType[*secretError](err); ok {
 		return &connectResp{RejectedReason: rejected}
 	}
 	resp := &connectResp{ID: a.id, Accepted: err == nil}
@@ -186,8 +183,7 @@ func (e *secretError) Unwrap() error { return e.error }
 
 // reasonFor is what a rejected peer may know of why it is.
 func reasonFor(err error) string {
-	var secret *secretError
-	if errors.As(err, &secret) {
+	if _, ok := errors.AsType[*secretError](err); ok {
 		return rejected
 	}
 	return err.Error()

@@ -34,7 +34,7 @@ func (e *upgradeError) text() string {
 // *upgradeError. It quotes no header: what is in a wrong place may be a token.
 func checkUpgrade(r *http.Request) error {
 	const version, key = "Sec-WebSocket-Version", "Sec-WebSocket-Key"
-	lacks := ""
+	var lacks string
 	switch {
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
 		lacks = fmt.Sprintf("it came in %s, and WebSockets are opened in HTTP/1.1 here", r.Proto)

@@ -172,8 +172,10 @@ func TestAnUnverifiedPeerLearnsNothing(t *testing.T) {
 		{"a stranger with a long name", unasked, func(p *player, _ *Manager) { p.claim(strings.Repeat("x", 20000)) }, "xxx... reason="},
 		{"one that should be dialed", unasked, func(p *player, m *Manager) { p.claim(m.Targets()[1]) }, "should not dial"},
 		{"one that sends something else", unasked, func(p *player, _ *Manager) { p.send(message{Op: OpPing}) }, "expected Connect"},
-		{"one where VerifyPeer panics", func(*http.Request, string) error { panic("out of order") },
-			func(p *player, _ *Manager) { p.claim(p.Name) }, "out of order"},
+		{
+			"one where VerifyPeer panics", func(*http.Request, string) error { panic("out of order") },
+			func(p *player, _ *Manager) { p.claim(p.Name) }, "out of order",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, log, peer := verifyingNode(t, test.verify)
@@ -255,8 +257,10 @@ func TestVerifyPeerCertificate(t *testing.T) {
 		{"no names", verified(), "https://node1.example:9000", "certificate is not valid for any names"},
 		{"no TLS", nil, "https://node1.example:9000", "no client certificate: the connection came in without TLS"},
 		{"no certificate", &tls.ConnectionState{}, "https://node1.example:9000", "no client certificate: set ClientAuth"},
-		{"a certificate that nobody verified", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf("node1.example")}},
-			"https://node1.example:9000", "client certificate not verified: set ClientAuth"},
+		{
+			"a certificate that nobody verified", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf("node1.example")}},
+			"https://node1.example:9000", "client certificate not verified: set ClientAuth",
+		},
 	} {
 		err := VerifyPeerCertificate(&http.Request{TLS: test.state}, test.host)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {

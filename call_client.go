@@ -73,9 +73,14 @@ func (cc *callClient) outcome(c *call) ([]byte, error) {
 // release gives the call back and returns what it was completed with.
 func (cc *callClient) release(c *call) ([]byte, error) {
 	payload, err := c.payload, c.err
+	cc.recycle(c)
+	return payload, err
+}
+
+// recycle gives the call back.
+func (cc *callClient) recycle(c *call) {
 	c.payload, c.err = nil, nil
 	cc.pool.Put(c)
-	return payload, err
 }
 
 // request sends one request and waits for its answer. route is nil where there is no subroute.
@@ -118,7 +123,7 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string,
 		if cc.table.take(id) == nil {
 			return cc.outcome(c)
 		}
-		cc.release(c)
+		cc.recycle(c)
 		return nil, sendError(ctx, err)
 	}
 	return cc.await(ctx, id, c, waits)
@@ -143,7 +148,7 @@ func (cc *callClient) await(ctx context.Context, id uint64, c *call, waits bool)
 	if cc.table.take(id) == nil {
 		return cc.outcome(c) // the answer is on its way
 	}
-	cc.release(c)
+	cc.recycle(c)
 	if !unsent {
 		cc.giveUp(id)
 	}
@@ -204,7 +209,7 @@ func (c *call) Admit(now time.Time) (size int, ok bool) {
 	if !c.wear(now) {
 		return 0, false // its context ends the call, or the sweep does
 	}
-	c.cc.number(&c.m, nil)
+	c.cc.stamp(&c.m)
 	return c.m.size(), true
 }
 

@@ -124,7 +124,7 @@ func (in *request) send(answer message) (waits bool) {
 	switch err {
 	case nil:
 		in.uncount()
-		in.cs.append(slot, answer, nil)
+		_ = in.cs.append(slot, answer, nil) // fails for streams alone
 	case batch.ErrQueued:
 		return true
 	}
@@ -136,7 +136,7 @@ func (in *request) Opens() bool { return false }
 
 // Admit is part of batch.Item.
 func (in *request) Admit(time.Time) (size int, ok bool) {
-	in.cs.number(&in.m, nil)
+	in.cs.stamp(&in.m)
 	return in.m.size(), true
 }
 

@@ -82,7 +82,7 @@ func TestNodesConnectUnderTheirNames(t *testing.T) {
 				if err != nil || string(got) != "hello" {
 					t.Errorf("got %q, %v", got, err)
 				}
-				want := Flags(FlagCRCxxh3)
+				want := FlagCRCxxh3
 				if test.tls {
 					want = 0
 				}

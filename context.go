@@ -130,7 +130,7 @@ type guardedAfterContext struct {
 
 func (g guardedAfterContext) AfterFunc(f func()) (stop func() bool) {
 	defer ignorePanic()
-	stop = func() bool { return false }
+	stop = func() bool { return false } //nolint:wastedassign // what is returned after a panic
 	theirs := g.after.AfterFunc(f)
 	return func() bool {
 		defer ignorePanic()
@@ -139,7 +139,7 @@ func (g guardedAfterContext) AfterFunc(f func()) (stop func() bool) {
 }
 
 // ignorePanic is meant to be deferred.
-func ignorePanic() { recover() }
+func ignorePanic() { _ = recover() }
 
 // doneError is the error of a context that is done but has no error itself.
 func doneError(ctx context.Context) error {

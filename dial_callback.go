@@ -74,7 +74,7 @@ func callbackError(name any, err error) error {
 func (d *dialer) token(ctx context.Context, c *Connection) (string, error) {
 	name, ask := "AddAuthContext", d.AddAuthContext
 	if d.AddAuth != nil {
-		name, ask = "AddAuth", func(context.Context) (string, error) { return d.AddAuth(""), nil }
+		name, ask = "AddAuth", func(context.Context) (string, error) { return d.AddAuth(""), nil } //nolint:unparam // has to be like AddAuthContext
 	}
 	if ask == nil {
 		return "", nil

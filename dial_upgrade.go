@@ -36,7 +36,7 @@ func (d *dialer) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL
 		return nil, err
 	}
 	answers := bufio.NewReader(conn)
-	resp, err := conn.readAnswer(answers)
+	resp, err := conn.readAnswer(answers) //nolint:bodyclose // an upgrade has none, and the socket is kept
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func upgradeRequestBytes(u *url.URL, key string, header http.Header) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n", u.RequestURI(), u.Host, key)
-	header.Write(&b) // sorted, and without line breaks in a token
+	_ = header.Write(&b) // sorted, and without line breaks in a token
 	b.WriteString("\r\n")
 	return b.Bytes()
 }
@@ -77,7 +77,7 @@ func checkUpgraded(resp *http.Response, key string) error {
 		return fmt.Errorf("%w: upgraded in %s", errBadAnswer, resp.Proto)
 	}
 	const accept, extensions, protocol = "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"
-	wrong := ""
+	var wrong string
 	switch {
 	case !headerHas(resp.Header, "Upgrade", "websocket"):
 		wrong = wrongHeader(resp.Header, "Upgrade", "websocket")

@@ -78,8 +78,7 @@ func (r RemoteErr) As(target any) bool {
 
 // IsRemoteErr returns the RemoteErr that err is or wraps, or nil if there is none.
 func IsRemoteErr(err error) *RemoteErr {
-	var p *RemoteErr
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*RemoteErr](err); ok {
 		return p
 	}
 	return nil

@@ -9,8 +9,10 @@ import (
 
 func TestRemoteErrorsMatchByTextInEitherForm(t *testing.T) {
 	value, pointer := RemoteErr("gone"), NewRemoteErrString("gone")
-	for _, err := range []error{value, pointer, fmt.Errorf("calling: %w", value), fmt.Errorf("calling: %w", pointer),
-		errors.Join(io.EOF, value), errors.Join(io.EOF, pointer)} {
+	for _, err := range []error{
+		value, pointer, fmt.Errorf("calling: %w", value), fmt.Errorf("calling: %w", pointer),
+		errors.Join(io.EOF, value), errors.Join(io.EOF, pointer),
+	} {
 		for _, target := range []error{value, pointer, RemoteErr("gone"), NewRemoteErrString("gone")} {
 			if !errors.Is(err, target) {
 				t.Errorf("%T is not %T", err, target)

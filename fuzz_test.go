@@ -224,8 +224,7 @@ func readValid(t *testing.T, conn net.Conn, peerDialed bool) {
 	defer frames.Release()
 	for {
 		b, err := frames.Next()
-		var broken *wsframe.ProtocolError
-		if errors.As(err, &broken) {
+		if _, ok := errors.AsType[*wsframe.ProtocolError](err); ok {
 			t.Errorf("the node sent: %v", err)
 		}
 		if err != nil {

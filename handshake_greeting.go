@@ -30,7 +30,7 @@ func newGreeting(socket net.Conn, early []byte, dialed bool, maxMessage int) *gr
 			Client:     dialed,
 			MaxMessage: maxMessage,
 			OnPing: func(payload []byte) {
-				socket.Write(wsframe.AppendControl(nil, ws.OpPong, payload, dialed, newMask()))
+				_, _ = socket.Write(wsframe.AppendControl(nil, ws.OpPong, payload, dialed, newMask()))
 			},
 		}),
 	}
@@ -60,9 +60,8 @@ func (g *greeting) end(err error, reason string) {
 			break
 		}
 	}
-	var closed *wsframe.CloseError
-	if !errors.As(err, &closed) { // such as after a frame that nobody understands
-		io.Copy(io.Discard, rawSocket(g.socket))
+	if _, ok := errors.AsType[*wsframe.CloseError](err); !ok { // such as after a frame that nobody understands
+		_, _ = io.Copy(io.Discard, rawSocket(g.socket))
 	}
 }
 
@@ -112,8 +111,7 @@ func writeHandshake(socket net.Conn, m message, masked bool) error {
 func readHandshake(frames *wsframe.Reader, want Op, payload msgp.Unmarshaler) error {
 	b, err := frames.Next()
 	if err != nil {
-		var closed *wsframe.CloseError
-		if errors.As(err, &closed) {
+		if closed, ok := errors.AsType[*wsframe.CloseError](err); ok {
 			return &goodbyeError{closed}
 		}
 		return err

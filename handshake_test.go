@@ -53,7 +53,8 @@ func TestNativeHandshakesHaveTheirBytes(t *testing.T) {
 	check := func(name string, want hexBytes, value msgp.Marshaler, parsed interface {
 		msgp.Unmarshaler
 		msgp.Marshaler
-	}) {
+	},
+	) {
 		if got := encoded(t, value); !bytes.Equal(got, want) {
 			t.Errorf("%s: encoded to\n%x, want\n%x", name, got, want)
 		}
@@ -210,17 +211,25 @@ func TestRejectionsEndWithACloseFrame(t *testing.T) {
 	}{
 		{"a stranger", nil, func(p *player) { p.claim("http://stranger:9000") }, ws.StatusPolicyViolation, "unknown incoming host"},
 		{"a message that is none", nil, text, ws.StatusPolicyViolation, "handshake: "},
-		{"an unmasked frame", nil, func(p *player) { ws.WriteFrame(p.Conn, ws.NewBinaryFrame([]byte("hello"))) },
-			ws.StatusProtocolError, "unmasked frame"},
+		{
+			"an unmasked frame", nil, func(p *player) { ws.WriteFrame(p.Conn, ws.NewBinaryFrame([]byte("hello"))) },
+			ws.StatusProtocolError, "unmasked frame",
+		},
 		{"a message that is too large", nil, func(p *player) {
 			p.send(message{Op: OpConnect, Payload: make([]byte, 1<<20)})
 		}, ws.StatusMessageTooBig, "message too large"},
-		{"one that is not verified", func(*http.Request, string) error { return errors.New("secret") },
-			func(p *player) { p.claim(p.Name) }, ws.StatusPolicyViolation, "rejected"},
-		{"a stranger, where peers are verified", func(*http.Request, string) error { return nil },
-			func(p *player) { p.claim("http://stranger:9000") }, ws.StatusPolicyViolation, "rejected"},
-		{"a message that is none, where peers are verified", func(*http.Request, string) error { return nil },
-			text, ws.StatusPolicyViolation, "rejected"},
+		{
+			"one that is not verified", func(*http.Request, string) error { return errors.New("secret") },
+			func(p *player) { p.claim(p.Name) }, ws.StatusPolicyViolation, "rejected",
+		},
+		{
+			"a stranger, where peers are verified", func(*http.Request, string) error { return nil },
+			func(p *player) { p.claim("http://stranger:9000") }, ws.StatusPolicyViolation, "rejected",
+		},
+		{
+			"a message that is none, where peers are verified", func(*http.Request, string) error { return nil },
+			text, ws.StatusPolicyViolation, "rejected",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l, local := listen(t)

@@ -150,7 +150,8 @@ func (s *interceptors) request(ctx context.Context, info *CallInfo, req []byte, 
 // stream opens a stream through open, wrapped in the interceptors. open gets the observers of the
 // stream.
 func (s *interceptors) stream(ctx context.Context, call CallInfo, payload []byte,
-	open func(ctx context.Context, payload []byte, observers []StreamObserver) (*Stream, error)) (st *Stream, err error) {
+	open func(ctx context.Context, payload []byte, observers []StreamObserver) (*Stream, error),
+) (st *Stream, err error) {
 	info := &StreamInfo{CallInfo: call}
 	var opened []*Stream
 	defer func() { // also after a panic
@@ -211,7 +212,8 @@ func (s *interceptors) handler(local string, h singleHandler) SingleHandlerConte
 // once with the observers of the stream: before the handler, or after the interceptors have
 // returned if they do not call it.
 func (s *interceptors) serve(ctx context.Context, call CallInfo, payload []byte, observe func([]StreamObserver),
-	handle ServeStreamFunc) *RemoteErr {
+	handle ServeStreamFunc,
+) *RemoteErr {
 	info := &StreamInfo{CallInfo: call}
 	served := false
 	defer func() { // also after a panic

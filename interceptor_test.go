@@ -170,7 +170,7 @@ func TestInterceptorsAnswerAndRewrite(t *testing.T) {
 				second, err := next(ctx, append(first, "+second"...))
 				return second, err
 			case "no context":
-				return next(nil, req) //nolint:staticcheck // is what the test is about
+				return next(nil, req)
 			}
 			b, err := next(ctx, req)
 			if err != nil {
@@ -185,7 +185,7 @@ func TestInterceptorsAnswerAndRewrite(t *testing.T) {
 			case "nothing here":
 				return nil, nil
 			case "no context":
-				return next(nil, payload) //nolint:staticcheck // is what the test is about
+				return next(nil, payload)
 			}
 			return next(ctx, payload)
 		},

@@ -349,12 +349,14 @@ func TestASlowConsumerLosesItsOwnStream(t *testing.T) {
 	t.Run("a handler", func(t *testing.T) {
 		c, conn := limited(t, limits)
 		ended := make(chan error, 1)
-		register(t, c, StreamHandler{InCapacity: window, OutCapacity: 1,
+		register(t, c, StreamHandler{
+			InCapacity: window, OutCapacity: 1,
 			Handle: func(ctx context.Context, _ []byte, in <-chan []byte, _ chan<- []byte) *RemoteErr {
 				<-ctx.Done()
 				ended <- context.Cause(ctx)
 				return nil
-			}})
+			},
+		})
 		finish := live(t, conn, 3)
 		st, err := conn.NewStream(t.Context(), testStream, nil)
 		if err != nil {
@@ -376,7 +378,8 @@ func TestASlowConsumerLosesItsOwnStream(t *testing.T) {
 	t.Run("a caller", func(t *testing.T) {
 		c, conn := limited(t, limits)
 		ended := make(chan error, 1)
-		register(t, c, StreamHandler{OutCapacity: window,
+		register(t, c, StreamHandler{
+			OutCapacity: window,
 			Handle: func(ctx context.Context, _ []byte, _ <-chan []byte, out chan<- []byte) *RemoteErr {
 				for {
 					select {
@@ -386,7 +389,8 @@ func TestASlowConsumerLosesItsOwnStream(t *testing.T) {
 						return nil
 					}
 				}
-			}})
+			},
+		})
 		finish := live(t, conn, 3)
 		st, err := c.conn(0, 1).NewStream(t.Context(), testStream, nil) // the first node has the limits
 		if err != nil {
@@ -486,8 +490,7 @@ func TestWhoSendsTooMuchIsToldTheSizeAndTheLimit(t *testing.T) {
 	}()
 	for {
 		_, err := p.frames.Next()
-		var broken *wsframe.ProtocolError
-		if errors.As(err, &broken) {
+		if broken, ok := errors.AsType[*wsframe.ProtocolError](err); ok {
 			p.socket.Write(wsframe.AppendClose(nil, broken.Code, broken.Text, true, newMask()))
 			break
 		}

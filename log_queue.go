@@ -107,7 +107,7 @@ func (l *logLine) write(lost int) bool {
 	if !to.Enabled(l.ctx, l.record.Level) {
 		return false
 	}
-	to.Handle(l.ctx, l.record)
+	_ = to.Handle(l.ctx, l.record) // there is nowhere else to tell
 	return true
 }
 

@@ -31,7 +31,7 @@ func visibleValue(a slog.Attr) slog.Value {
 	if a.Key == "stack" { // is of many lines, and this program's own
 		return a.Value
 	}
-	text := ""
+	var text string
 	switch a.Value.Kind() {
 	case slog.KindString:
 		text = a.Value.String()

@@ -350,7 +350,7 @@ func TestMetadataOfAnInterceptorOrTest(t *testing.T) {
 	if got := (Metadata{"b": "", "a": ""}).Keys(); fmt.Sprint(got) != "[a b]" {
 		t.Errorf("the keys are %v", got)
 	}
-	if clone := (Metadata)(nil).Clone(); clone != nil {
+	if clone := Metadata(nil).Clone(); clone != nil {
 		t.Errorf("a clone of nil is %v", clone)
 	}
 }
@@ -626,8 +626,7 @@ func TestMetadataNobodyReadsAllocatesNothing(t *testing.T) {
 func BenchmarkMetadata(b *testing.B) {
 	g := benchGrid(b, 2)
 	conn := g.Managers[0].Connection(g.Hosts[1])
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := b.Context()
 	for name, ctx := range map[string]context.Context{
 		"none":              context.Background(),
 		"none/cancelable":   ctx,

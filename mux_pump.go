@@ -333,7 +333,7 @@ func (p *streamPump[In, Out]) tellReturned() {
 	p.told = true
 	msg := p.last()
 	msg.MuxID, msg.Op = p.id, OpUnblockClMux
-	p.outbox.send(p.ctx.Done(), nil, msg)
+	_ = p.outbox.send(p.ctx.Done(), nil, msg) // what ends the wait ends the stream
 }
 
 // outcome is why the stream ended, for observers.

@@ -108,8 +108,10 @@ func (x *muxes) accept(msg *message, now time.Time) {
 func (m *muxServer) receive(msg *message, now time.Time) {
 	if msg.Op.counted() {
 		if msg.Seq != m.received {
-			m.fail(&libraryError{ErrIncorrectSequence,
-				fmt.Sprintf("receive sequence number mismatch. want %d, got %d", m.received, msg.Seq)})
+			m.fail(&libraryError{
+				ErrIncorrectSequence,
+				fmt.Sprintf("receive sequence number mismatch. want %d, got %d", m.received, msg.Seq),
+			})
 			return
 		}
 		m.received++

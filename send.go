@@ -207,7 +207,7 @@ func (s *sender) tooLarge(n int) error {
 func (s *sender) reply(m message, q *sequence) {
 	slot, err := s.batch.BeginNow()
 	if err == nil {
-		s.append(slot, m, q)
+		_ = s.append(slot, m, q) // nothing may follow the end of a stream
 		return
 	}
 	if errors.Is(err, batch.ErrFull) {
@@ -219,7 +219,7 @@ func (s *sender) reply(m message, q *sequence) {
 // something has ended. There is no more of it than what it is about.
 func (s *sender) advise(m message, q *sequence) {
 	if slot, err := s.batch.BeginAdvice(); err == nil {
-		s.append(slot, m, q)
+		_ = s.append(slot, m, q) // nothing may follow the end of a stream
 	}
 }
 
@@ -236,7 +236,7 @@ func (s *sender) sendGoodbye() {
 	p := &goodbye{s: s}
 	m := message{Op: OpDisconnect}
 	if slot, err := p.begin(s.batch, p, &m, nil); err == nil {
-		s.append(slot, m, nil)
+		_ = s.append(slot, m, nil) // fails for streams alone
 	}
 }
 
@@ -252,11 +252,16 @@ func (p *goodbye) AppendTo(b []byte) []byte { return p.m.appendTo(b) }
 // Done is part of batch.Item.
 func (p *goodbye) Done(error) {}
 
-// number makes m ready to be encoded as the next of its stream. The batch is locked.
-func (s *sender) number(m *message, q *sequence) error {
+// stamp makes m ready to be encoded.
+func (s *sender) stamp(m *message) {
 	if m.MuxID != 0 {
 		m.Flags |= s.checksum
 	}
+}
+
+// number makes m ready to be encoded as the next of its stream. The batch is locked.
+func (s *sender) number(m *message, q *sequence) error {
+	s.stamp(m)
 	if q == nil {
 		return nil
 	}

@@ -278,8 +278,9 @@ func TestLatency(t *testing.T) {
 	if s.Latency.Mean() != 500500*time.Microsecond || s.Latency.Count() != 1000 || s.Calls != 1000 {
 		t.Errorf("%+v", s)
 	}
-	for q, want := range map[float64]time.Duration{0.1: 100, 0.5: 500, 0.99: 990, 1: 1000} {
-		want *= time.Millisecond
+	for q, want := range map[float64]time.Duration{
+		0.1: 100 * time.Millisecond, 0.5: 500 * time.Millisecond, 0.99: 990 * time.Millisecond, 1: time.Second,
+	} {
 		if got := s.Latency.Quantile(q); got < want/2 || got > 2*want {
 			t.Errorf("quantile %v is %v, want %v by a factor of two", q, got, want)
 		}

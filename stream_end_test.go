@@ -276,7 +276,7 @@ func TestSendFailsOnceTheHandlerHasReturned(t *testing.T) {
 					for err == nil {
 						err = st.Send([]byte("chunk"))
 					}
-					want := error(errHandlerReturned)
+					want := errHandlerReturned
 					if failure != nil {
 						want = failure
 					}

@@ -156,7 +156,7 @@ func TestObserversAreToldOfEveryEnd(t *testing.T) {
 	enough := errors.New("enough")
 	finish := make(chan struct{})
 	c.stream(t, 1, 8, func(ctx context.Context, p []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
-		for range len(p) {
+		for range p {
 			out <- []byte("message")
 		}
 		if len(p) == 4 {

@@ -89,7 +89,7 @@ func (t *TestGrid) addNode(i int, ready chan struct{}) error {
 func (t *TestGrid) WaitAllConnect(ctx context.Context) {
 	for _, m := range t.Managers {
 		for _, host := range m.Targets() {
-			m.Connection(host).WaitForConnect(ctx)
+			_ = m.Connection(host).WaitForConnect(ctx) // ctx tells
 		}
 	}
 }

@@ -360,7 +360,7 @@ var transcriptCallers = map[string]func(ctx context.Context, c *Connection) erro
 func outcome(want string, wantErr error) func([]byte, error) error {
 	return func(got []byte, err error) error {
 		if !errors.Is(err, wantErr) || string(got) != want {
-			return fmt.Errorf("the call returned %q and error %v, want %q and %v", got, err, want, wantErr)
+			return fmt.Errorf("the call returned %q and error %w, want %q and %w", got, err, want, wantErr)
 		}
 		return nil
 	}
@@ -386,7 +386,7 @@ func stream(ctx context.Context, c *Connection, h HandlerID, payload []byte, wan
 		return nil
 	})
 	if !errors.Is(err, wantErr) || fmt.Sprint(got) != want {
-		return fmt.Errorf("the stream gave %q and error %v, want %s and %v", got, err, want, wantErr)
+		return fmt.Errorf("the stream gave %q and error %w, want %s and %w", got, err, want, wantErr)
 	}
 	return nil
 }

@@ -73,10 +73,12 @@ func TestWhatDecodedValuesTake(t *testing.T) {
 		{"Bytes", func() msgp.Unmarshaler { return new(Bytes) }, msgp.AppendBytes(nil, make([]byte, 600_000))},
 		{"URLValues, no values", func() msgp.Unmarshaler { return new(URLValues) }, many(textMap, 115_000, pair("\x90"))},
 		{"URLValues, one value each", func() msgp.Unmarshaler { return new(URLValues) }, many(textMap, 115_000, pair("\x91\xa0"))},
-		{"URLValues, many values", func() msgp.Unmarshaler { return new(URLValues) },
+		{
+			"URLValues, many values", func() msgp.Unmarshaler { return new(URLValues) },
 			many(textMap, 3, func(b []byte, i int) []byte {
 				return append(short(b, i), many(array, 200_000, repeated("\xa2xy"))...)
-			})},
+			}),
+		},
 		{"Array of MSS", func() msgp.Unmarshaler { return NewArrayOf(NewMSS).New() }, many(array, 50_000, repeated("\x81\xa0\xa0"))},
 		{"Array of empty MSS", func() msgp.Unmarshaler { return NewArrayOf(NewMSS).New() }, many(array, 50_000, repeated("\x80"))},
 		{"Array of Bytes", func() msgp.Unmarshaler { return NewArrayOf(NewBytes).New() }, many(array, 50_000, repeated("\xc4\x00"))},
@@ -90,19 +92,25 @@ func TestWhatDecodedValuesTake(t *testing.T) {
 		{"JSON, wrong texts", func() msgp.Unmarshaler { return texts.NewJSON() }, bin("[", `"`+strings.Repeat("\xff", 100)+`"`, "]", 10_000)},
 		{"JSON, objects", func() msgp.Unmarshaler { return texts.NewJSON() }, bin("[", `{"":1}`, "]", 50_000)},
 		{"JSON, empty objects", func() msgp.Unmarshaler { return texts.NewJSON() }, bin("[", `{}`, "]", 50_000)},
-		{"JSON, a nested object", func() msgp.Unmarshaler { return texts.NewJSON() },
-			msgp.AppendBytes(nil, []byte("["+strings.Repeat(strings.Repeat(`{"":`, 900)+"1"+strings.Repeat("}", 900)+",", 50)+"1]"))},
-		{"JSON, a large object", func() msgp.Unmarshaler { return texts.NewJSON() },
+		{
+			"JSON, a nested object", func() msgp.Unmarshaler { return texts.NewJSON() },
+			msgp.AppendBytes(nil, []byte("["+strings.Repeat(strings.Repeat(`{"":`, 900)+"1"+strings.Repeat("}", 900)+",", 50)+"1]")),
+		},
+		{
+			"JSON, a large object", func() msgp.Unmarshaler { return texts.NewJSON() },
 			msgp.AppendBytes(nil, []byte("{"+string(many(func(b []byte, _ uint32) []byte { return b }, 115_000, func(b []byte, i int) []byte {
 				return fmt.Appendf(b, "%q:0,", fmt.Sprint(i))
-			}))+`"":0}`))},
+			}))+`"":0}`)),
+		},
 		{"any, numbers", func() msgp.Unmarshaler { return newUntyped() }, many(array, 200_000, repeated("\xcd\xff\xff"))},
 		{"any, nil", func() msgp.Unmarshaler { return newUntyped() }, many(array, 200_000, repeated("\xc0"))},
 		{"any, texts", func() msgp.Unmarshaler { return newUntyped() }, many(array, 200_000, repeated("\xa2xy"))},
 		{"any, bytes", func() msgp.Unmarshaler { return newUntyped() }, many(array, 200_000, repeated("\xc4\x01x"))},
 		{"any, extensions", func() msgp.Unmarshaler { return newUntyped() }, many(array, 200_000, repeated("\xd4\x50x"))},
-		{"any, times", func() msgp.Unmarshaler { return newUntyped() },
-			many(array, 200_000, func(b []byte, _ int) []byte { return msgp.AppendTime(b, time.Unix(1e9, 1)) })},
+		{
+			"any, times", func() msgp.Unmarshaler { return newUntyped() },
+			many(array, 200_000, func(b []byte, _ int) []byte { return msgp.AppendTime(b, time.Unix(1e9, 1)) }),
+		},
 		{"any, empty arrays", func() msgp.Unmarshaler { return newUntyped() }, many(array, 200_000, repeated("\x90"))},
 		{"any, empty maps", func() msgp.Unmarshaler { return newUntyped() }, many(array, 100_000, repeated("\x80"))},
 		{"any, maps of one", func() msgp.Unmarshaler { return newUntyped() }, many(array, 50_000, repeated("\x81\xa0\xc0"))},
@@ -132,7 +140,7 @@ func TestWhatDecodedValuesTake(t *testing.T) {
 		if len(tc.b) > 1000 && said > 12*took {
 			t.Errorf("%s: %d bytes take %d and count for as many as %d", tc.name, n, took, said)
 		}
-		tc.b, v = nil, nil
+		tc.b, v = nil, nil //nolint:wastedassign // so that the next one is measured without it
 	}
 }
 
@@ -155,9 +163,12 @@ func TestDecodedValuesCountInTheQuotas(t *testing.T) {
 		intercepted bool
 		kind        string
 	}{
-		{"requests", false, "plain"}, {"requests to a handler with a context", false, "context"},
-		{"requests behind an interceptor", true, "plain"}, {"requests with a context behind an interceptor", true, "context"},
-		{"payloads of streams", false, "payload"}, {"requests of streams", false, "input"},
+		{"requests", false, "plain"},
+		{"requests to a handler with a context", false, "context"},
+		{"requests behind an interceptor", true, "plain"},
+		{"requests with a context behind an interceptor", true, "context"},
+		{"payloads of streams", false, "payload"},
+		{"requests of streams", false, "input"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := startCluster(t, 2, func(_ int, o *ManagerOptions) {

@@ -359,7 +359,7 @@ func (s *TypedStream[Req, Resp]) Results(next func(resp Resp) error) (err error)
 		return ErrDisconnected
 	}
 	if next == nil {
-		next = func(resp Resp) error {
+		next = func(resp Resp) error { //nolint:unparam // has to be like any other
 			s.put(resp)
 			return nil
 		}

@@ -244,10 +244,12 @@ func TestPayloadsHaveTheBytesOfTheOriginal(t *testing.T) {
 	values := map[string]struct{ full, empty codable }{
 		"connectReq ID=0102..10 Host=" + host: {&connectReq{ID: id, Host: host}, new(connectReq)},
 		"connectReq with time and token (later peers) ID=0102..10 Host=" + host + " Time=1700000000.123456789 Token=tok": {
-			&connectReq{ID: id, Host: host, Time: when, Token: "tok"}, new(connectReq)},
+			&connectReq{ID: id, Host: host, Time: when, Token: "tok"}, new(connectReq),
+		},
 		`connectResp ID=0102..10 Accepted=true RejectedReason=""`: {&connectResp{ID: id, Accepted: true}, new(connectResp)},
 		`connectResp ID=0102..10 Accepted=false RejectedReason="unknown incoming host"`: {
-			&connectResp{ID: id, RejectedReason: "unknown incoming host"}, new(connectResp)},
+			&connectResp{ID: id, RejectedReason: "unknown incoming host"}, new(connectResp),
+		},
 		`muxConnectError Error="Invalid Handler for type"`:                              {&muxConnectError{Error: unknownHandlerText}, new(muxConnectError)},
 		"pongMsg NotFound=false Err=nil":                                                {&pongMsg{}, new(pongMsg)},
 		"pongMsg NotFound=true Err=nil":                                                 {&pongMsg{NotFound: true}, new(pongMsg)},
