@@ -60,22 +60,23 @@ func (t *tampers) with(a, b int) bool {
 }
 
 // dialer returns the dialer of a host.
-func (t *tampers) dialer(n *simnet.Network, host string) grid.ContextDialer {
+func (t *tampers) dialer(n *simnet.Network, host string, incoming func(int64)) grid.ContextDialer {
 	dial := n.Dialer(host)
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return t.wrap(c, host), nil
+		return t.wrap(c, host, incoming), nil
 	}
 }
 
 // tamperedListener wraps what it accepts.
 type tamperedListener struct {
 	net.Listener
-	t    *tampers
-	host string
+	t        *tampers
+	host     string
+	incoming func(int64)
 }
 
 func (l tamperedListener) Accept() (net.Conn, error) {
@@ -83,19 +84,28 @@ func (l tamperedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.t.wrap(c, l.host), nil
+	return l.t.wrap(c, l.host, l.incoming), nil
 }
 
-func (t *tampers) wrap(c net.Conn, local string) net.Conn {
+func (t *tampers) wrap(c net.Conn, local string, incoming func(int64)) net.Conn {
 	remote, _, _ := strings.Cut(c.RemoteAddr().String(), ":")
-	return &tamperedConn{c.(*simnet.Conn), t, [2]string{local, remote}}
+	return &tamperedConn{c.(*simnet.Conn), t, [2]string{local, remote}, incoming}
 }
 
 // tamperedConn changes what is written. Nodes write whole frames.
 type tamperedConn struct {
 	*simnet.Conn
-	t     *tampers
-	hosts [2]string
+	t        *tampers
+	hosts    [2]string
+	incoming func(int64) // is told of bytes before the node sees them
+}
+
+func (c *tamperedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.incoming(int64(n))
+	}
+	return n, err
 }
 
 func (c *tamperedConn) Write(b []byte) (int, error) {

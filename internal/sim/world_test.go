@@ -226,7 +226,7 @@ func (w *world) start(i int, ready chan struct{}) error {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		server.Serve(tamperedListener{l, &w.tampers, n.host})
+		server.Serve(tamperedListener{l, &w.tampers, n.host, n.races.Incoming})
 	}()
 	n.mu.Lock()
 	n.server, n.served = server, served
@@ -244,9 +244,8 @@ func (w *world) newManager(i int, host string, ready chan struct{}) (*grid.Manag
 		Hosts:        w.names(),
 		AuthRequest:  simAuth,
 		AddAuth:      func(string) string { return "simulation" },
-		Dialer:       w.tampers.dialer(w.net, host),
+		Dialer:       w.tampers.dialer(w.net, host, n.races.Incoming),
 		BlockConnect: ready,
-		Incoming:     n.races.Incoming,
 		TraceTo:      w.subscriber(i),
 		Logger:       slog.New(simLog{w, host}),
 		Limits:       grid.Limits{MaxMessageSize: workload.MaxMessage, MaxQueuedBytes: w.queued},

@@ -69,7 +69,7 @@ func awaitConnection(ctx context.Context, c *grid.Connection) error {
 
 // Races are calls of a node that are canceled as soon as something comes in after their handler has
 // returned, which is most likely the answer. The zero value is ready. Its Incoming belongs in
-// ManagerOptions.
+// ManagerOptions or, to be told before the node sees what came, into the network.
 type Races struct {
 	mu   sync.Mutex // Protects following.
 	open map[*Record]context.CancelCauseFunc
