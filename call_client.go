@@ -9,8 +9,8 @@ import (
 	"github.com/gridmesh/grid/internal/batch"
 )
 
-// defaultDeadline bounds a request whose context has no deadline. The janitor
-// sees to it, so that such a call costs no timer and no look at the clock.
+// defaultDeadline bounds a request whose context has no deadline. The janitor enforces it, so such
+// a call needs no timer and never reads the clock.
 const defaultDeadline = time.Minute
 
 // callClient is the caller's side of a session's single requests.
@@ -18,7 +18,7 @@ type callClient struct {
 	*sender
 	table callTable
 	pool  sync.Pool
-	tick  time.Duration // between the rounds of the janitor
+	tick  time.Duration // between rounds of the janitor
 	ticks atomic.Uint32 // rounds so far
 }
 
@@ -26,30 +26,29 @@ func (cc *callClient) init(s *sender, tick time.Duration) { cc.sender, cc.tick =
 
 // call is a single request that waits for its answer.
 //
-// Whoever takes it out of the session's callTable completes it, exactly once:
-// the reader with an answer, the caller who gives up, the sweep of overdue
-// calls or the end of the session. Everybody else lets go of it. That is what
-// makes it safe to use calls again.
+// Whatever takes it out of the session's callTable completes it, exactly once: the reader with an
+// answer, the caller that gives up, the sweep of overdue calls or the end of the session.
+// Everything else leaves it alone. That makes it safe to reuse calls.
 type call struct {
 	answered chan struct{} // has room for the one signal
 	payload  []byte
 	err      error
-	sweepAt  uint32 // tick of the janitor at which the deadline has passed for certain
+	sweepAt  uint32 // tick of the janitor by which the deadline has certainly passed
 
 	cc *callClient
 	berth
 
-	// For those who list what is open, while the call is in the table.
+	// For listings of open calls, while the call is in the table.
 	tick     uint32 // of the janitor, when the call began
 	handler  HandlerID
 	subroute string
 }
 
-// rounds is a time in rounds of the janitor, the current one included, and never 0.
+// rounds converts d to rounds of the janitor, counting the current one. It never returns 0.
 func (cc *callClient) rounds(d time.Duration) uint32 { return uint32(d/cc.tick) + 2 }
 
-// newCall returns a call from the session's pool. Pools are not shared between
-// sessions, as channels cannot be between testing/synctest bubbles.
+// newCall returns a call from the session's pool. Sessions do not share pools, because
+// testing/synctest bubbles cannot share channels.
 func (cc *callClient) newCall() *call {
 	if c, ok := cc.pool.Get().(*call); ok {
 		return c
@@ -57,33 +56,33 @@ func (cc *callClient) newCall() *call {
 	return &call{answered: make(chan struct{}, 1), cc: cc}
 }
 
-// complete hands the outcome to the waiting caller. Only who took the call out of the table may do
-// so.
+// complete hands the outcome to the waiting caller. Only the goroutine that took the call out of
+// the table may call it.
 func (c *call) complete(payload []byte, err error) {
 	c.payload, c.err = payload, err
 	c.answered <- struct{}{}
 }
 
-// outcome waits for complete and gives the call back.
+// outcome waits for complete, then releases the call.
 func (cc *callClient) outcome(c *call) ([]byte, error) {
 	<-c.answered
 	return cc.release(c)
 }
 
-// release gives the call back and returns what it was completed with.
+// release returns the call to the pool and reports its outcome.
 func (cc *callClient) release(c *call) ([]byte, error) {
 	payload, err := c.payload, c.err
 	cc.recycle(c)
 	return payload, err
 }
 
-// recycle gives the call back.
+// recycle returns the call to the pool.
 func (cc *callClient) recycle(c *call) {
 	c.payload, c.err = nil, nil
 	cc.pool.Put(c)
 }
 
-// request sends one request and waits for its answer. route is nil where there is no subroute.
+// request sends one request and waits for its answer. route is nil without a subroute.
 func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string, route *routeID, payload []byte) ([]byte, error) {
 	deadline, err := deadlineMS(ctx)
 	if err != nil {
@@ -93,12 +92,12 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string,
 	if err != nil {
 		return nil, err
 	}
-	sweepAfter := time.Duration(deadline)*time.Millisecond + deadlineGrace // in case the context never says that it has ended
+	sweepAfter := time.Duration(deadline)*time.Millisecond + deadlineGrace // in case the context never reports its end
 	switch {
 	case deadline == 0:
 		deadline = uint32(defaultDeadline / time.Millisecond)
 		sweepAfter = defaultDeadline
-	case ctx.Done() == nil: // a context that does not say when its deadline has passed
+	case ctx.Done() == nil: // a context that never reports that its deadline has passed
 		return cc.requestInTime(ctx, h, subroute, route, payload)
 	}
 	c := cc.newCall()
@@ -138,7 +137,7 @@ func (cc *callClient) await(ctx context.Context, id uint64, c *call, waits bool)
 	}
 	select {
 	case <-c.answered:
-		if waits { // what ended the call was not an answer, perhaps
+		if waits { // something other than an answer may have ended the call
 			c.giveUpRoom()
 		}
 		return cc.swept(ctx, c)
@@ -155,8 +154,8 @@ func (cc *callClient) await(ctx context.Context, id uint64, c *call, waits bool)
 	return nil, contextCause(ctx)
 }
 
-// swept is release, with the cause of a context that has ended though the sweep was faster to find
-// its deadline passed.
+// swept releases c. If the sweep saw the deadline before the context did, it returns the context's
+// cause.
 func (cc *callClient) swept(ctx context.Context, c *call) ([]byte, error) {
 	payload, err := cc.release(c)
 	if err == context.DeadlineExceeded && ctx.Err() != nil {
@@ -165,7 +164,7 @@ func (cc *callClient) swept(ctx context.Context, c *call) ([]byte, error) {
 	return payload, err
 }
 
-// requestInTime is request for a context with a deadline whose Done is nil.
+// requestInTime is request for a context that has a deadline but a nil Done channel.
 func (cc *callClient) requestInTime(ctx context.Context, h HandlerID, subroute string, route *routeID, payload []byte) ([]byte, error) {
 	deadline, _ := ctx.Deadline()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
@@ -173,7 +172,7 @@ func (cc *callClient) requestInTime(ctx context.Context, h HandlerID, subroute s
 	return cc.request(ctx, h, subroute, route, payload)
 }
 
-// send queues the request, or lets it wait for room.
+// send queues the request, or puts it in line for room.
 func (c *call) send(m message) (waits bool, err error) {
 	if err := c.cc.fits(&m); err != nil {
 		return false, err
@@ -189,8 +188,8 @@ func (c *call) send(m message) (waits bool, err error) {
 	}
 }
 
-// giveUpRoom makes sure that nothing of the request is looked at any more. It reports whether it
-// was not sent.
+// giveUpRoom takes the request out of the line and clears it. It reports whether the request was
+// never sent.
 func (c *call) giveUpRoom() bool {
 	unsent := c.unsent()
 	c.m = message{}
@@ -198,7 +197,7 @@ func (c *call) giveUpRoom() bool {
 	return unsent
 }
 
-// unsent takes a request out of the line where it waits, and reports whether it was not sent.
+// unsent takes a waiting request out of the line. It reports whether the request was never sent.
 func (c *call) unsent() bool { return c.withdraw(c.cc.batch) || c.late.Load() }
 
 // Opens is part of batch.Item.
@@ -216,26 +215,26 @@ func (c *call) Admit(now time.Time) (size int, ok bool) {
 // AppendTo is part of batch.Item.
 func (c *call) AppendTo(b []byte) []byte { return c.m.appendTo(b) }
 
-// Done is part of batch.Item. The caller waits for its answer, not for this, and may have got it.
+// Done is part of batch.Item. The caller waits for its answer instead, and may already have it.
 func (c *call) Done(error) {}
 
-// giveUp tells the peer's handler that nobody waits for its answer any more. The original does not,
-// nor would it listen.
+// giveUp tells the peer's handler that nobody waits for its answer anymore. The original neither
+// sends that nor listens for it.
 func (cc *callClient) giveUp(id uint64) {
 	if cc.has(featureNative) {
 		cc.advise(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
 	}
 }
 
-// answer takes the answer to a request, and the error that it may hold.
+// answer completes a call with the peer's answer, which may be an error.
 func (cc *callClient) answer(m *message) {
 	if c := cc.table.take(m.MuxID); c != nil {
 		c.complete(cc.said(m))
 	}
 }
 
-// refused ends a request that the peer did not take. It returns false where there is none of that
-// number.
+// refused ends a request that the peer did not accept. It reports whether there was one with that
+// ID.
 func (cc *callClient) refused(id uint64, err error) bool {
 	c := cc.table.take(id)
 	if c != nil {
@@ -244,7 +243,7 @@ func (cc *callClient) refused(id uint64, err error) bool {
 	return c != nil
 }
 
-// checkAlive ends the calls whose deadline has passed without their contexts' having ended. The
+// checkAlive ends the calls whose deadlines have passed although their contexts have not ended. The
 // janitor calls it.
 func (cc *callClient) checkAlive(l *look) {
 	for _, id := range cc.table.sweep(cc.ticks.Add(l.rounds())) {
@@ -252,13 +251,13 @@ func (cc *callClient) checkAlive(l *look) {
 	}
 }
 
-// close fails all calls, as the connection is lost, and takes no more.
+// close fails all calls, because the connection is lost, and accepts no more.
 func (cc *callClient) close() { cc.table.close(ErrDisconnected) }
 
-// count returns the number of calls that wait for an answer.
+// count returns the number of calls waiting for an answer.
 func (cc *callClient) count() int { return cc.table.len() }
 
-// appendOpen appends the calls that wait for an answer.
+// appendOpen appends the calls waiting for an answer.
 func (cc *callClient) appendOpen(open []OpenCall) []OpenCall {
 	return cc.table.appendOpen(open, cc.ticks.Load(), cc.tick)
 }

@@ -13,7 +13,7 @@ import (
 type callServer struct {
 	*sender
 	registry *atomic.Pointer[registry]
-	began    time.Time // of the session; times of requests are since then
+	began    time.Time // of the session; request times count from here
 	workers  workers
 	running  runningCalls // requests whose handlers have a context
 	pool     requestPool
@@ -24,7 +24,7 @@ func (cs *callServer) init(s *sender, handlers *atomic.Pointer[registry], began 
 	cs.workers.init()
 }
 
-// request is a request of the peer while its handler runs. Requests are used again.
+// request is a request of the peer while its handler runs. Requests are reused.
 type request struct {
 	next *request // in the queue of workers
 
@@ -33,20 +33,20 @@ type request struct {
 	payload  []byte
 	id       uint64
 	seq      uint32
-	deadline time.Time // the answer is of no use after it; zero for none
-	size     int       // bytes that count for it; 0 once it does not count any more
-	over     limit     // what it is refused for, which shows when it is decoded
+	deadline time.Time // after it the answer is useless; zero for none
+	size     int       // bytes counted for it; 0 once uncounted
+	over     limit     // the limit for which it is refused, found on decoding
 
 	berth        // of the answer
-	out   []byte // what the handler has returned, while the answer waits
+	out   []byte // the handler's result, while the answer waits
 	cut   error  // what had ended ctx when the handler returned; nil for nothing
 
-	// Where the handler has a context.
+	// Set only if the handler takes a context.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 }
 
-// handle starts the handler of a request that has come in now on a goroutine of its own.
+// handle starts the handler of a request that arrived now, on a goroutine of its own.
 func (cs *callServer) handle(m *message, now time.Time) {
 	h := cs.registry.Load().single(m.Handler, m.subroute)
 	if h == nil {
@@ -86,8 +86,8 @@ func (in *request) serve() {
 	out, failure = in.call()
 }
 
-// respond sends the answer, unless nobody waits for it any more: the deadline has passed, or the
-// context had ended when the handler returned, as the caller or the connection is gone.
+// respond sends the answer unless nobody waits for it anymore: the deadline has passed, or the
+// handler's context had ended when it returned because the caller or the connection is gone.
 func (in *request) respond(out []byte, failure *RemoteErr) {
 	cs, now := in.cs, time.Since(in.cs.began)
 	if in.over != limitNone {
@@ -116,9 +116,8 @@ func (in *request) respond(out []byte, failure *RemoteErr) {
 	in.release()
 }
 
-// send queues the answer, or lets it wait for room: that of the session's end ends the wait, as the
-// number of answers that can wait is bounded by what the caller has open. It reports whether it
-// waits.
+// send queues the answer or puts it in line. Only the end of the session ends the wait; the
+// caller's open requests bound how many wait. It reports whether the answer waits.
 func (in *request) send(answer message) (waits bool) {
 	slot, err := in.begin(in.cs.batch, in, &answer, nil)
 	switch err {
@@ -140,8 +139,8 @@ func (in *request) Admit(time.Time) (size int, ok bool) {
 	return in.m.size(), true
 }
 
-// AppendTo is part of batch.Item. The request no longer counts when its answer can be seen: a peer
-// that keeps within the limit is never refused.
+// AppendTo is part of batch.Item. It uncounts the request before its answer can be seen, so that a
+// peer that keeps within the limit is never refused.
 func (in *request) AppendTo(b []byte) []byte {
 	in.uncount()
 	return in.m.appendTo(b)
@@ -153,8 +152,8 @@ func (in *request) Done(error) {
 	in.release()
 }
 
-// reserve makes the request count for more bytes, once its payload is decoded. Where requests hold
-// too much it is refused.
+// reserve counts more bytes for the request before its payload is decoded. If requests hold too
+// much, this one is refused.
 func (in *request) reserve(bytes int) error {
 	l := in.cs.link
 	if most := l.limits.MaxRequestBytes; bytes > most {
@@ -168,7 +167,7 @@ func (in *request) reserve(bytes int) error {
 	return nil
 }
 
-// uncount makes the request count no longer.
+// uncount stops counting the request.
 func (in *request) uncount() {
 	if cs := in.cs; in.size > 0 {
 		cs.requestQuota.leave(in.size)
@@ -176,7 +175,7 @@ func (in *request) uncount() {
 	}
 }
 
-// release gives the request back.
+// release returns the request to the pool.
 func (in *request) release() {
 	in.uncount()
 	cs := in.cs
@@ -199,22 +198,22 @@ func (in *request) call() (out []byte, err *RemoteErr) {
 	cs := in.cs
 	defer cs.running.done(in)
 	out, err = h.handleContext(in.ctx, in.payload)
-	if in.ctx.Err() != nil { // then what it returned may be for that reason only
+	if in.ctx.Err() != nil { // then it may have returned for that reason alone
 		in.cut = context.Cause(in.ctx)
 	}
 	return out, err
 }
 
-// close cancels the handlers that have a context: the caller has gone away.
+// close cancels the handlers that have a context: the caller is gone.
 func (cs *callServer) close() { cs.running.close() }
 
 // cancel tells the handler of a request that its caller has given up.
 func (cs *callServer) cancel(id uint64) { cs.running.cancel(id) }
 
-// count returns the number of requests that are being handled.
+// count returns the number of requests being handled.
 func (cs *callServer) count() int { return cs.pool.running() }
 
-// appendOpen appends the requests that are being handled at a time of the session.
+// appendOpen appends the requests being handled; now is a time of the session.
 func (cs *callServer) appendOpen(open []OpenCall, now time.Duration) []OpenCall {
 	return cs.pool.appendOpen(open, now)
 }

@@ -8,25 +8,24 @@ import (
 	"weak"
 )
 
-// requestPool makes the requests of a session and uses them again. It knows those that there are
-// without keeping them, so that a request which is being handled can be listed and yet costs no
-// table, no lock and no allocation: who handles it notes when it began, in the request itself. Its
-// zero value is ready.
+// requestPool makes the requests of a session and reuses them. It knows them all without keeping
+// them alive. A running request can therefore be listed without a table, a lock or an allocation:
+// it records its own start. The zero value is ready.
 type requestPool struct {
 	pool sync.Pool
 
 	mu    sync.Mutex // Protects following.
 	made  []weak.Pointer[request]
-	sweep int // length of made at which those that are gone are swept out
+	sweep int // length of made at which dead entries are swept out
 }
 
-// listed is what a request shows of itself to others.
+// listed is the part of a request that listings read.
 type listed struct {
 	handler atomic.Pointer[singleHandler]
-	began   atomic.Int64 // nanoseconds since the session began; 0 while it is not used
+	began   atomic.Int64 // nanoseconds since the session began; 0 while unused
 }
 
-// get returns a request that began at a time of the session.
+// get returns a request for h; began is a time of the session.
 func (p *requestPool) get(cs *callServer, h *singleHandler, began time.Duration) *request {
 	in, ok := p.pool.Get().(*request)
 	if !ok {
@@ -39,7 +38,7 @@ func (p *requestPool) get(cs *callServer, h *singleHandler, began time.Duration)
 	return in
 }
 
-// put takes back a request that nobody uses any more.
+// put takes back a request that is no longer in use.
 func (p *requestPool) put(in *request) {
 	in.began.Store(0)
 	p.pool.Put(in)
@@ -57,7 +56,7 @@ func (p *requestPool) make(cs *callServer) *request {
 	return in
 }
 
-// each calls f with the requests that are being handled.
+// each calls f for every request being handled.
 func (p *requestPool) each(f func(h *singleHandler, began time.Duration)) {
 	p.mu.Lock()
 	made := slices.Clone(p.made)
@@ -73,13 +72,13 @@ func (p *requestPool) each(f func(h *singleHandler, began time.Duration)) {
 	}
 }
 
-// running returns the number of requests that are being handled.
+// running returns the number of requests being handled.
 func (p *requestPool) running() (n int) {
 	p.each(func(*singleHandler, time.Duration) { n++ })
 	return n
 }
 
-// appendOpen appends the requests that are being handled at a time of the session.
+// appendOpen appends the requests being handled; now is a time of the session.
 func (p *requestPool) appendOpen(open []OpenCall, now time.Duration) []OpenCall {
 	p.each(func(h *singleHandler, began time.Duration) {
 		open = append(open, OpenCall{

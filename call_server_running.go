@@ -5,17 +5,17 @@ import (
 	"sync"
 )
 
-// runningCalls knows the requests whose handlers have a context, to cancel them. Its zero value is
+// runningCalls tracks the requests whose handlers have a context, to cancel them. The zero value is
 // ready.
 type runningCalls struct {
 	mu     sync.Mutex // Protects following.
 	calls  map[uint64]*request
-	most   int // calls that were in the map at once
+	most   int // largest size of the map
 	closed bool
 }
 
-// add takes note of a request before its handler starts. It returns false
-// where the session is over or the peer uses the number twice.
+// add records a request before its handler starts. It returns false if the session is over or the
+// peer reuses a number that is taken.
 func (r *runningCalls) add(in *request) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,7 +54,7 @@ func (r *runningCalls) cancel(id uint64) {
 	}
 }
 
-// close cancels all handlers: the caller has gone away.
+// close cancels all handlers: the caller is gone.
 func (r *runningCalls) close() {
 	r.mu.Lock()
 	r.closed = true

@@ -2,26 +2,26 @@ package grid
 
 import "sync"
 
-// workers run the handlers of the peer's requests, on as few goroutines as can
-// be without letting one request wait for the handler of another.
+// workers run the handlers of the peer's requests on as few goroutines as possible, without making
+// a request wait for another's handler.
 //
-// Whenever requests are queued, one goroutine stands by: it has been started and takes the next one
-// as soon as it runs. Before it runs the handler it lets another one stand by, if there are more,
-// and afterwards it comes back for what is left. So requests that came in together and are answered
-// at once share two or three goroutines, and each handler that blocks costs one more, as it would
-// with a goroutine for each.
+// Whenever requests are queued, one goroutine stands by: it has been started and takes the next
+// request as soon as it runs. Before it runs the handler, it starts another standby if more
+// requests wait; afterwards it returns for what is left. So requests that arrive together and are
+// answered at once share two or three goroutines, and each handler that blocks costs one more, as
+// it would with a goroutine for each.
 type workers struct {
 	run func() // work, bound once: starting it allocates nothing
 
 	mu      sync.Mutex // Protects following.
 	first   *request   // the queue, linked by next
 	last    *request
-	standby bool // a goroutine has been started that has not looked at the queue yet
+	standby bool // a started goroutine has not looked at the queue yet
 }
 
 func (w *workers) init() { w.run = w.work }
 
-// add queues a request. It waits for nothing.
+// add queues a request. It never waits.
 func (w *workers) add(in *request) {
 	w.mu.Lock()
 	if w.first == nil {
@@ -43,11 +43,11 @@ func (w *workers) work() {
 	w.standby = false
 	w.mu.Unlock()
 	for in := w.pop(); in != nil; in = w.pop() {
-		in.serve() // ends the goroutine where the handler does, which leaves the rest to who stands by
+		in.serve() // if the handler ends the goroutine, the standby takes the rest
 	}
 }
 
-// pop takes the next request, and sees to it that somebody stands by for those behind it.
+// pop takes the next request and makes sure that a goroutine stands by for those behind it.
 func (w *workers) pop() *request {
 	w.mu.Lock()
 	in := w.first
@@ -63,7 +63,7 @@ func (w *workers) pop() *request {
 	return in
 }
 
-// needStandby reports whether the caller has to start a standby worker. w.mu is held.
+// needStandby reports whether the caller must start a standby goroutine. w.mu is held.
 func (w *workers) needStandby() bool {
 	need := !w.standby
 	w.standby = true

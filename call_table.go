@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// callTable holds the calls of a session that wait for an answer, by mux ID.
+// callTable holds the calls of a session waiting for an answer, by mux ID.
 type callTable struct {
 	shards [callShards]callShard
 }
@@ -16,16 +16,16 @@ const callShards = 16
 type callShard struct {
 	mu     sync.Mutex // Protects following.
 	calls  map[uint64]*call
-	most   int // calls that were in the map at once
+	most   int // largest size of the map
 	closed bool
 	_      [32]byte // keeps neighbors off this cache line
 }
 
-// keptCalls is the number of calls for which an empty table keeps its memory.
+// keptCalls is the most calls for which an emptied table keeps its memory.
 const keptCalls = 64
 
 func (t *callTable) shard(id uint64) *callShard {
-	return &t.shards[id>>1%callShards] // the lowest bit is the same for all calls of a side
+	return &t.shards[id>>1%callShards] // one side's calls all share the lowest bit
 }
 
 // put adds a call. It returns false once the table is closed.
@@ -44,7 +44,7 @@ func (t *callTable) put(id uint64, c *call) bool {
 	return true
 }
 
-// take removes a call. It returns nil where somebody else was faster.
+// take removes a call. It returns nil if another goroutine was faster.
 func (t *callTable) take(id uint64) *call {
 	sh := t.shard(id)
 	sh.mu.Lock()
@@ -55,14 +55,14 @@ func (t *callTable) take(id uint64) *call {
 	return c
 }
 
-// shrink lets go of the table of a burst that is over. sh.mu is held.
+// shrink frees the table of a past burst. sh.mu is held.
 func (sh *callShard) shrink() {
 	if len(sh.calls) == 0 && sh.most > keptCalls {
 		sh.calls, sh.most = nil, 0
 	}
 }
 
-// close fails all calls with err and takes no more.
+// close fails all calls with err and accepts no more.
 func (t *callTable) close(err error) {
 	for i := range t.shards {
 		sh := &t.shards[i]
@@ -76,8 +76,8 @@ func (t *callTable) close(err error) {
 	}
 }
 
-// sweep fails the calls whose deadline has passed without their contexts' having ended. It returns
-// the IDs of those that were sent: the peer has never heard of the others.
+// sweep fails the calls whose deadlines have passed although their contexts have not ended. It
+// returns the IDs of those that were sent: the peer never heard of the others.
 func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 	for i := range t.shards {
 		sh := &t.shards[i]
@@ -103,8 +103,8 @@ func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 	return overdue
 }
 
-// appendOpen appends the calls that wait for an answer. Their age is known in rounds of the janitor, one
-// each tick.
+// appendOpen appends the calls waiting for an answer. Their age is measured in rounds of the
+// janitor, one per tick.
 func (t *callTable) appendOpen(open []OpenCall, now uint32, tick time.Duration) []OpenCall {
 	for i := range t.shards {
 		sh := &t.shards[i]
@@ -119,7 +119,7 @@ func (t *callTable) appendOpen(open []OpenCall, now uint32, tick time.Duration) 
 	return open
 }
 
-// len returns the number of calls that wait for an answer.
+// len returns the number of calls waiting for an answer.
 func (t *callTable) len() (n int) {
 	for i := range t.shards {
 		sh := &t.shards[i]

@@ -69,10 +69,9 @@ func (c *Connection) nextHandshake() uint64 {
 	return c.admission.handshakes
 }
 
-// queueUp admits a session, or returns how long to wait before the next try, and a channel that is
-// closed when a newer handshake has taken the place in which to wait: there is one. A handshake
-// never takes the place of a newer one, however late it comes here: its peer has given it up, or is
-// gone.
+// queueUp admits a session, or returns how long to wait before the next try and a channel that is
+// closed when a newer handshake takes over the wait. Only one handshake can wait. A handshake never
+// displaces a newer one, however late it arrives here: its peer has given it up or is gone.
 func (c *Connection) queueUp(number uint64) (overtaken chan struct{}, wait time.Duration, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,11 +9,11 @@ import (
 type muxes struct {
 	*sender
 	registry *atomic.Pointer[registry]
-	began    time.Time            // of the session; times of streams are since then
-	tick     time.Duration        // between the rounds of the janitor
+	began    time.Time            // of the session; stream times count from here
+	tick     time.Duration        // between rounds of the janitor
 	clients  muxTable[*muxClient] // opened here
 	servers  muxTable[*muxServer] // opened by the peer
-	heaviest heaviest             // with the most waiting; the reader's alone
+	heaviest heaviest             // the streams with the most waiting; the reader's alone
 }
 
 func (x *muxes) init(s *sender, handlers *atomic.Pointer[registry], began time.Time, tick time.Duration) {
@@ -21,7 +21,7 @@ func (x *muxes) init(s *sender, handlers *atomic.Pointer[registry], began time.T
 }
 
 // toServer hands a message of the peer's caller to the handler's side of its stream. It reports
-// whether there is a stream of that number.
+// whether there is a stream with that ID.
 func (x *muxes) toServer(m *message, now time.Time) bool {
 	mux, ok := x.servers.get(m.MuxID)
 	switch {
@@ -48,14 +48,14 @@ func (x *muxes) toClient(m *message, now time.Time) {
 	}
 }
 
-// refused ends a stream that the peer did not take.
+// refused ends a stream that the peer did not accept.
 func (x *muxes) refused(id uint64, err error) {
 	if mux, ok := x.clients.get(id); ok {
 		mux.cancel(err)
 	}
 }
 
-// close ends all streams: the connection is lost. No more are taken.
+// close ends all streams, because the connection is lost, and accepts no more.
 func (x *muxes) close() {
 	for _, m := range x.clients.close() {
 		m.abort(ErrDisconnected)
@@ -65,7 +65,8 @@ func (x *muxes) close() {
 	}
 }
 
-// checkAlive pings the peers of streams, and ends those whose peer is silent. The janitor calls it.
+// checkAlive pings the peers of streams and ends the streams whose peer is silent. The janitor
+// calls it.
 func (x *muxes) checkAlive(l *look) {
 	for _, m := range x.clients.all() {
 		m.checkAlive(l)
@@ -75,9 +76,9 @@ func (x *muxes) checkAlive(l *look) {
 	}
 }
 
-// hold counts the bytes of a message that a stream is about to queue. Where
-// streams hold too much, those with the most waiting are ended: slow consumers'
-// own. It returns false, and counts nothing, where that is this stream. The reader calls it.
+// hold counts the bytes of a message that a stream is about to queue. If streams hold too much, it
+// ends those with the most waiting: they belong to slow consumers. If that is own itself, it
+// returns false and counts nothing. The reader calls it.
 func (x *muxes) hold(own holder, bytes int) bool {
 	for ok := x.streamQuota.hold(bytes); !ok; ok = !x.streamQuota.exceeded() {
 		if most := x.heaviest.get(x.streams); most != nil && most != own && most.waiting() > own.waiting()+bytes {
@@ -90,7 +91,7 @@ func (x *muxes) hold(own holder, bytes int) bool {
 	return true
 }
 
-// streams returns all streams of this moment.
+// streams returns a snapshot of all streams.
 func (x *muxes) streams() (all []holder) {
 	for _, m := range x.servers.all() {
 		all = append(all, m)
@@ -101,14 +102,14 @@ func (x *muxes) streams() (all []holder) {
 	return all
 }
 
-// forgetClient and forgetServer take a stream that has ended out of the tables.
+// forgetClient and forgetServer remove an ended stream from its table.
 func (x *muxes) forgetClient(id uint64) { x.clients.remove(id) }
 func (x *muxes) forgetServer(id uint64) { x.servers.remove(id) }
 
-// count returns the numbers of the streams that are open, opened here and by the peer.
+// count returns the numbers of open streams, opened here and by the peer.
 func (x *muxes) count() (clients, servers int) { return x.clients.len(), x.servers.len() }
 
-// appendOpen appends the streams that are open at a time of the session.
+// appendOpen appends the open streams; now is a time of the session.
 func (x *muxes) appendOpen(open []OpenCall, now time.Duration) []OpenCall {
 	call := func(role Role, h *streamHandler, began time.Duration) OpenCall {
 		return OpenCall{Role: role, Stream: true, Handler: h.id, Subroute: h.subroute, Age: now - began}
@@ -126,7 +127,7 @@ func (x *muxes) appendOpen(open []OpenCall, now time.Duration) []OpenCall {
 
 // Stream liveness, as peers expect it.
 const (
-	muxPingInterval  = 15 * time.Second // between pings of a stream without a deadline, or a longer one
+	muxPingInterval  = 15 * time.Second // between pings of a stream with no deadline or a more distant one
 	muxPeerTimeout   = 30 * time.Second // without any message from the handler's side
 	muxCallerTimeout = 60 * time.Second // without a ping from the caller's side
 )

@@ -12,10 +12,9 @@ import (
 
 // muxClient is the caller's side of a stream.
 //
-// It is open until one of finish, abort and cancel ends it; the first decides the error.
-// The reader puts what comes in into the queue, which the stream's credits
-// bound; the consumer (Stream.Results) takes it out; a pump carries requests
-// the other way where the handler takes any.
+// It is open until finish, abort or cancel ends it; the first call decides the error. The reader
+// puts incoming messages into the queue, which the stream's credits bound; the consumer
+// (Stream.Results) takes them out; a pump carries requests the other way if the handler takes any.
 type muxClient struct {
 	*sender
 	muxes    *muxes
@@ -23,29 +22,29 @@ type muxClient struct {
 	handler  *streamHandler
 	began    time.Duration   // when it was opened, since the session began
 	ctx      context.Context // the caller's, guarded
-	guard    guardedContext  // what ctx is mostly
+	guard    guardedContext  // usually what ctx is
 	deadline time.Time       // of ctx; zero for none
 
 	outbox   outbox   // for the opener, then for the pump
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
-	late     bool     // its end came too late to be believed; the reader's alone
+	late     bool     // an end arrived too late to be believed; the reader's alone
 
-	needsPing bool          // no deadline, or one that is far away
+	needsPing bool          // no deadline, or a distant one
 	outWindow int           // messages the handler may send ahead of the consumer
-	inWindow  int           // messages the handler lets the pump send ahead; 0 where it takes none
+	inWindow  int           // messages the pump may send ahead of the handler; 0 if it takes none
 	arrived   chan struct{} // tells the consumer to look again; room for one signal
-	credited  chan struct{} // tells the pump that there is credit again; room for one signal
-	done      chan struct{} // closed when the handler has returned or the stream has ended: nothing can be sent any more
-	heard     atomic.Int64  // when the last message came in, in nanoseconds since the session began
+	credited  chan struct{} // tells the pump of new credit; room for one signal
+	done      chan struct{} // closed once the handler has returned or the stream has ended: nothing more can be sent
+	heard     atomic.Int64  // arrival of the last message, in nanoseconds since the session began
 
-	stopWatch func() bool  // ends the watch over ctx
-	observed  *observation // nil where nobody watches
+	stopWatch func() bool  // stops watching ctx
+	observed  *observation // nil without observers
 
 	mu      sync.Mutex // Protects following.
 	queue   payloadQueue
 	credits int  // messages the pump may send
-	owed    int  // messages the consumer has taken for which the handler has no credit yet
+	owed    int  // messages the consumer has taken but not yet credited to the handler
 	ended   bool // finish, abort or cancel was called
 	over    bool // done is closed, or about to be: the stream has ended, or the handler has returned with result
 	result  error
@@ -53,9 +52,9 @@ type muxClient struct {
 	pinged  time.Time // zero until the stream's opening is sent
 }
 
-// open opens a stream to handler h with the capacities of the handler that
-// is registered here under the same name. The stream's end leaves the
-// connection's activity, which the caller has entered.
+// open opens a stream to handler h with the capacities of the handler registered here under the
+// same ID and route. The caller has entered the connection's activity; the end of the stream leaves
+// it.
 func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, observed *observation) (*muxClient, error) {
 	m := &muxClient{
 		sender:    x.sender,
@@ -105,7 +104,7 @@ func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, obse
 		m.abort(sendError(ctx, err))
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		return nil, cmp.Or(m.err, error(ErrDisconnected)) // what ended it while it waited for room
+		return nil, cmp.Or(m.err, error(ErrDisconnected)) // what ended it as it waited for room
 	}
 	m.opened()
 	m.attach(observed)
@@ -113,15 +112,15 @@ func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, obse
 	return m, nil
 }
 
-// unopened takes note that a stream could not be opened.
+// unopened records that a stream could not be opened.
 func (x *muxes) unopened(ctx context.Context, h *streamHandler, err error) (*muxClient, error) {
 	x.notSent(ctx, h.id, err)
 	x.active.leave()
 	return nil, err
 }
 
-// opened takes note that the opening message, which may have waited for room, is on its way: the
-// peer has to show signs of life from now on.
+// opened records that the opening message, which may have waited for room, is on its way: from now
+// on the peer must show signs of life.
 func (m *muxClient) opened() {
 	now := time.Now()
 	m.heard.Store(int64(now.Sub(m.muxes.began)))
@@ -133,7 +132,7 @@ func (m *muxClient) opened() {
 // watch cancels the stream when its context ends.
 func (m *muxClient) watch() {
 	stop := context.AfterFunc(m.ctx, func() { m.expire(contextCause(m.ctx)) })
-	if m.ctx.Done() == nil && !m.deadline.IsZero() { // then it does not say when that has passed
+	if m.ctx.Done() == nil && !m.deadline.IsZero() { // such a context never reports its deadline
 		stop = time.AfterFunc(time.Until(m.deadline), func() { m.expire(context.DeadlineExceeded) }).Stop
 	}
 	m.mu.Lock()
@@ -151,7 +150,8 @@ func (m *muxClient) expire(cause error) {
 	m.giveUpReader()
 }
 
-// finish ends a stream that the handler's side has ended; the consumer still gets what is queued.
+// finish ends a stream that the handler's side has ended; the consumer still receives what is
+// queued.
 func (m *muxClient) finish(err error) { m.end(err, true) }
 
 // abort ends a stream at once.
@@ -164,7 +164,7 @@ func (m *muxClient) cancel(err error) {
 	}
 }
 
-// end returns false where the stream has ended before.
+// end returns false if the stream had already ended.
 func (m *muxClient) end(err error, deliver bool) bool {
 	err = m.named(err, true, m.handler.id, m.handler.subroute)
 	m.mu.Lock()
@@ -173,7 +173,7 @@ func (m *muxClient) end(err error, deliver bool) bool {
 		return false
 	}
 	m.ended, m.err = true, err
-	counted := m.queue.bytes // what is left to be read counts no more: the peer can add nothing
+	counted := m.queue.bytes // unread messages no longer count: the peer cannot add any
 	tellPump := !m.over
 	m.over = true
 	var undelivered payloadQueue
@@ -199,12 +199,12 @@ func (m *muxClient) end(err error, deliver bool) bool {
 	}
 	signal(m.arrived)
 	if tell {
-		go m.observed.tellEnd(err) // what calls end has others to serve
+		go m.observed.tellEnd(err) // the caller of end has others to serve
 	}
 	return true
 }
 
-// receive takes a message that the reader got now.
+// receive handles a message that the reader got now.
 func (m *muxClient) receive(msg *message, now time.Time) {
 	if m.late {
 		return
@@ -243,8 +243,8 @@ func (m *muxClient) receive(msg *message, now time.Time) {
 	}
 }
 
-// handlerReturned takes note that the handler has returned, while messages of it still wait for
-// credit. The stream has not ended, but nothing that is sent gets to the handler.
+// handlerReturned records that the handler has returned while some of its messages still wait for
+// credit. The stream has not ended, but nothing sent reaches the handler anymore.
 func (m *muxClient) handlerReturned(msg *message) {
 	var result error
 	if msg.Flags&FlagPayloadIsErr != 0 {
@@ -261,8 +261,8 @@ func (m *muxClient) handlerReturned(msg *message) {
 	}
 }
 
-// outcome is why nothing can be sent any more: the error of the handler or of the stream, nil for a
-// handler that has returned without one. over is false where there is no outcome yet.
+// outcome returns why nothing more can be sent: the error of the handler or of the stream, nil for
+// a handler that returned without one. over is false if there is no outcome yet.
 func (m *muxClient) outcome() (err error, over bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -300,26 +300,24 @@ func (m *muxClient) deliver(msg *message, now time.Time) {
 	}
 }
 
-// finishWhole ends a stream whose end says that the handler has returned without an error. A node
-// of the original says that also of a handler that returned because its context had ended. It
-// cannot have done that before the caller's deadline, as its own is later: only an end that comes
-// afterwards is not believed.
+// finishWhole ends a stream whose handler, as the peer says, returned without an error. A node of
+// the original also sends a clean end when its handler was cut short. Its deadline is later than
+// ours, so a clean end is believed only before our deadline.
 func (m *muxClient) finishWhole(now time.Time) {
 	if m.has(featureStreams) || !m.overdue(now) {
 		m.finish(nil)
 	}
 }
 
-// lose ends a stream that the peer does not have any more. It ends streams at their deadline
-// without a word.
+// lose ends a stream that the peer no longer has. The peer ends streams silently at their deadline.
 func (m *muxClient) lose(now time.Time) {
 	if !m.overdue(now) {
 		m.abort(ErrDisconnected)
 	}
 }
 
-// overdue reports whether what has come in came after the caller's deadline. Then the stream ends
-// with its context, which is a moment behind, and nothing else that comes counts.
+// overdue reports whether a message arrived after the caller's deadline. Then the stream ends with
+// its context, which may lag a moment behind, and later messages are ignored.
 func (m *muxClient) overdue(now time.Time) bool {
 	if m.deadline.IsZero() || now.Before(m.deadline) {
 		return false
@@ -329,8 +327,7 @@ func (m *muxClient) overdue(now time.Time) bool {
 	return true
 }
 
-// enqueue leaves a message to the consumer. It does not fit where the peer sent more than was
-// granted.
+// enqueue leaves a message to the consumer. It does not fit if the peer sent more than was granted.
 func (m *muxClient) enqueue(msg *message) (fits, queued bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -350,14 +347,14 @@ func (m *muxClient) overload() {
 	m.cancel(ErrOverloaded)
 }
 
-// waiting returns the bytes of messages that wait for the consumer.
+// waiting returns the bytes of the messages waiting for the consumer.
 func (m *muxClient) waiting() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.queue.bytes
 }
 
-// next waits for the next message. more is false when the stream has ended.
+// next waits for the next message. more is false once the stream has ended.
 func (m *muxClient) next() (b []byte, more bool, err error) {
 	for {
 		m.mu.Lock()
@@ -388,7 +385,7 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 	}
 }
 
-// settle returns the credits that are owed, which are the caller's to grant. m.mu is held.
+// settle returns the credits owed, which the caller must grant. m.mu is held.
 func (m *muxClient) settle() (n int) {
 	if !m.ended {
 		n, m.owed = m.owed, 0
@@ -407,7 +404,7 @@ func (m *muxClient) granted(n int) {
 	signal(m.credited)
 }
 
-// spend waits for credit and takes one. It returns false when nothing can be sent any more.
+// spend waits for credit and takes one. It returns false once nothing more can be sent.
 func (m *muxClient) spend() bool {
 	for {
 		m.mu.Lock()
@@ -427,20 +424,20 @@ func (m *muxClient) spend() bool {
 	}
 }
 
-// endRequests tells the handler that nothing follows, unless the stream is to be cut short: a
-// caller whose context has ended closes its Requests for that reason, and the handler must not take
-// that for all of the input.
+// endRequests tells the handler that no more requests follow, unless the stream is to be cut short:
+// a caller whose context has ended closes its Requests for that reason, and the handler must not
+// take that for the end of the input.
 func (m *muxClient) endRequests() {
 	if cause := cutShort(m.ctx); cause != nil {
 		m.cancel(cmp.Or(contextCause(m.ctx), cause))
 		return
 	}
-	if _, over := m.outcome(); !over { // else the peer is told otherwise, if it does not know
+	if _, over := m.outcome(); !over { // else the peer knows, or learns of it another way
 		m.sendRequest(nil, FlagEOF)
 	}
 }
 
-// sendRequest sends one message to the handler and gives its buffer back.
+// sendRequest sends one message to the handler and recycles its buffer.
 func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
 	err := m.outbox.send(m.done, nil, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b})
 	if err == nil && flags&FlagEOF == 0 {
@@ -453,7 +450,7 @@ func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
 	return err == nil
 }
 
-// pong takes the answer to a ping of the stream.
+// pong handles the answer to a ping of the stream.
 func (m *muxClient) pong(msg *message, now time.Time) {
 	var pong pongMsg
 	if err := unmarshal(&pong, msg.Payload); err != nil {
@@ -468,9 +465,9 @@ func (m *muxClient) pong(msg *message, now time.Time) {
 	}
 }
 
-// checkAlive pings the handler's side and gives the stream up when that is silent, unless the
-// connection was busy. So it does at the deadline of a context that never says that it has passed.
-// The janitor calls it.
+// checkAlive pings the handler's side and gives the stream up if that is silent while the
+// connection was not busy. It also ends a stream whose deadline passed without its context
+// noticing. The janitor calls it.
 func (m *muxClient) checkAlive(l *look) {
 	now := l.now
 	if !m.deadline.IsZero() && now.Sub(m.deadline) > deadlineGrace {
@@ -487,7 +484,7 @@ func (m *muxClient) checkAlive(l *look) {
 		m.heard.Add(int64(l.missed))
 	}
 	m.mu.Lock()
-	opened := !m.pinged.IsZero() // else a ping would take the number of the opening, which waits for room
+	opened := !m.pinged.IsZero() // else a ping would take the number of the opening, which still waits
 	silent := opened && l.silence(now.Sub(m.muxes.began)-time.Duration(m.heard.Load())) > muxPeerTimeout
 	ping := opened && now.Sub(m.pinged) >= muxPingInterval-m.muxes.tick/2
 	if ping {

@@ -1,6 +1,7 @@
 package grid
 
-// beginReading takes note that somebody reads the results, and will tell of the stream's end.
+// beginReading records that the results are being read; the reader will report the end of the
+// stream.
 func (m *muxClient) beginReading() {
 	if m.observed == nil {
 		return
@@ -10,7 +11,7 @@ func (m *muxClient) beginReading() {
 	m.mu.Unlock()
 }
 
-// endReading tells of the end of a stream whose results were read.
+// endReading reports the end of a stream whose results were read.
 func (m *muxClient) endReading() {
 	if m.observed == nil {
 		return
@@ -24,7 +25,7 @@ func (m *muxClient) endReading() {
 	m.observed.end(err)
 }
 
-// attach lets observers watch a stream that has been opened, and may have ended.
+// attach lets observers watch a stream that has been opened and may already have ended.
 func (m *muxClient) attach(o *observation) {
 	if o == nil {
 		return
@@ -38,20 +39,19 @@ func (m *muxClient) attach(o *observation) {
 	}
 }
 
-// expectsReader reports whether a stream that has ended waits for somebody to
-// read what is left, until its context ends. m.mu is held.
+// expectsReader reports whether an ended stream still waits for a reader of what is left, at most
+// until its context ends. m.mu is held.
 func (m *muxClient) expectsReader() bool {
 	return m.observed != nil && !m.observed.read && m.queue.len() > 0
 }
 
-// claimUnread makes who gets true the one to tell of the end of a stream whose results nobody reads
-// or is to read. m.mu is held.
+// claimUnread reports whether the caller must call tellEnd: the stream has ended, nothing is left
+// to read, and nobody reads. m.mu is held.
 func (m *muxClient) claimUnread() bool {
 	return m.observed != nil && !m.observed.read && m.queue.len() == 0 && m.observed.claimEnd()
 }
 
-// giveUpReader tells of the end of a stream whose context has ended before somebody read the
-// results.
+// giveUpReader reports the end of a stream whose context has ended before anyone read the results.
 func (m *muxClient) giveUpReader() {
 	if m.observed == nil {
 		return

@@ -6,14 +6,14 @@ import (
 	"math"
 )
 
-// errCapacity ends a stream whose handler the two nodes have registered with different capacities.
+// errCapacity ends a stream whose handler has different capacities at the two nodes.
 var errCapacity = errors.New("grid: the capacities of a stream's handler differ between the nodes")
 
-// capacity is a number of messages as it is granted on the wire.
+// capacity converts a number of messages to the form granted on the wire.
 func capacity(n int) uint32 { return uint32(min(uint64(n), math.MaxUint32)) }
 
-// openGrant is how many messages the handler of a stream may send ahead of its caller, as
-// ConnectMux says it. It is 0 towards a peer that does not look for it.
+// openGrant returns how many messages the handler of a stream may send ahead of its caller, for
+// ConnectMux. It is 0 for a peer that ignores it.
 func (s *sender) openGrant(h *streamHandler) uint32 {
 	if !s.has(featureStreams) {
 		return 0
@@ -21,8 +21,8 @@ func (s *sender) openGrant(h *streamHandler) uint32 {
 	return capacity(h.outCapacity)
 }
 
-// ackGrant is how many messages the caller of a stream may send ahead of its handler, as AckMux
-// says it, like openGrant.
+// ackGrant returns how many messages the caller of a stream may send ahead of its handler, for
+// AckMux. It is 0 for a peer that ignores it.
 func (s *sender) ackGrant(h *streamHandler) uint32 {
 	if !s.has(featureStreams) {
 		return 0
@@ -30,9 +30,9 @@ func (s *sender) ackGrant(h *streamHandler) uint32 {
 	return capacity(h.inCapacity)
 }
 
-// checkOpening compares what the opening of a stream says of the capacities to those of the handler
-// here. A caller that grants nothing does not say; one that sends the end of its input takes the
-// handler for one without.
+// checkOpening compares the capacities in a stream's opening with those of the handler here. A
+// caller that grants nothing states no capacity; one that ends its input at once believes that the
+// handler takes none.
 func (s *sender) checkOpening(h *streamHandler, open *message) error {
 	switch {
 	case !s.has(featureStreams):
@@ -45,7 +45,7 @@ func (s *sender) checkOpening(h *streamHandler, open *message) error {
 	return nil
 }
 
-// checkAck compares what the handler's side grants to what this node would.
+// checkAck compares what the handler's side grants with what this node would grant.
 func (s *sender) checkAck(h *streamHandler, ack *message) error {
 	if !s.has(featureStreams) || ack.DeadlineMS == capacity(h.inCapacity) {
 		return nil
@@ -62,12 +62,12 @@ func (s *sender) differ(h *streamHandler, which string, here, there uint32) erro
 	return fmt.Errorf("%w: %s of %s is %d at %s and %d at %s", errCapacity, which, name, here, s.local, there, s.remote)
 }
 
-// creditBatch is how many messages a receiver may take before it has to tell the sender, who may
-// have window of them on their way. It tells in any case before it waits for more.
+// creditBatch returns how many messages a receiver may take before it must grant credit to the
+// sender, which may have window messages on their way. It always grants before it waits for more.
 func creditBatch(window int) int { return max(window/8, 1) }
 
-// grant gives the peer credit for n more messages of a stream. A node of this
-// project is told once, with the number in place of the deadline.
+// grant gives the peer credit for n more messages of a stream. A node of this project gets it in
+// one message, with the number in place of the deadline.
 func (s *sender) grant(op Op, id uint64, n int, q *sequence) {
 	m := message{MuxID: id, Op: op}
 	if s.has(featureNative) && n > 1 {

@@ -5,25 +5,25 @@ import (
 	"slices"
 )
 
-// holder is a stream with messages that wait for their consumer.
+// holder is a stream with messages waiting for their consumer.
 type holder interface {
 	waiting() int // bytes
 	overload()    // ends it
 }
 
-// heaviest finds the stream with the most waiting without a look at all of them for each message:
-// it keeps those that had the most, and looks at all again when as many messages have come as there
-// were streams, or when those are used up. So a message costs a look at no more than a few streams.
-// It may keep heaviestKept streams a while that have ended. Its zero value is ready.
+// heaviest finds the stream with the most waiting without scanning all of them for each message. It
+// keeps those that had the most, and scans again after as many messages as there were streams, or
+// when those it kept are used up. So a message costs a look at only a few streams. It may keep up
+// to heaviestKept ended streams for a while. The zero value is ready.
 type heaviest struct {
 	top  []holder
-	left int  // messages until the next look at all
-	more bool // there were others with something waiting
+	left int  // messages until the next scan
+	more bool // the scan found others with something waiting
 }
 
 const heaviestKept = 64
 
-// get returns the stream with the most waiting; nil where none of those known has any.
+// get returns the stream with the most waiting; nil if no known one has any.
 func (h *heaviest) get(all func() []holder) holder {
 	h.left--
 	most := h.best()
@@ -34,7 +34,7 @@ func (h *heaviest) get(all func() []holder) holder {
 	return h.best()
 }
 
-// best returns the one of the top that has the most waiting, and forgets those that have nothing.
+// best returns the stream of the top with the most waiting, and drops those with nothing.
 func (h *heaviest) best() (most holder) {
 	n, kept := 0, h.top[:0]
 	for _, one := range h.top {
@@ -52,7 +52,7 @@ func (h *heaviest) best() (most holder) {
 	return most
 }
 
-// look chooses the top anew.
+// look scans all streams and chooses a new top.
 func (h *heaviest) look(all []holder) {
 	type weighed struct {
 		holder

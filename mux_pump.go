@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// pumpRequests carries what comes in over requests to the handler until that or
-// ended is closed, nothing can be sent any more, or adopt hands the pump another job.
+// pumpRequests carries requests to the handler until requests or ended is closed, nothing more can
+// be sent, or adopt hands the pump another job.
 func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{}, adopt <-chan func(), encode func(T) ([]byte, error)) {
 	done, coding := false, false
 	defer func() {
 		switch {
 		case done:
-		case coding: // and encode has ended the goroutine
+		case coding: // encode has ended the goroutine
 			m.cancel(fmt.Errorf("grid: stream request: %w", errExitedGoroutine))
 		default: // an observer has
 			go pumpRequests(m, requests, ended, adopt, encode)
@@ -47,9 +47,9 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{},
 	}
 }
 
-// serveStream starts a handler and the pump between it and the session. What
-// both need is made here, by the reader: a goroutine that allocates has
-// twice the stack of one that waits, and idle streams are mostly stacks.
+// serveStream starts a handler and the pump between it and the session. The reader makes what both
+// need here: a goroutine that allocates has twice the stack of one that waits, and idle streams are
+// mostly stacks.
 func serveStream[In, Out any](m *muxServer, h *streamHandlerOf[In, Out], payload []byte) {
 	p := &streamPump[In, Out]{muxServer: m, h: h, payload: payload, answers: make(chan Out, min(m.outWindow, maxOutBuffer))}
 	if m.inWindow > 0 {
@@ -59,7 +59,7 @@ func serveStream[In, Out any](m *muxServer, h *streamHandlerOf[In, Out], payload
 	go p.run()
 }
 
-// maxOutBuffer bounds the messages that a handler may be ahead of the pump.
+// maxOutBuffer bounds how many messages a handler may be ahead of the pump.
 const maxOutBuffer = 64
 
 // streamPump stands between a handler and the session.
@@ -68,21 +68,21 @@ type streamPump[In, Out any] struct {
 	h       *streamHandlerOf[In, Out]
 	payload []byte
 
-	requests chan In // nil once closed, and where the handler takes no input
-	head     In      // the next request, where ready
+	requests chan In // nil once closed, or if the handler takes no input
+	head     In      // the next request, if ready
 	size     int     // of head, in bytes
 	ready    bool
-	owed     int // requests the handler has got for which the caller has no credit yet
+	owed     int // requests the handler has received but not yet credited to the caller
 
 	answers chan Out
-	told    bool // the caller has been told that the handler has returned, before the end of the stream
+	told    bool // tellReturned has told the caller
 	endSent bool // the end of the stream is sent
 
-	coding bool // the codec is being called
-	done   bool // run is through
+	coding bool // the codec is running
+	done   bool // run has finished
 }
 
-// handle runs the handler. Its channels are passed in, as the pump changes its own.
+// handle runs the handler. It gets the channels as arguments because the pump changes its own.
 func (p *streamPump[In, Out]) handle(in <-chan In, out chan<- Out) {
 	result := &errExited // by runtime.Goexit
 	defer func() { p.finished(result) }()
@@ -105,7 +105,7 @@ func (p *streamPump[In, Out]) run() {
 	p.done = true
 }
 
-// resume goes on where a codec or an observer has ended the pump's goroutine.
+// resume carries on if a codec or an observer has ended the pump's goroutine.
 func (p *streamPump[In, Out]) resume() {
 	if p.done {
 		return
@@ -117,8 +117,8 @@ func (p *streamPump[In, Out]) resume() {
 	go p.run()
 }
 
-// cause is what cut the stream short; nil where all that the handler sent has gone out, and the end
-// behind it.
+// cause returns what cut the stream short; nil if everything the handler sent, and the end of the
+// stream, has gone out.
 func (p *streamPump[In, Out]) cause() error {
 	if p.endSent {
 		return nil
@@ -129,11 +129,11 @@ func (p *streamPump[In, Out]) cause() error {
 	if cut != nil {
 		return cut
 	}
-	<-p.ctx.Done() // what could not be sent is followed by the end of the stream or of the session
+	<-p.ctx.Done() // after a failed send, the stream or the session ends
 	return context.Cause(p.ctx)
 }
 
-// drain takes what the handler of an ended stream still sends. It returns false when the handler
+// drain discards what the handler of an ended stream still sends. It returns false once the handler
 // has returned.
 func (p *streamPump[In, Out]) drain() bool {
 	p.closeInput()
@@ -153,7 +153,7 @@ func (p *streamPump[In, Out]) drain() bool {
 	return true
 }
 
-// step moves one message. It returns false when the stream has ended.
+// step moves one message. It returns false once the stream has ended.
 func (p *streamPump[In, Out]) step() bool {
 	credits, returned, ok := p.prepare()
 	if !ok {
@@ -188,7 +188,7 @@ func (p *streamPump[In, Out]) step() bool {
 		p.taken()
 	case v, ok := <-out:
 		if !ok {
-			p.answers = nil // the handler has closed it, which is not its to do
+			p.answers = nil // closed by the handler, which should not do so
 			return true
 		}
 		return p.send(v) && p.sendMore(credits-1)
@@ -199,8 +199,8 @@ func (p *streamPump[In, Out]) step() bool {
 	return true
 }
 
-// sendMore sends up to n further messages that the handler has ready. A
-// receive alone is much faster than the select of step.
+// sendMore sends up to n further messages that the handler has ready. A plain receive is much
+// faster than the select in step.
 func (p *streamPump[In, Out]) sendMore(n int) bool {
 	for range n {
 		select {
@@ -219,8 +219,8 @@ func (p *streamPump[In, Out]) sendMore(n int) bool {
 	return true
 }
 
-// prepare fetches the next request and says how many messages the caller lets the handler send, and
-// whether that has returned. ok is false where the stream has ended.
+// prepare fetches the next request. It returns how many messages the caller lets the handler send,
+// and whether the handler has returned. ok is false if the stream has ended.
 func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
 	m := p.muxServer
 	m.mu.Lock()
@@ -248,7 +248,7 @@ func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
 	head, err := safely(p.decode, b)
 	p.coding = false
 	if err != nil {
-		if errors.Is(err, errOverQuota) { // the stream has ended for that
+		if errors.Is(err, errOverQuota) { // which has ended the stream
 			return 0, false, false
 		}
 		m.fail(&libraryError{text: fmt.Sprintf("stream request: %v", err)})
@@ -262,12 +262,12 @@ func (p *streamPump[In, Out]) decode(b []byte) (In, error) {
 	return p.h.decode(b, (*requestRoom)(p.muxServer))
 }
 
-// taken takes note that the handler has got a request, for which the caller gets credit.
+// taken records that the handler has received a request, for which the caller gets credit.
 func (p *streamPump[In, Out]) taken() {
 	var none In
 	p.head, p.ready = none, false
 	p.mu.Lock()
-	done := p.handled // the handler is through with the one before
+	done := p.handled // the handler has finished with the one before
 	p.handled, p.pumped = p.pumped, 0
 	p.mu.Unlock()
 	p.streamQuota.free(done)
@@ -278,7 +278,7 @@ func (p *streamPump[In, Out]) taken() {
 	p.observed.received(p.size)
 }
 
-// settle grants the caller the credits that it is owed.
+// settle grants the caller the credits it is owed.
 func (p *streamPump[In, Out]) settle() {
 	p.grant(OpUnblockClMux, p.id, p.owed, &p.sent)
 	p.owed = 0
@@ -308,24 +308,23 @@ func (p *streamPump[In, Out]) send(v Out) bool {
 	return err == nil
 }
 
-// finish sends the end of the stream, for one credit where the caller is of the original.
+// finish sends the end of the stream. That costs a credit if the caller is a node of the original.
 func (p *streamPump[In, Out]) finish() {
 	p.endSent = p.transmit(p.last()) == nil
 }
 
-// last says that the handler has returned, and with which error.
+// last returns the message that the handler has returned, with its error if any.
 func (p *streamPump[In, Out]) last() message {
 	last := message{Flags: FlagEOF}
-	if err := p.result; err != nil { // set before the handler counts as returned
+	if err := p.result; err != nil { // set before returned is
 		last.Flags |= FlagPayloadIsErr
 		last.Payload = p.errorText(string(*err))
 	}
 	return last
 }
 
-// tellReturned tells a caller who may be sending that the handler has returned, once. The end of
-// the stream comes behind the messages for which the caller has given no credit: it may do so only
-// when it has sent all it wants to.
+// tellReturned tells the caller, once, that the handler has returned. Otherwise a caller that sends
+// everything before it reads would wait for credit that never comes.
 func (p *streamPump[In, Out]) tellReturned() {
 	if p.told || p.inWindow == 0 || !p.has(featureStreams) {
 		return
@@ -336,7 +335,7 @@ func (p *streamPump[In, Out]) tellReturned() {
 	_ = p.outbox.send(p.ctx.Done(), nil, msg) // what ends the wait ends the stream
 }
 
-// outcome is why the stream ended, for observers.
+// outcome returns why the stream ended, for observers.
 func (p *streamPump[In, Out]) outcome(cause error) error {
 	switch {
 	case cause != nil:

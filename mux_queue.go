@@ -1,15 +1,15 @@
 package grid
 
-// firstQueue is the number of payloads that a queue has room for at first.
+// firstQueue is the initial capacity of a queue, in payloads.
 const firstQueue = 8
 
-// payloadQueue is a first-in-first-out queue of payloads, in a ring that doubles when it is full.
-// So what a payload costs does not depend on how many there are.
+// payloadQueue is a first-in-first-out queue of payloads, in a ring that doubles when full. So the
+// cost of a payload does not depend on how many there are.
 type payloadQueue struct {
 	ring  [][]byte
 	head  int // place of the oldest
 	n     int // payloads
-	bytes int // of memory that the payloads hold
+	bytes int // of memory held by the payloads
 }
 
 func (q *payloadQueue) len() int { return q.n }
@@ -32,7 +32,7 @@ func (q *payloadQueue) pop() []byte {
 	return b
 }
 
-// wrap is the place i, which is less than twice round.
+// wrap returns the ring position of i, which is below twice the ring's length.
 func (q *payloadQueue) wrap(i int) int {
 	if i >= len(q.ring) {
 		i -= len(q.ring)
@@ -47,7 +47,7 @@ func (q *payloadQueue) grow() {
 	q.ring, q.head = ring, 0
 }
 
-// drop gives all payloads back to the pool.
+// drop returns all payloads to the pool.
 func (q *payloadQueue) drop() {
 	for q.len() > 0 {
 		PutByteBuffer(q.pop())

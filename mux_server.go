@@ -9,12 +9,11 @@ import (
 
 // muxServer is the handler's side of a stream.
 //
-// The reader puts requests into a queue that the stream's credits bound. The
-// handler runs on a goroutine of its own; a pump between the two hands it the
-// requests and sends what it answers. The stream is over when the handler has
-// returned and all it sent has gone out, or when abort has ended it first;
-// the pump stays until the handler has returned, so that a handler that goes
-// on sending is never stuck.
+// The reader puts requests into a queue that the stream's credits bound. The handler runs on a
+// goroutine of its own; a pump between the two hands it the requests and sends its answers. The
+// stream is over when the handler has returned and everything it sent has gone out, or when abort
+// ends it first. The pump stays until the handler has returned, so a handler that keeps sending
+// never gets stuck.
 type muxServer struct {
 	*sender
 	muxes     *muxes
@@ -23,33 +22,33 @@ type muxServer struct {
 	began     time.Duration   // when it was opened, since the session began
 	ctx       context.Context // the handler's
 	stop      context.CancelCauseFunc
-	inWindow  int // messages the caller may send ahead of the handler; 0: none at all
+	inWindow  int // messages the caller may send ahead of the handler; 0 for none at all
 	outWindow int // messages the handler may send ahead of the caller's consumer
 
 	outbox   outbox   // the pump's alone
 	sent     sequence // guarded by the batch
 	received uint32   // number of the next counted message; the reader's alone
 
-	observed *observation // nil where nobody watches; set before the handler is called, seen by who has heard of it
+	observed *observation // nil without observers; set before the handler is called
 
-	needsPing bool          // no deadline, or one that is far away
+	needsPing bool          // no deadline, or a distant one
 	wake      chan struct{} // tells the pump to look again; room for one signal
 
 	mu       sync.Mutex // Protects following.
 	queue    payloadQueue
-	opening  int  // bytes that count until the stream ends: its payload, decoded; 0 once it does not count any more
-	pumped   int  // bytes of the request that the pump has taken out of the queue and the handler has not got; 0 for none
-	handled  int  // bytes of the last request that the handler got
-	inputEnd bool // the caller sends no more
+	opening  int  // bytes counted until the stream ends: its payload, decoded; 0 once uncounted
+	pumped   int  // bytes of the request that has left the queue but not reached the handler; 0 for none
+	handled  int  // bytes of the last request the handler received
+	inputEnd bool // the caller sends nothing more
 	returned bool // the handler has returned, with result
 	result   *RemoteErr
-	cut      error     // what had ended ctx when the handler returned; nil where it was done by itself
+	cut      error     // what had ended ctx when the handler returned; nil if it returned by itself
 	credits  int       // messages the caller lets the pump send
 	ended    bool      // abort was called, or all is sent
 	heard    time.Time // when the caller last sent anything
 }
 
-// accept starts the handler of a stream that the peer opens now.
+// accept starts the handler of a stream that the peer is opening.
 func (x *muxes) accept(msg *message, now time.Time) {
 	if msg.Flags&FlagStateless != 0 {
 		x.refuse(msg, "Stateless streams not supported")
@@ -104,7 +103,7 @@ func (x *muxes) accept(msg *message, now time.Time) {
 	h.serve(m, msg.ownPayload())
 }
 
-// receive takes a message that the reader got now.
+// receive handles a message that the reader got now.
 func (m *muxServer) receive(msg *message, now time.Time) {
 	if msg.Op.counted() {
 		if msg.Seq != m.received {
@@ -155,7 +154,7 @@ func (m *muxServer) accept(msg *message, now time.Time) string {
 	return text
 }
 
-// enqueue queues a request, or the end of the input with a payload or without.
+// enqueue queues a request, or the end of the input with or without a payload.
 func (m *muxServer) enqueue(msg *message, payload bool, now time.Time) (text string, queued bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -193,10 +192,10 @@ func (m *muxServer) fail(err *libraryError) {
 	m.abort(err)
 }
 
-// abort ends the stream: the handler's context is canceled and its input closed. The peer is not
-// told.
+// abort ends the stream: it cancels the handler's context and has the pump close its input. It does
+// not tell the peer.
 func (m *muxServer) abort(cause error) {
-	m.stop(cause) // before the pump can close the input: a handler must not take that for the caller's end of it
+	m.stop(cause) // before the pump can close the input, which a handler must not take for the caller's own end
 	m.mu.Lock()
 	if m.ended {
 		m.mu.Unlock()
@@ -210,9 +209,9 @@ func (m *muxServer) abort(cause error) {
 	signal(m.wake)
 }
 
-// finished takes note that the handler has returned. Requests that it has not taken are dropped.
-// Once its context has ended a handler may return for that reason only, so that its result counts
-// no more: nil would make a whole stream of one that was cut short.
+// finished records that the handler has returned and drops the requests it did not take. Once its
+// context has ended, a handler may return for that reason alone, so its result no longer counts:
+// nil would make a stream that was cut short look complete.
 func (m *muxServer) finished(result *RemoteErr) {
 	cut := cutShort(m.ctx)
 	m.mu.Lock()
@@ -224,16 +223,16 @@ func (m *muxServer) finished(result *RemoteErr) {
 }
 
 // depart tells the caller that the stream has ended, and leaves the connection's activity. cause is
-// what cut the stream short; nil for nothing.
+// what cut the stream short; nil if nothing did.
 func (m *muxServer) depart(cause error) {
 	m.uncount()
-	if cause != context.DeadlineExceeded { // else the caller ends it by itself, with the better error
+	if cause != context.DeadlineExceeded { // else the caller ends it itself, with a better error
 		m.advise(message{MuxID: m.id, Op: OpDisconnectClientMux}, nil)
 	}
 	m.active.leave()
 }
 
-// unread takes the requests that nobody will take any more. m.mu is held.
+// unread removes the requests that nobody will take anymore. m.mu is held.
 func (m *muxServer) unread() payloadQueue {
 	q := m.queue
 	m.queue = payloadQueue{}
@@ -241,7 +240,7 @@ func (m *muxServer) unread() payloadQueue {
 	return q
 }
 
-// waiting returns the bytes of requests that wait for the handler.
+// waiting returns the bytes of the requests waiting for the handler.
 func (m *muxServer) waiting() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -254,17 +253,17 @@ func (m *muxServer) overload() {
 	m.fail(libraryText(string(ErrOverloaded)))
 }
 
-// reserve makes the payload of the stream count for more bytes, once it is decoded.
+// reserve counts more bytes for the stream's payload before that is decoded.
 func (m *muxServer) reserve(bytes int) error { return m.reserveFor(bytes, false) }
 
-// requestRoom is where a request counts that the pump decodes: until the handler is through with
-// it.
+// requestRoom is the room for a request that the pump decodes. Its bytes count until the handler
+// has finished with it.
 type requestRoom muxServer
 
 func (r *requestRoom) reserve(bytes int) error { return (*muxServer)(r).reserveFor(bytes, true) }
 
-// reserveFor makes the stream count for more bytes, for a request or else until it ends. Where
-// streams hold too much, it is this one that ends.
+// reserveFor counts more bytes, for a request or else until the stream ends. If streams hold too
+// much, this one ends.
 func (m *muxServer) reserveFor(bytes int, request bool) error {
 	l := m.link
 	if most := l.limits.MaxStreamBytes; bytes > most {
@@ -284,8 +283,8 @@ func (m *muxServer) reserveFor(bytes int, request bool) error {
 	return nil
 }
 
-// uncount makes the stream count no longer, before its end can be seen: a peer that keeps within
-// the limit is never refused. Its handler has returned.
+// uncount stops counting the stream before its end can be seen, so that a peer that keeps within
+// the limit is never refused. The handler has returned.
 func (m *muxServer) uncount() {
 	m.mu.Lock()
 	opening, counted := m.opening, m.opening+m.pumped+m.handled+m.queue.bytes
@@ -296,8 +295,8 @@ func (m *muxServer) uncount() {
 	}
 }
 
-// checkAlive cancels the handler of a caller that has gone silent, unless the connection was busy.
-// The janitor calls it.
+// checkAlive cancels the handler if its caller is silent while the connection was not busy. The
+// janitor calls it.
 func (m *muxServer) checkAlive(l *look) {
 	m.mu.Lock()
 	m.heard = m.heard.Add(l.missed)
@@ -311,7 +310,7 @@ func (m *muxServer) checkAlive(l *look) {
 	}
 }
 
-// observe lets observers watch the stream, from before its handler is called.
+// observe attaches observers before the handler is called.
 func (m *muxServer) observe(observers []StreamObserver) {
 	m.observed = newObservation(m.link, m.handler.id, observers)
 }

@@ -2,7 +2,7 @@ package grid
 
 import "sync"
 
-// muxTable holds the streams of one direction of a session, by mux ID. Its zero value is ready.
+// muxTable holds the streams of one direction of a session, by mux ID. The zero value is ready.
 type muxTable[M any] struct {
 	mu     sync.Mutex // Protects following.
 	muxes  map[uint64]M
@@ -17,7 +17,7 @@ func (t *muxTable[M]) get(id uint64) (M, bool) {
 	return m, ok
 }
 
-// put adds a mux. It returns false where the number is taken or the table is closed.
+// put adds a mux. It returns false if the ID is taken or the table is closed.
 func (t *muxTable[M]) put(id uint64, m M) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -41,7 +41,7 @@ func (t *muxTable[M]) remove(id uint64) {
 	}
 }
 
-// all returns the muxes of this moment.
+// all returns a snapshot of the muxes.
 func (t *muxTable[M]) all() []M {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -52,7 +52,7 @@ func (t *muxTable[M]) all() []M {
 	return all
 }
 
-// close takes no more muxes and returns those that are left. They stay in the table until they are
+// close accepts no more muxes and returns those that are left. They stay in the table until
 // removed.
 func (t *muxTable[M]) close() []M {
 	t.mu.Lock()

@@ -10,34 +10,33 @@ import (
 	"github.com/gridmesh/grid/internal/batch"
 )
 
-// sequence numbers the counted messages of one direction of a mux. It is guarded by the lock of the
-// batch.
+// sequence numbers the counted messages of one direction of a mux. The batch's lock guards it.
 type sequence struct {
 	next   uint32
 	closed bool // the final message is queued
 }
 
-// errMuxDone is told who sends on a stream after its final message.
+// errMuxDone is returned for a message sent on a stream after its final one.
 var errMuxDone = errors.New("mux already ended")
 
-// errCanceled is the end of a wait for room that its owner has given up.
+// errCanceled ends a wait for room that its owner has given up.
 var errCanceled = errors.New("canceled while waiting for room in the send queue")
 
-// errPast is the end of the wait of a message whose deadline has passed.
+// errPast ends the wait of a message whose deadline has passed.
 var errPast = errors.New("deadline passed while waiting for room in the send queue")
 
-// berth is where a message waits for room in the send queue. It is part of the batch.Item that
-// sends it.
+// berth is the place where a message waits for room in the send queue. It is embedded in the
+// batch.Item that sends it.
 type berth struct {
 	batch.Waiter
 	m     message
-	since time.Time   // when the wait began; zero where nothing is to be taken off a deadline in m
-	late  atomic.Bool // the deadline has passed meanwhile: the message is left out
+	since time.Time   // when the wait began; zero if m has no deadline to shorten
+	late  atomic.Bool // the deadline has passed meanwhile: the message is skipped
 }
 
-// begin locks the queue for m, as batch.Writer.Begin does. Where there is no room it has m wait in
-// the berth, as a message of item, and returns batch.ErrQueued. Otherwise the berth stays empty.
-// ready is called before the wait, and may be nil.
+// begin locks the queue for m, as batch.Writer.Begin does. If there is no room, m waits in the
+// berth, as a message of item, and begin returns batch.ErrQueued. Otherwise the berth stays empty.
+// ready, which may be nil, is called before the wait.
 func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func()) (batch.Slot, error) {
 	slot, err := out.Begin()
 	if err != batch.ErrNoRoom {
@@ -46,21 +45,20 @@ func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func
 	if ready != nil {
 		ready()
 	}
-	b.m = *m // all of it before the message is in line
+	b.m = *m // complete before the message is in line
 	b.since = time.Time{}
 	if m.opens() && m.DeadlineMS > 0 {
 		b.since = time.Now()
 	}
 	if slot, err = out.BeginOrWait(&b.Waiter, item, m.size()); err != batch.ErrQueued {
-		b.m = message{} // there is room after all, or will be none
+		b.m = message{} // there is room after all, or never will be
 	}
 	return slot, err
 }
 
-// wear takes the time that the message has waited off its deadline, so that the peer's handler has
-// what is left for its caller. It returns false where that is nothing. The wait is rounded down,
-// and with it the deadline up: a handler that ended before its caller would leave that with
-// ErrDisconnected.
+// wear takes the time the message has waited off its deadline, so that the peer's handler gets what
+// is left for its caller. It returns false if nothing is left. The wait is rounded down, and so the
+// deadline up: a handler that ended before its caller would leave it with ErrDisconnected.
 func (b *berth) wear(now time.Time) bool {
 	if b.since.IsZero() {
 		return true
@@ -74,14 +72,14 @@ func (b *berth) wear(now time.Time) bool {
 	return true
 }
 
-// opens reports whether a message starts a call, and DeadlineMS is the time for it.
+// opens reports whether m starts a call, so that DeadlineMS is the call's time limit.
 func (m *message) opens() bool { return m.Op == OpRequest || m.Op == OpConnectMux }
 
-// withdraw takes the message out of the line. It reports whether it was still there, and will not
-// be sent.
+// withdraw takes the message out of the line. It reports whether it was still there, and so will
+// not be sent.
 func (b *berth) withdraw(from *batch.Writer) bool { return from.Withdraw(&b.Waiter) }
 
-// sender is the sending half of a session, and all that the calls and streams on it know of it.
+// sender is the sending half of a session: all that its calls and streams know of it.
 type sender struct {
 	*link
 	agreement
@@ -91,20 +89,21 @@ type sender struct {
 	endSession func(error)
 }
 
-// outbox sends the messages of one direction of a stream, one at a time: the next when the one
-// before is encoded. Where there is no room a message waits in it. It belongs to one goroutine.
+// outbox sends the messages of one direction of a stream, one at a time: each after the one before
+// is encoded. A message without room waits in it. It belongs to one goroutine.
 type outbox struct {
 	berth
 	s   *sender
 	q   *sequence
-	end interface{ uncount() } // is told before the end of the stream can be seen; may be nil
-	err error                  // of the message that waited; Run's, until out is told
-	out chan error             // tells of the end of a wait; made for the first
+	end interface{ uncount() } // told before the end of the stream can be seen; may be nil
+	err error                  // of the message that waited; Run's, until out gets the outcome
+	out chan error             // receives the outcome of a wait; made for the first
 }
 
-// send sends m, waiting for room until cancel or over is closed. It fails with errCanceled or
-// errMuxDone then, with ErrClosed of the batch, with errMuxDone after the final message of the
-// stream, and with ErrMessageTooLarge. The payload is the caller's again on return.
+// send sends m, waiting for room until cancel or over is closed; then it fails with errCanceled or
+// errMuxDone. It also fails with ErrClosed of the batch, with errMuxDone after the final message of
+// the stream, with errPast once the deadline has passed, and with ErrMessageTooLarge. The caller
+// owns the payload again on return.
 func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 	if err := o.s.fits(&m); err != nil {
 		return err
@@ -129,8 +128,8 @@ func (o *outbox) ready() {
 	o.err = nil
 }
 
-// ending tells of the end of the stream, which is about to be encoded. Not any earlier: what waits
-// for room still counts.
+// ending uncounts the stream just before its last message is encoded. A message that still waits
+// for room keeps it counted.
 func (o *outbox) ending(m *message) {
 	if o.end != nil && m.final() {
 		o.end.uncount()
@@ -192,8 +191,8 @@ func (s *sender) fits(m *message) error {
 	return nil
 }
 
-// tooLarge is the error of a payload of n bytes. It names the limits of both nodes, where the peer
-// has told its own.
+// tooLarge returns the error for a payload of n bytes. It names the limits of both nodes if the
+// peer has told its own.
 func (s *sender) tooLarge(n int) error {
 	if s.peerMaxMessage == 0 {
 		return fmt.Errorf("%w: payload of %d bytes", ErrMessageTooLarge, n)
@@ -202,8 +201,8 @@ func (s *sender) tooLarge(n int) error {
 		s.limits.MaxMessageSize, s.local, s.peerMaxMessage, s.remote)
 }
 
-// reply queues what answers the peer, credits for its messages among it, without waiting. A peer
-// that makes this node queue answers without end and does not read them loses its session.
+// reply queues what answers the peer, including credits for its messages, without waiting. A peer
+// that causes answers without end and does not read them loses its session.
 func (s *sender) reply(m message, q *sequence) {
 	slot, err := s.batch.BeginNow()
 	if err == nil {
@@ -215,23 +214,23 @@ func (s *sender) reply(m message, q *sequence) {
 	}
 }
 
-// advise queues what this node tells the peer of its own accord, without waiting: pings, and that
-// something has ended. There is no more of it than what it is about.
+// advise queues, without waiting, what this node tells the peer of its own accord: pings, and that
+// something has ended. The calls and streams it is about bound how much there is.
 func (s *sender) advise(m message, q *sequence) {
 	if slot, err := s.batch.BeginAdvice(); err == nil {
 		_ = s.append(slot, m, q) // nothing may follow the end of a stream
 	}
 }
 
-// goodbye is the last message to a peer of this project: that this node leaves. From then on the
-// peer waits for the close frame alone, and not for long. So it goes behind all that waits for
-// room.
+// goodbye is the last message to a peer of this project: this node is leaving. From then on the
+// peer waits only for the close frame, and not for long. So the goodbye goes behind everything that
+// waits for room.
 type goodbye struct {
 	berth
 	s *sender
 }
 
-// sendGoodbye queues it, or lets it wait.
+// sendGoodbye queues the goodbye, or puts it in line.
 func (s *sender) sendGoodbye() {
 	p := &goodbye{s: s}
 	m := message{Op: OpDisconnect}
@@ -252,14 +251,14 @@ func (p *goodbye) AppendTo(b []byte) []byte { return p.m.appendTo(b) }
 // Done is part of batch.Item.
 func (p *goodbye) Done(error) {}
 
-// stamp makes m ready to be encoded.
+// stamp prepares m for encoding.
 func (s *sender) stamp(m *message) {
 	if m.MuxID != 0 {
 		m.Flags |= s.checksum
 	}
 }
 
-// number makes m ready to be encoded as the next of its stream. The batch is locked.
+// number prepares m for encoding as the next message of its stream. The batch is locked.
 func (s *sender) number(m *message, q *sequence) error {
 	s.stamp(m)
 	if q == nil {
@@ -269,7 +268,7 @@ func (s *sender) number(m *message, q *sequence) error {
 		return errMuxDone
 	}
 	if m.Op.counted() {
-		if m.Op != OpConnectMux { // whose number is 0 in any case, and whose Seq may grant
+		if m.Op != OpConnectMux { // its number is always 0, and its Seq may carry a grant
 			m.Seq = q.next
 		}
 		q.next++
@@ -286,7 +285,7 @@ func (s *sender) append(slot batch.Slot, m message, q *sequence) error {
 	}
 	switch m.Op {
 	case OpPing, OpPong, OpDisconnect:
-		slot.Hurry() // where it waits the peer takes a busy node for a dead one
+		slot.Hurry() // if it waits, the peer takes a busy node for a dead one
 	}
 	size := m.size()
 	if q == nil {
@@ -299,7 +298,7 @@ func (s *sender) append(slot batch.Slot, m message, q *sequence) error {
 	return nil
 }
 
-// sendError is what a caller is told when its message could not be queued.
+// sendError returns what to tell a caller whose message could not be queued.
 func sendError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, errCanceled):
@@ -312,9 +311,9 @@ func sendError(ctx context.Context, err error) error {
 	return err
 }
 
-// nextMuxID chooses the number of a new call or stream. Two nodes of this
-// project use odd and even numbers, so that no number means two things between
-// them. A node of the original counts from 1: numbers from 2^31 stay clear of its own.
+// nextMuxID chooses the ID of a new call or stream. Two nodes of this project use odd and even IDs,
+// so no ID means two things between them. A node of the original counts from 1; IDs from 2^31 stay
+// clear of its own.
 func (s *sender) nextMuxID() uint64 {
 	n := s.newMuxID()
 	switch {

@@ -2,7 +2,7 @@ package grid
 
 import "fmt"
 
-// refuse answers a request or a stream that is not taken.
+// refuse answers a request or a stream that this node does not accept.
 func (s *sender) refuse(m *message, text string) {
 	payload, _ := (&muxConnectError{Error: text}).MarshalMsg(nil)
 	s.reply(message{
@@ -15,19 +15,19 @@ func (s *sender) refuse(m *message, text string) {
 	}, nil)
 }
 
-// refuseUnknown refuses a call of a handler that is not registered.
+// refuseUnknown refuses a call to an unregistered handler.
 func (s *sender) refuseUnknown(m *message) {
 	s.recent.add(s.remote, RoleServer, m.Handler, "called, but not registered here")
 	s.refuse(m, unknownHandlerText)
 }
 
-// overloaded refuses a request or a stream that is over a limit. The reader calls it.
+// overloaded refuses a request or a stream that exceeds a limit.
 func (s *sender) overloaded(m *message, over limit) {
 	s.refuse(m, string(ErrOverloaded))
 	s.countRefusal(RoleServer, m.Handler, over)
 }
 
-// errorResponse is the answer of a handler that failed.
+// errorResponse returns the answer of a handler that failed.
 func (s *sender) errorResponse(id uint64, seq uint32, err *RemoteErr) message {
 	return message{
 		MuxID:   id,
@@ -38,7 +38,7 @@ func (s *sender) errorResponse(id uint64, seq uint32, err *RemoteErr) message {
 	}
 }
 
-// errorText is the text of an error as it is sent.
+// errorText returns the text of an error as it goes over the wire.
 func (s *sender) errorText(text string) []byte {
 	if len(text) > s.maxMessage-maxOverhead {
 		return fmt.Appendf(nil, "%v: error text of %d bytes", ErrMessageTooLarge, len(text))
@@ -46,5 +46,5 @@ func (s *sender) errorText(text string) []byte {
 	return []byte(text)
 }
 
-// errShutdown is ErrShutdown where a pointer is needed.
+// errShutdown is ErrShutdown, for use where a pointer is needed.
 var errShutdown = ErrShutdown

@@ -102,7 +102,7 @@ func (h *handlerCounters) failures() *failureCounters {
 // sampling. Reading the clock costs several times as much as all other counting of a call.
 const (
 	timedCalls   = 256
-	sampleWeight = 8 // one call of so many, which counts as so many
+	sampleWeight = 8 // one call in sampleWeight is timed, and counts that many times
 )
 
 // stopwatch times a call, unless its weight is 0.
