@@ -287,6 +287,7 @@ func TestRFC6455AsAcceptor(t *testing.T) {
 	cases := slices.Concat(rfcFraming(), rfcLengths(true), rfcFragmentation(), rfcControl(), rfcClosing(), rfcTexts())
 	for _, c := range cases {
 		t.Run(c.section+", "+c.name, func(t *testing.T) {
+			t.Parallel()
 			m, p := testnode.AcceptPeer(t, nil)
 			checkRFC(t, m, p, c)
 		})
@@ -297,6 +298,7 @@ func TestRFC6455AsDialer(t *testing.T) {
 	cases := slices.Concat(rfcFraming(), rfcLengths(false), rfcFragmentation(), rfcControl(), rfcClosing(), rfcTexts())
 	for _, c := range cases {
 		t.Run(c.section+", "+c.name, func(t *testing.T) {
+			t.Parallel()
 			m, p := testnode.DialPeer(t)
 			checkRFC(t, m, p, c)
 		})
