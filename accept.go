@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// acceptor takes the connections of other nodes, of a Manager.
+// acceptor takes the connections of other nodes for a Manager.
 type acceptor struct {
 	*node
 	connection func(host string) *Connection
-	lobby      lobby // of who is let in, before the end of the handshake
+	lobby      lobby // of connections let in, until their handshake ends
 
 	refusals   logLimit // by AuthRequest and AllowOrigin
-	rejections logLimit // in the handshake, apart from them: outsiders must not hide these
-	upgrades   logLimit // that failed
+	rejections logLimit // in the handshake; separate, because outsiders must not hide these
+	upgrades   logLimit // failed ones
 }
 
 func (a *acceptor) init(n *node, connection func(host string) *Connection) {
@@ -25,7 +25,7 @@ func (a *acceptor) init(n *node, connection func(host string) *Connection) {
 	a.refusals, a.rejections, a.upgrades = newBurst(), newBurst(), newBurst()
 }
 
-// serve answers the request of somebody who wants to connect.
+// serve answers an HTTP request to connect.
 func (a *acceptor) serve(w http.ResponseWriter, r *http.Request) {
 	if err := a.admit(r); err != nil {
 		a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "refused: "+err.Error())
@@ -48,8 +48,8 @@ func (a *acceptor) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// welcome makes a WebSocket of a request and goes through the handshake. An error is why there is
-// no WebSocket.
+// welcome upgrades a request to a WebSocket and goes through the handshake. An error says why there
+// is no WebSocket.
 func (a *acceptor) welcome(w http.ResponseWriter, r *http.Request) error {
 	if err := checkUpgrade(r); err != nil {
 		return err
@@ -65,7 +65,7 @@ func (a *acceptor) welcome(w http.ResponseWriter, r *http.Request) error {
 	}
 	owned := false // by the handshake's end
 	defer func() {
-		if !owned { // also where VerifyPeer has ended the goroutine
+		if !owned { // also if VerifyPeer has ended the goroutine
 			closeSocket(socket)
 		}
 	}()
@@ -80,7 +80,7 @@ func (a *acceptor) welcome(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// accept goes through the handshake and leaves the session to a goroutine of its own.
+// accept goes through the handshake and leaves the session to its own goroutine.
 func (a *acceptor) accept(r *http.Request, place *guest, early []byte) {
 	socket := place.socket
 	stop := context.AfterFunc(a.ctx, func() { closeSocket(socket) })
@@ -93,10 +93,10 @@ func (a *acceptor) accept(r *http.Request, place *guest, early []byte) {
 			err = errOusted
 		}
 		a.noteRejection(r, &req, err)
-		g.end(err, reasonFor(err)) // within the place: a client may make it last
+		g.end(err, reasonFor(err)) // still in the lobby: a client may make it last
 		return
 	}
-	if !a.lobby.leave(place) { // the socket is closed: no reason to end the session that there is
+	if !a.lobby.leave(place) { // the socket is closed: no reason to end the present session
 		a.noteRejection(r, &req, errOusted)
 		closeSocket(socket)
 		g.frames.Release()
@@ -112,14 +112,14 @@ func (a *acceptor) accept(r *http.Request, place *guest, early []byte) {
 	}
 }
 
-// noteRejection logs that a handshake has failed. What the end of this node cuts off is no news.
+// noteRejection logs a failed handshake, unless the end of this node cut it off.
 func (a *acceptor) noteRejection(r *http.Request, req *connectReq, err error) {
 	if a.ctx.Err() != nil {
 		return
 	}
 	a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "rejected: "+err.Error())
 	if _, ok := errors.AsType[*twinError](err); ok {
-		return // has a line of its own
+		return // it has its own log line
 	}
 	limit := &a.rejections
 	if c := a.connection(req.Host); c != nil {
@@ -130,8 +130,8 @@ func (a *acceptor) noteRejection(r *http.Request, req *connectReq, err error) {
 	}
 }
 
-// greet reads who the peer is. It returns its connection, a session of which may start once the
-// response is sent.
+// greet reads who the peer is. It returns the peer's connection and the response: a session may
+// start once that is sent.
 func (a *acceptor) greet(r *http.Request, g *greeting, req *connectReq) (*Connection, []byte, error) {
 	if err := g.socket.SetDeadline(time.Now().Add(unhurried(a.Limits.HandshakeTimeout))); err != nil {
 		return nil, nil, err
@@ -139,7 +139,7 @@ func (a *acceptor) greet(r *http.Request, g *greeting, req *connectReq) (*Connec
 	c, err := a.identify(r, g, req)
 	if err == nil {
 		err = c.admit(a.ctx, req.ID, r.RemoteAddr)
-		g.socket.SetDeadline(time.Now().Add(unhurried(a.Limits.HandshakeTimeout))) // that may have taken a while
+		g.socket.SetDeadline(time.Now().Add(unhurried(a.Limits.HandshakeTimeout))) // admission may have taken a while
 	}
 	payload, marshalErr := a.response(req, err).MarshalMsg(nil)
 	if err != nil {
@@ -152,7 +152,7 @@ func (a *acceptor) greet(r *http.Request, g *greeting, req *connectReq) (*Connec
 	return c, payload, nil
 }
 
-// response is the answer to a handshake, which fails where err is not nil.
+// response returns the answer to a handshake, which failed unless err is nil.
 func (a *acceptor) response(req *connectReq, err error) *connectResp {
 	if _, ok := errors.AsType[*secretError](err); ok {
 		return &connectResp{RejectedReason: rejected}
@@ -176,12 +176,12 @@ func (a *acceptor) response(req *connectReq, err error) *connectResp {
 	return resp
 }
 
-// secretError says why a peer is rejected that has not shown who it is, and may not know.
+// secretError says why a peer is rejected that has not proved who it is, and so must not learn why.
 type secretError struct{ error }
 
 func (e *secretError) Unwrap() error { return e.error }
 
-// reasonFor is what a rejected peer may know of why it is.
+// reasonFor returns what to tell a rejected peer about the reason.
 func reasonFor(err error) string {
 	if _, ok := errors.AsType[*secretError](err); ok {
 		return rejected
@@ -189,8 +189,8 @@ func reasonFor(err error) string {
 	return err.Error()
 }
 
-// identify finds the connection that the peer's first message is for. Until VerifyPeer has
-// confirmed who the peer is, its errors are secret.
+// identify finds the connection that the peer's first message is for. Its errors are secret until
+// VerifyPeer has confirmed who the peer is.
 func (a *acceptor) identify(r *http.Request, g *greeting, req *connectReq) (*Connection, error) {
 	secret := func(err error) error {
 		if a.VerifyPeer == nil {

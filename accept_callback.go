@@ -6,17 +6,17 @@ import (
 	"runtime/debug"
 )
 
-// admit reports whether a request comes from somebody who may connect: the error is why not.
+// admit decides whether the sender of a request may connect. An error says why not.
 func (a *acceptor) admit(r *http.Request) error {
-	err := a.ask("AuthRequest", r, func() error { return a.AuthRequest(r) }) // before anything else is looked at, or told
+	err := a.ask("AuthRequest", r, func() error { return a.AuthRequest(r) }) // before anything else is examined or revealed
 	if err != nil {
 		return err
 	}
 	return a.ask("AllowOrigin", r, func() error { return a.checkOrigin(r) })
 }
 
-// ask calls a function of the application that decides about a request. One that panics lets nobody
-// in, and may do so for everybody who knocks: net/http would log the stack each time.
+// ask calls a function of the application that decides about a request. A panic lets nobody in.
+// Every stranger that knocks may cause one, and net/http would log the stack each time.
 func (a *acceptor) ask(callback string, r *http.Request, decide func() error) (err error) {
 	defer func() {
 		p := recover()
@@ -37,7 +37,7 @@ func (a *acceptor) verify(r *http.Request, host string) error {
 	return a.ask("VerifyPeer", r, func() error { return a.VerifyPeer(r, host) })
 }
 
-// checkOrigin refuses requests from web pages: a browser can have credentials, such as a client
+// checkOrigin refuses requests from web pages: a browser may hold credentials, such as a client
 // certificate, and uses them for any page.
 func (a *acceptor) checkOrigin(r *http.Request) error {
 	for _, origin := range r.Header.Values("Origin") {

@@ -8,10 +8,10 @@ import (
 	"sync"
 )
 
-// lobby holds the connections that AuthRequest has let in and whose handshake is not finished. They
-// are so many and no more, so that a client that opens connections and says nothing does not take
-// all that the process may have. Where it is full, a newcomer gets the place of another network
-// that has more of them: nobody keeps the others out.
+// lobby holds the connections that AuthRequest has let in and whose handshake is not finished.
+// Their number is bounded, so a client that opens connections and says nothing cannot exhaust the
+// process. When the lobby is full, a newcomer takes a place from another network that holds more of
+// them: no network keeps the others out.
 type lobby struct {
 	most int
 
@@ -26,12 +26,12 @@ var errOusted = errors.New("no handshake in time: another connection needed its 
 type guest struct {
 	network string
 
-	socket net.Conn // nil until it is known; the lobby's mu protects it
-	gone   bool     // left, or had to; the lobby's mu protects it
-	ousted bool     // had to; the lobby's mu protects it
+	socket net.Conn // nil until known; the lobby's mu protects it
+	gone   bool     // it left or was ousted; the lobby's mu protects it
+	ousted bool     // it lost its place to another; the lobby's mu protects it
 }
 
-// enter returns the place of a connection from an address. ok is false where there is none.
+// enter returns a place for a connection from an address. ok is false if there is none.
 func (l *lobby) enter(remoteAddr string) (g *guest, ok bool) {
 	g = &guest{network: networkOf(remoteAddr)}
 	var ousted net.Conn
@@ -59,7 +59,7 @@ func (l *lobby) enter(remoteAddr string) (g *guest, ok bool) {
 	return g, true
 }
 
-// largest returns the guests of the network that has most of them. l.mu is held.
+// largest returns the guests of the network that has the most. l.mu is held.
 func (l *lobby) largest() (crowd []*guest) {
 	for _, guests := range l.guests {
 		if len(guests) > len(crowd) {
@@ -69,7 +69,7 @@ func (l *lobby) largest() (crowd []*guest) {
 	return crowd
 }
 
-// remove takes a guest out. l.mu is held.
+// remove removes a guest. l.mu is held.
 func (l *lobby) remove(g *guest) {
 	if g.gone {
 		return
@@ -83,7 +83,7 @@ func (l *lobby) remove(g *guest) {
 	}
 }
 
-// use says which socket the guest has. It returns false where the guest has lost its place already.
+// use records the guest's socket. It returns false if the guest has already lost its place.
 func (l *lobby) use(g *guest, socket net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,7 +91,7 @@ func (l *lobby) use(g *guest, socket net.Conn) bool {
 	return !g.ousted
 }
 
-// lost reports whether the guest had to give its place to another.
+// lost reports whether the guest lost its place to another.
 func (l *lobby) lost(g *guest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,8 +106,8 @@ func (l *lobby) leave(g *guest) bool {
 	return !g.ousted
 }
 
-// networkOf returns who is one client, by its address: the address without its port, or, of IPv6,
-// the 64 bits of its network.
+// networkOf returns what counts as one client: the address without its port or, for IPv6, its /64
+// network.
 func networkOf(remoteAddr string) string {
 	host := addressHost(remoteAddr)
 	addr, err := netip.ParseAddr(host)

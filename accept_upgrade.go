@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// upgradeError is why a request is not made a WebSocket, and the status that says so.
+// upgradeError says why a request does not become a WebSocket, with the HTTP status for that.
 type upgradeError struct {
 	status int
 	reason string
@@ -20,8 +20,8 @@ func (e *upgradeError) Error() string {
 	return fmt.Sprintf("answered with status %d: %s", e.status, e.reason)
 }
 
-// text is what the client is told. It is one that AuthRequest has let in, but the types of this
-// program are not its business.
+// text returns what to tell the client. AuthRequest has let it in, but the types of this program
+// are none of its business.
 func (e *upgradeError) text() string {
 	text := http.StatusText(e.status)
 	if e.status != http.StatusInternalServerError {
@@ -30,8 +30,8 @@ func (e *upgradeError) text() string {
 	return text
 }
 
-// checkUpgrade holds a request against RFC 6455, 4.2.1. The error of what is no upgrade is an
-// *upgradeError. It quotes no header: what is in a wrong place may be a token.
+// checkUpgrade checks a request against RFC 6455, 4.2.1. It fails with an *upgradeError, which
+// quotes no header: a misplaced value may be a token.
 func checkUpgrade(r *http.Request) error {
 	const version, key = "Sec-WebSocket-Version", "Sec-WebSocket-Key"
 	var lacks string
@@ -56,20 +56,20 @@ func checkUpgrade(r *http.Request) error {
 	return &upgradeError{http.StatusUpgradeRequired, lacks}
 }
 
-// validKey reports whether a Sec-WebSocket-Key is one.
+// validKey reports whether key is a valid Sec-WebSocket-Key.
 func validKey(key string) bool {
 	b, err := base64.StdEncoding.DecodeString(key)
 	return err == nil && len(b) == 16
 }
 
-// hijack takes the network connection of a request, from behind whatever middleware lets it
-// through. It returns the bytes that came in behind the request.
+// hijack takes the network connection of a request, through any middleware that allows it. It also
+// returns the bytes that arrived after the request.
 func hijack(w http.ResponseWriter) (socket net.Conn, early []byte, err error) {
 	type taken struct {
 		socket net.Conn
 		rw     *bufio.ReadWriter
 	}
-	// Some types panic where what they wrap cannot be hijacked.
+	// Some types panic if what they wrap cannot be hijacked.
 	got, err := safely(func(w http.ResponseWriter) (t taken, err error) {
 		t.socket, t.rw, err = http.NewResponseController(w).Hijack()
 		return t, err
@@ -102,7 +102,7 @@ func noHijack(w http.ResponseWriter, err error) string {
 	return fmt.Sprintf("a %T does not give its connection away: %v", w, err)
 }
 
-// switchProtocols sends the answer that makes a connection a WebSocket.
+// switchProtocols sends the answer that turns a connection into a WebSocket.
 func (a *acceptor) switchProtocols(socket net.Conn, key string) error {
 	// The server's deadlines are for requests.
 	if err := errors.Join(socket.SetDeadline(time.Time{}), socket.SetWriteDeadline(time.Now().Add(unhurried(a.Limits.HandshakeTimeout)))); err != nil {
@@ -113,13 +113,13 @@ func (a *acceptor) switchProtocols(socket net.Conn, key string) error {
 	return errors.Join(err, socket.SetWriteDeadline(time.Time{}))
 }
 
-// refusedPatience is how long the rest of a refused request is waited for. net/http reads it
-// before it closes the connection, so that the client sees the answer.
+// refusedPatience is how long to wait for the rest of a refused request. net/http reads it before
+// it closes the connection, so that the client sees the answer.
 const refusedPatience = time.Second
 
-// refuse answers a request that gets no WebSocket, and lets the server close its connection: it
-// would wait for another request, or for a body that does not come, as long as its own timeouts let
-// it, and they may be none.
+// refuse answers a request that gets no WebSocket, and has the server close its connection.
+// Otherwise the server would wait for another request, or for a body that never comes, as long as
+// its own timeouts allow, and it may have none.
 func refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
 	header := w.Header()
 	header.Set("Connection", "close")

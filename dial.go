@@ -15,7 +15,7 @@ import (
 // dialer opens the connections of a Manager.
 type dialer struct{ *node }
 
-// keepUp keeps a connection up until the Manager ends, from when dialing is not blocked.
+// keepUp keeps a connection up, from the time dialing is unblocked until the Manager ends.
 func (d *dialer) keepUp(c *Connection) {
 	if d.BlockConnect != nil {
 		select {
@@ -27,8 +27,8 @@ func (d *dialer) keepUp(c *Connection) {
 	c.keepDialing(d.ctx, func(ctx context.Context) (*session, error) { return d.dial(ctx, c) })
 }
 
-// dial opens a connection and goes through the handshake. The dialer does not wait for the
-// application's code beyond the time of each step.
+// dial opens a connection and goes through the handshake. It does not wait for the application's
+// code beyond the time limit of each step.
 func (d *dialer) dial(ctx context.Context, c *Connection) (*session, error) {
 	token, err := d.token(ctx, c)
 	if err != nil {
@@ -49,7 +49,7 @@ func (d *dialer) dial(ctx context.Context, c *Connection) (*session, error) {
 	return c.newSession(g, peer, resp.Grid, resp.Max), nil
 }
 
-// webSocket is a WebSocket with the bytes that came in behind the answer.
+// webSocket is a WebSocket with the bytes that arrived after the answer.
 type webSocket struct {
 	socket net.Conn
 	early  []byte
@@ -59,7 +59,7 @@ type webSocket struct {
 func (d *dialer) upgradeInTime(ctx context.Context, c *Connection, token string) (webSocket, error) {
 	ctx, cancel := context.WithTimeout(ctx, unhurried(d.Limits.DialTimeout))
 	defer cancel()
-	var at atomic.Value // what is being called
+	var at atomic.Value // what is running
 	at.Store("Dialer")
 	up, err := inTime(ctx, &c.stuckDials, func() (webSocket, error) {
 		socket, early, err := d.upgrade(ctx, c.Remote, token, &at)
@@ -71,8 +71,8 @@ func (d *dialer) upgradeInTime(ctx context.Context, c *Connection, token string)
 	return up, err
 }
 
-// introduceInTime goes through the grid's own handshake within HandshakeTimeout, which is a
-// deadline of the socket, too. Where it fails it has ended the greeting.
+// introduceInTime goes through the grid's own handshake within HandshakeTimeout, which is also a
+// deadline of the socket. If it fails, it has ended the greeting.
 func (d *dialer) introduceInTime(ctx context.Context, g *greeting, c *Connection, token string) (*connectResp, error) {
 	ctx, cancel := context.WithTimeout(ctx, unhurried(d.Limits.HandshakeTimeout))
 	defer cancel()
@@ -95,8 +95,8 @@ func (d *dialer) introduceInTime(ctx context.Context, g *greeting, c *Connection
 	return resp, err
 }
 
-// endGreeting ends a handshake that has failed, beside the dialer, which does not wait for the
-// peer's part of that.
+// endGreeting ends a failed handshake in the background: the dialer does not wait for the peer's
+// part of that.
 func (d *dialer) endGreeting(g *greeting, err error) {
 	end := func() {
 		stop := context.AfterFunc(d.ctx, func() { closeSocket(g.socket) })
@@ -109,8 +109,8 @@ func (d *dialer) endGreeting(g *greeting, err error) {
 	}
 }
 
-// upgrade opens the WebSocket. It returns the socket and the bytes that came in behind the answer,
-// and notes at what it is.
+// upgrade opens the WebSocket. It returns the socket and the bytes that arrived after the answer,
+// and keeps at up to date with what it is calling.
 func (d *dialer) upgrade(ctx context.Context, remote, token string, at *atomic.Value) (net.Conn, []byte, error) {
 	u, err := url.Parse("ws" + strings.TrimPrefix(remote, "http") + d.RoutePath)
 	if err != nil {
@@ -128,7 +128,7 @@ func (d *dialer) upgrade(ctx context.Context, remote, token string, at *atomic.V
 	return socket, early, nil
 }
 
-// connect opens the network connection, with TLS where the URL says so.
+// connect opens the network connection, with TLS if the URL says so.
 func (d *dialer) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ net.Conn, err error) {
 	port := u.Port()
 	if port == "" {
@@ -137,14 +137,14 @@ func (d *dialer) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ n
 	conn, err := d.Dialer(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w", err) // calls its Error here
+		return nil, fmt.Errorf("%w", err) // calls err.Error here
 	case conn == nil:
 		return nil, errors.New("the Dialer returned neither a connection nor an error")
 	}
 	at.Store("the Dialer's connection")
 	conn = guardConn(conn)
 	whole := false
-	defer func() { // also where a callback does not return
+	defer func() { // also if a callback does not return
 		if !whole {
 			conn.Close()
 		}
@@ -169,8 +169,8 @@ func (d *dialer) connect(ctx context.Context, u *url.URL, at *atomic.Value) (_ n
 	return secure, nil
 }
 
-// introduce sends who this node is and whom it means, and reads whether it is accepted, and by
-// whom.
+// introduce sends who this node is and whom it means to reach, and reads whether it is accepted,
+// and by whom.
 func (d *dialer) introduce(g *greeting, c *Connection, token string) (*connectResp, error) {
 	if err := g.socket.SetDeadline(time.Now().Add(unhurried(d.Limits.HandshakeTimeout))); err != nil {
 		return nil, err
@@ -201,7 +201,7 @@ func (d *dialer) introduce(g *greeting, c *Connection, token string) (*connectRe
 	return &resp, g.socket.SetDeadline(time.Time{})
 }
 
-// rejection is the error for a reason that the peer gave, which may be none.
+// rejection returns the error for a reason from the peer, which may be empty.
 func rejection(reason string) error {
 	if reason == "" || reason == rejected {
 		return errors.New("rejected; the peer's log says why")
@@ -209,8 +209,8 @@ func rejection(reason string) error {
 	return fmt.Errorf("rejected: %s", clip(reason))
 }
 
-// clientTLS is the configuration for one host: that of the options, which may
-// be nil, with what every connection needs.
+// clientTLS returns the TLS configuration for one host: that of the options, which may be nil, plus
+// what every connection needs.
 func clientTLS(config *tls.Config, hostname string) *tls.Config {
 	if config == nil {
 		config = new(tls.Config)

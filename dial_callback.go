@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// maxStuckDials is how many dials to one peer may be stuck in the application's code before there
-// is no other.
+// maxStuckDials is how many dials to one peer may be stuck in the application's code before no more
+// are started.
 const maxStuckDials = 4
 
 var errStuckDials = errors.New("AddAuth, Dialer, GetTLSConfig or a TLS callback has not returned from earlier dials")
 
-// inTime runs f, in which a dial calls the application's code, on a goroutine of its own, and waits
-// until ctx ends, and for a moment longer, as f may be about to return. What it returns too late is
-// given to late. stuck counts those that run.
+// inTime runs f, which calls the application's code, on its own goroutine, and waits for it until
+// callbackGrace after ctx has ended. A later result goes to late. stuck counts the calls of f that
+// run.
 func inTime[T any](ctx context.Context, stuck *atomic.Int32, f func() (T, error), late func(T)) (T, error) {
 	type result struct {
 		v   T
@@ -28,7 +28,7 @@ func inTime[T any](ctx context.Context, stuck *atomic.Int32, f func() (T, error)
 	}
 	stuck.Add(1)
 	results := make(chan result, 1)
-	var claimed atomic.Bool // by who is first: f with its result, or the caller who gives up
+	var claimed atomic.Bool // by whichever is first: f with its result, or the caller giving up
 	attempt(f, func(v T, err error) {
 		stuck.Add(-1)
 		switch {
@@ -57,10 +57,10 @@ func inTime[T any](ctx context.Context, stuck *atomic.Int32, f func() (T, error)
 	return r.v, r.err
 }
 
-// errNoReturn is the end of a dial that is stuck in the application's code.
+// errNoReturn ends a dial that is stuck in the application's code.
 var errNoReturn = errors.New("has not returned in time")
 
-// callbackError names what was being called where that did not return by itself.
+// callbackError adds the name of what was running, if that did not return by itself.
 func callbackError(name any, err error) error {
 	var misbehaved *misbehavior
 	if err == errNoReturn || errors.As(err, &misbehaved) {
@@ -69,8 +69,8 @@ func callbackError(name any, err error) error {
 	return err
 }
 
-// token asks the application for the token to show, before anything else: the time it takes is not
-// the peer's.
+// token asks the application for the token to show. It comes first: the time it takes must not come
+// off the peer's.
 func (d *dialer) token(ctx context.Context, c *Connection) (string, error) {
 	name, ask := "AddAuthContext", d.AddAuthContext
 	if d.AddAuth != nil {
@@ -84,7 +84,7 @@ func (d *dialer) token(ctx context.Context, c *Connection) (string, error) {
 	token, err := inTime(ctx, &c.stuckDials, func() (string, error) {
 		token, err := ask(ctx)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", name, err) // also calls its Error here
+			return "", fmt.Errorf("%s: %w", name, err) // also calls err.Error here
 		}
 		return token, nil
 	}, func(string) {})
@@ -94,5 +94,5 @@ func (d *dialer) token(ctx context.Context, c *Connection) (string, error) {
 	return token, nil
 }
 
-// hasToken reports whether there is a token to show, which may be empty.
+// hasToken reports whether there is a token to show, even an empty one.
 func (d *dialer) hasToken() bool { return d.AddAuth != nil || d.AddAuthContext != nil }

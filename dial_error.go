@@ -17,7 +17,7 @@ import (
 
 var errLongAnswer = errors.New("answer to the upgrade is too long")
 
-// dialError says what an error of dialing a node means, where the error alone does not.
+// dialError explains an error of dialing a node, if the error alone does not.
 func dialError(u *url.URL, err error) error {
 	var (
 		status ws.StatusError
@@ -38,15 +38,15 @@ func dialError(u *url.URL, err error) error {
 	return err
 }
 
-// asksForTLS reports whether an error is what a TLS server causes that gets plain HTTP.
-// They answer 400, that of Go in HTTP/1.0, or with a TLS alert, or hang up.
+// asksForTLS reports whether an error is typical of plain HTTP sent to a TLS server. Such servers
+// answer 400 (Go's does so in HTTP/1.0), send a TLS alert, or hang up.
 func asksForTLS(err error) bool {
 	return errors.Is(err, errBadAnswer) ||
 		errors.Is(err, ws.StatusError(http.StatusBadRequest)) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// statusError is for an answer that is no WebSocket.
+// statusError returns the error for an answer that is no WebSocket.
 func statusError(status ws.StatusError, path string) error {
 	text := fmt.Sprintf("answered with status %d %s", int(status), http.StatusText(int(status)))
 	switch int(status) {
@@ -64,7 +64,7 @@ func statusError(status ws.StatusError, path string) error {
 	return errors.New(text)
 }
 
-// alertMeaning says what the peer's reason to end a TLS connection means here.
+// alertMeaning explains the peer's reason for ending a TLS connection.
 func alertMeaning(err error) string {
 	switch text := err.Error(); {
 	case strings.Contains(text, "certificate"):
@@ -72,14 +72,13 @@ func alertMeaning(err error) string {
 	case strings.Contains(text, "protocol version"):
 		return "it does not speak TLS 1.2 or later"
 	case strings.Contains(text, "handshake failure"):
-		// What servers of TLS 1.2 say where a certificate is missing.
+		// Servers of TLS 1.2 say this if a certificate is missing.
 		return "it wants a certificate of this node, or no cipher that this node has"
 	}
 	return "it ended the TLS connection"
 }
 
-// alert returns the reason with which the peer ended a TLS connection; nil where that is not what
-// happened.
+// alert returns the reason with which the peer ended a TLS connection; nil if it did not.
 func alert(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "remote error" {

@@ -17,8 +17,8 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// requestUpgrade makes a WebSocket of a network connection, within the time of ctx.
-// It returns the bytes that came in behind the answer.
+// requestUpgrade upgrades a network connection to a WebSocket before ctx ends. It returns the bytes
+// that arrived after the answer.
 func (d *dialer) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL, token string) (early []byte, err error) {
 	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
@@ -46,8 +46,7 @@ func (d *dialer) requestUpgrade(ctx context.Context, socket net.Conn, u *url.URL
 	return buffered(answers)
 }
 
-// upgradeRequestBytes is the request of the protocol, with the lines in the order of the
-// original's.
+// upgradeRequestBytes returns the protocol's request, with its lines in the original's order.
 func upgradeRequestBytes(u *url.URL, key string, header http.Header) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
@@ -64,11 +63,11 @@ func newWebSocketKey() string {
 	return base64.StdEncoding.EncodeToString(b[:])
 }
 
-// errBadAnswer is for an answer to the upgrade that is no HTTP/1.1. It does not quote what came,
+// errBadAnswer means that the answer to the upgrade is not HTTP/1.1. It does not quote the answer,
 // which may hold the token.
 var errBadAnswer = errors.New("malformed answer to the upgrade")
 
-// checkUpgraded holds an answer against RFC 6455, 4.1.
+// checkUpgraded checks an answer against RFC 6455, 4.1.
 func checkUpgraded(resp *http.Response, key string) error {
 	switch {
 	case resp.StatusCode != http.StatusSwitchingProtocols:
@@ -95,16 +94,14 @@ func checkUpgraded(resp *http.Response, key string) error {
 	return errors.New("answered with a wrong upgrade: " + wrong)
 }
 
-// upgradeConn is a network connection during the upgrade. The answer may have so many bytes and no
-// more.
+// upgradeConn is a network connection during the upgrade. It bounds the size of the answer.
 type upgradeConn struct {
 	net.Conn
 	left int
 	err  error // of the last Read
 }
 
-// readAnswer reads the head of the answer to the upgrade, behind any others that are there for
-// information.
+// readAnswer reads the head of the answer to the upgrade, skipping informational (1xx) ones.
 func (c *upgradeConn) readAnswer(br *bufio.Reader) (*http.Response, error) {
 	for {
 		resp, err := http.ReadResponse(br, nil)
@@ -130,9 +127,9 @@ func (c *upgradeConn) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
-// Write returns the peer's own reason, if it gave one, where the peer is not
-// there any more: from TLS 1.3 on a node has finished its part of the TLS
-// handshake, and may write, before the peer refuses its certificate and hangs up.
+// Write returns the peer's own reason, if it gave one, when the peer is gone: since TLS 1.3 a node
+// has finished its part of the TLS handshake, and may write, before the peer refuses its
+// certificate and hangs up.
 func (c *upgradeConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 
 //go:generate go tool -modfile=internal/tools/go.mod msgp -unexported -tests=false -io=false -file=handshake.go -o=handshake_gen.go
 
-// connectReq is the payload of OpConnect. Time and Token are expected by later
-// originals. Grid, To, Max and Sum are this project's own: a set of features, 0 for the original,
-// the name of the node that is meant, the largest message that is taken, in bytes, and a checksum.
+// connectReq is the payload of OpConnect. Later originals expect Time and Token. The last four
+// fields are this project's own: Grid is a set of features (0 for the original), To the name of the
+// node to reach, Max the largest message accepted, in bytes, and Sum a checksum.
 type connectReq struct {
 	ID    [16]byte  `msg:"ID"`
 	Host  string    `msg:"Host"`
@@ -24,9 +24,9 @@ type connectReq struct {
 	Sum   uint32    `msg:"Sum,omitempty"`
 }
 
-// connectResp is the payload of OpConnectResponse. Grid is as in connectReq, and only sent to who
-// sent it. Host is the name of the node that answers, and only sent to who sent To. Max and Sum are
-// only sent to who sent them.
+// connectResp is the payload of OpConnectResponse. Grid, Max and Sum are as in connectReq, each
+// sent only to a node that sent its own. Host is the name of the answering node, sent only to a
+// node that sent To.
 type connectResp struct {
 	ID             [16]byte `msg:"ID"`
 	Accepted       bool     `msg:"Accepted"`
@@ -47,16 +47,16 @@ type pingMsg struct {
 	T time.Time `msg:"t,omitempty"`
 }
 
-// pongMsg is the payload of OpPong. T is that of the ping.
+// pongMsg is the payload of OpPong. T is copied from the ping.
 type pongMsg struct {
 	NotFound bool      `msg:"nf"`
 	Err      *string   `msg:"e"`
 	T        time.Time `msg:"t,omitempty"`
 }
 
-// agreementSum is a checksum of what the two nodes have to agree on, never 0. Messages of the
-// handshake have none of their own. Nodes that differ in what they take each other for, because of
-// a flipped bit, would get each other wrong for as long as the connection lasts.
+// agreementSum returns a checksum, never 0, of what the two nodes must agree on. Messages of the
+// handshake have no checksum of their own. If a flipped bit made the nodes disagree, they would
+// misunderstand each other for as long as the connection lasts.
 func agreementSum(features, maxMessage uint32) uint32 {
 	var b [8]byte
 	binary.LittleEndian.PutUint32(b[:], features)
@@ -64,7 +64,7 @@ func agreementSum(features, maxMessage uint32) uint32 {
 	return max(uint32(xxh3.Hash(b[:])), 1)
 }
 
-// checkAgreement compares what has come in to its checksum; 0 for none.
+// checkAgreement compares received values with their checksum; a sum of 0 means none.
 func checkAgreement(features, maxMessage, sum uint32) error {
 	if sum != 0 && sum != agreementSum(features, maxMessage) {
 		return errGarbled
@@ -74,7 +74,7 @@ func checkAgreement(features, maxMessage, sum uint32) error {
 
 var errGarbled = errors.New("the features do not fit their checksum")
 
-// shouldDial says which of two nodes opens the connection between them: true for the local one.
+// shouldDial reports whether the local node, of two, opens the connection between them.
 func shouldDial(local, remote string) bool {
 	ours, theirs := xxh3.HashString(local+remote), xxh3.HashString(remote+local)
 	if ours == theirs {
@@ -83,5 +83,6 @@ func shouldDial(local, remote string) bool {
 	return ours < theirs
 }
 
-// rejected is the reason that a peer gets who has not shown who it is. The log has the real one.
+// rejected is the only reason told to a peer that has not proved who it is. The log has the real
+// one.
 const rejected = "rejected"

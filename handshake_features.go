@@ -1,20 +1,20 @@
 package grid
 
-// Features are what a node can do beyond the original. It says so in the handshake, in the field
+// Features are what a node can do beyond the original. It announces them in the handshake field
 // Grid, which the original skips and does not send. docs/protocol.md has the rules of each.
 const (
-	// featureNative is a node of this project: between two of them mux IDs are odd and even, a
-	// caller who gives a request up says so, and so does a node that leaves; every message has a
-	// checksum where there is no TLS, and one message grants many credits.
+	// featureNative marks a node of this project. Between two of them, mux IDs are odd and even; a
+	// caller that gives up a request says so, and so does a node that leaves; every message has a
+	// checksum unless TLS protects it; and one message grants many credits.
 	featureNative uint32 = 1 << iota
-	// featureMetadata is a node that takes metadata.
+	// featureMetadata marks a node that takes metadata.
 	featureMetadata
-	// featureErrors is a node that tells its own errors from those of its handlers.
+	// featureErrors marks a node that distinguishes its own errors from those of its handlers.
 	featureErrors
 
-	// featureStreams is a node that ends a stream without an error only where its handler was done
-	// by itself, whose streams end without a credit, which hears that a handler has returned before
-	// the stream can end, and which says the capacities of a stream when that opens.
+	// featureStreams marks a node that ends a stream without an error only if its handler returned
+	// by itself, whose streams end without a credit, that learns of a handler's return before the
+	// stream can end, and that states the capacities of a stream when it opens.
 	featureStreams uint32 = 1 << 4
 
 	nativeFeatures = featureNative | featureMetadata | featureErrors | featureStreams
@@ -24,12 +24,12 @@ const (
 type agreement struct {
 	features       uint32 // that both nodes have
 	maxMessage     int    // bytes of the largest message that both nodes take
-	peerMaxMessage int    // what the peer has said of that; 0 where it has not
+	peerMaxMessage int    // what the peer takes, as it said; 0 if it did not
 }
 
 // agree returns what a node that takes messages of maxMessage bytes has in common with a peer that
-// says it has features and takes messages of peerMax bytes. Any feature makes the peer a node of
-// this project. A peerMax of 0 says nothing, and what is less than any node takes is not believed.
+// announces features and takes messages of peerMax bytes. Any feature makes the peer a node of this
+// project. A peerMax of 0 says nothing; one below minMessageSize is not believed.
 func agree(maxMessage int, features, peerMax uint32) agreement {
 	a := agreement{features: features & nativeFeatures, maxMessage: maxMessage}
 	if features != 0 {

@@ -13,15 +13,15 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// greeting is a socket between the upgrade and its session: the two nodes say who they are. It
-// answers pings.
+// greeting is a socket between the upgrade and its session, while the two nodes say who they are.
+// It answers pings.
 type greeting struct {
 	socket net.Conn
 	frames *wsframe.Reader
 	dialed bool // this node opened the connection
 }
 
-// newGreeting returns the greeting on a socket, behind the bytes of early.
+// newGreeting returns the greeting on a socket. early holds the bytes already read from it.
 func newGreeting(socket net.Conn, early []byte, dialed bool, maxMessage int) *greeting {
 	return &greeting{
 		socket: socket,
@@ -36,12 +36,12 @@ func newGreeting(socket net.Conn, early []byte, dialed bool, maxMessage int) *gr
 	}
 }
 
-// greetingGrace bounds how long the end of a failed handshake waits for the peer to read why.
+// greetingGrace bounds how long a failed handshake waits for the peer to read why.
 const greetingGrace = time.Second
 
-// end closes a socket whose handshake has failed, with a close frame that has a status for err, and
-// reason. Where unread bytes are left when a socket is closed, the peer may lose the frame: so it
-// waits for the peer's close frame, or the end of the stream, for a moment.
+// end closes a socket whose handshake has failed, with a close frame that carries reason and a
+// status for err. Closing a socket with unread bytes may cost the peer the frame, so end first
+// waits a moment for the peer's close frame or the end of the stream.
 func (g *greeting) end(err error, reason string) {
 	defer closeSocket(g.socket)
 	defer g.frames.Release()
@@ -60,13 +60,13 @@ func (g *greeting) end(err error, reason string) {
 			break
 		}
 	}
-	if _, ok := errors.AsType[*wsframe.CloseError](err); !ok { // such as after a frame that nobody understands
+	if _, ok := errors.AsType[*wsframe.CloseError](err); !ok { // such as after an unintelligible frame
 		_, _ = io.Copy(io.Discard, rawSocket(g.socket))
 	}
 }
 
-// closeStatus is the status with which to close a connection because of err. echo reports that it
-// answers the peer's own.
+// closeStatus returns the status with which to close a connection because of err. echo reports
+// whether it answers the peer's own close frame.
 func closeStatus(err error) (code ws.StatusCode, echo bool) {
 	var closed *wsframe.CloseError
 	var broken *wsframe.ProtocolError
@@ -84,15 +84,15 @@ func closeStatus(err error) (code ws.StatusCode, echo bool) {
 	return ws.StatusPolicyViolation, false
 }
 
-// wrongNodeError says that a dial has reached another node than the one that was meant: an
-// address has a new owner, or something in between chooses among several nodes.
+// wrongNodeError says that a dial reached a different node than intended: an address has a new
+// owner, or something on the way chooses among several nodes.
 type wrongNodeError struct{ address, is, meant string }
 
 func (e *wrongNodeError) Error() string {
 	return fmt.Sprintf("node at %s is %s, not %s", e.address, clip(e.is), clip(e.meant))
 }
 
-// writeHandshake sends a message in a frame of its own, outside of any session.
+// writeHandshake sends a message in a frame of its own, outside any session.
 func writeHandshake(socket net.Conn, m message, masked bool) error {
 	size := m.size()
 	key := newMask()
@@ -126,7 +126,7 @@ func readHandshake(frames *wsframe.Reader, want Op, payload msgp.Unmarshaler) er
 	return unmarshalWhole(payload, m.Payload)
 }
 
-// goodbyeError puts into words that the peer has closed the connection in good order.
+// goodbyeError says that the peer closed the connection in good order.
 type goodbyeError struct{ frame *wsframe.CloseError }
 
 func (e *goodbyeError) Error() string {

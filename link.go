@@ -12,7 +12,7 @@ import (
 
 // link is what the sessions of a Connection, and the calls and streams on them, know of it: who the
 // two nodes are, what the peer may make this node do, what is registered here, and where to count
-// and to log. It outlives sessions, as handlers may. None of it leads back to the Connection or the
+// and log. It outlives sessions, as handlers may. Nothing in it leads back to the Connection or the
 // Manager.
 type link struct {
 	local, remote string
@@ -21,8 +21,8 @@ type link struct {
 	caller        RemoteClient // the peer, as handlers see it
 
 	active       activity
-	requestQuota quota // requests of the peer that run here
-	streamQuota  quota // streams of the peer that run here, and the bytes of all streams
+	requestQuota quota // the peer's requests that run here
+	streamQuota  quota // the peer's streams that run here, and the bytes of all streams
 
 	nextID   *uint64 // Connection.NextID
 	lastPong *int64  // Connection.LastPong
@@ -40,10 +40,10 @@ type link struct {
 	ignored   logLimit  // operations of the peer
 }
 
-// newMuxID numbers a call or a stream from here.
+// newMuxID numbers a call or stream of this node.
 func (l *link) newMuxID() uint64 { return atomic.AddUint64(l.nextID, 1) }
 
-// ponged takes note of the answer to a ping.
+// ponged records the answer to a ping.
 func (l *link) ponged(now time.Time) { atomic.StoreInt64(l.lastPong, now.UnixNano()) }
 
 // bothTLS reports whether TLS protects both names' traffic, so that messages need no checksum.
@@ -65,8 +65,8 @@ func (l *link) countRead(n int64) {
 	l.toldIn.add(n)
 }
 
-// handlerContext is the context of a handler that the peer called with m: with its deadline unless
-// that is zero. r is where what the handler decodes counts.
+// handlerContext returns the context of a handler that the peer called with m. It has the deadline
+// unless that is zero. r counts what the handler decodes.
 func (l *link) handlerContext(deadline time.Time, subroute string, m *message, r room) (context.Context, context.CancelCauseFunc) {
 	parent := context.Context(callerContext{
 		Context:  context.Background(),
@@ -86,14 +86,14 @@ func (l *link) handlerContext(deadline time.Time, subroute string, m *message, r
 	}
 }
 
-// ignore logs an operation that nothing is known of.
+// ignore logs an unknown operation.
 func (l *link) ignore(op Op) {
 	if more, ok := l.ignored.allow(op.String()); ok {
 		l.log.Debug("grid: unexpected operation ignored", "peer", l.remote, "op", op.String(), "more", more)
 	}
 }
 
-// lastPongTime is when the peer last answered a ping; zero for never.
+// lastPongTime returns when the peer last answered a ping; zero for never.
 func (l *link) lastPongTime() time.Time {
 	if n := atomic.LoadInt64(l.lastPong); n != 0 {
 		return time.Unix(0, n)

@@ -12,7 +12,7 @@ func (l *link) notSent(ctx context.Context, h HandlerID, err error) {
 	l.callFailed(ctx, calls, h, err)
 }
 
-// callFailed counts the error of a call from here.
+// callFailed counts the error of a call by this node.
 func (l *link) callFailed(ctx context.Context, calls *handlerCounters, h HandlerID, err error) {
 	class := Classify(ctx, err)
 	if class == ErrorNone {
@@ -24,7 +24,7 @@ func (l *link) callFailed(ctx context.Context, calls *handlerCounters, h Handler
 	}
 }
 
-// withoutNames is the text of an error where the call that it is about is known.
+// withoutNames returns the text of an error without the call's names, for where those are known.
 func withoutNames(err error) string {
 	if named, ok := err.(*callError); ok {
 		return named.err.Error()
@@ -32,7 +32,7 @@ func withoutNames(err error) string {
 	return err.Error()
 }
 
-// streamEnded counts a stream that was opened from here.
+// streamEnded counts a stream that this node opened.
 func (l *link) streamEnded(ctx context.Context, h HandlerID, d time.Duration, err error) {
 	calls := l.called.get(int(h))
 	calls.ended(d)
@@ -40,7 +40,7 @@ func (l *link) streamEnded(ctx context.Context, h HandlerID, d time.Duration, er
 }
 
 // requestServed counts a request of the peer. inTime reports whether its handler returned before
-// the caller's deadline, cut is what had ended the handler's context by then; nil for nothing.
+// the caller's deadline; cut is what had ended the handler's context by then, or nil.
 func (l *link) requestServed(h registration, d time.Duration, failure *RemoteErr, inTime bool, cut error) {
 	calls := l.served.get(h.number)
 	calls.ended(d)
@@ -60,11 +60,11 @@ func (l *link) requestServed(h registration, d time.Duration, failure *RemoteErr
 	}
 }
 
-// errLate is noted of a call whose handler returned after its deadline.
+// errLate is recorded for a call whose handler returned after its deadline.
 const errLate = "handler returned after the caller's deadline"
 
-// streamServed counts a stream of the peer. cause is what ended it before its handler returned; nil
-// for nothing.
+// streamServed counts a stream of the peer. cause is what ended it before its handler returned, or
+// nil.
 func (l *link) streamServed(h registration, d time.Duration, result *RemoteErr, cause error) {
 	calls := l.served.get(h.number)
 	calls.ended(d)
@@ -84,14 +84,14 @@ func (l *link) streamServed(h registration, d time.Duration, result *RemoteErr, 
 	}
 }
 
-// countRefusal counts and tells that a call of a handler was refused, or ended, over a limit.
+// countRefusal counts and logs that a limit made this node refuse or end a call.
 func (l *link) countRefusal(role Role, h HandlerID, over limit) {
 	l.refusals[over].Add(1)
 	l.recent.add(l.remote, role, h, "overloaded: over Limits."+limitNames[over])
 	l.noteOverload(limitNames[over])
 }
 
-// noteOverload logs the first refusal of a peer, and then one line a minute at the most.
+// noteOverload logs the first refusal of a peer, and then at most one line a minute.
 func (l *link) noteOverload(limit string) {
 	if skipped, ok := l.overloads.allow(""); ok {
 		l.log.Warn("grid: overloaded", "peer", l.remote, "local", l.local, "limit", limit, "more_refused", skipped)

@@ -8,32 +8,31 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// minProgress is the number of bytes of an unfinished message that are a sign
-// of life. So a message may come in as slowly as that many bytes in each
-// PeerTimeout, 3 KiB/s with the default: no link in use is slower, and nobody
-// can make this node hold a message forever with a byte now and then.
+// minProgress is how many bytes of an unfinished message count as a sign of life. So a message may
+// arrive as slowly as that many bytes per PeerTimeout, 3 KiB/s by default: no link in use is
+// slower, and a byte now and then cannot make this node hold a message forever.
 const minProgress = 64 << 10
 
-// liveness tells a peer that is slow from one that is gone. It looks at what the
-// reader and the flusher count anyway, once in each round of the janitor.
+// liveness tells a slow peer from one that is gone. Once per round of the janitor, it looks at what
+// the reader and the flusher count anyway.
 type liveness struct {
 	heard time.Time // the last sign of life
 
-	whole, bytes uint64 // received at that time
+	whole, bytes uint64 // received by then
 	seen         uint64 // bytes received at the last look
 	flushes      uint64 // at the last look
 
-	looked time.Time // when the last look was
+	looked time.Time // time of the last look
 }
 
-// start takes note of what was received before the session. The reader calls it.
+// start records what was received before the session. The reader calls it.
 func (p *liveness) start(now time.Time, in *wsframe.Reader) {
 	p.heard, p.looked = now, now
 	p.whole, p.bytes = in.Received()
 	p.seen = p.bytes
 }
 
-// check takes a look at the connection.
+// check looks at the connection.
 func (p *liveness) check(late, tick time.Duration, in *wsframe.Reader, out *batch.Writer) look {
 	l := look{now: time.Now(), late: late}
 	l.missed = max(l.now.Sub(p.looked)-2*tick, 0)
@@ -56,22 +55,23 @@ type look struct {
 	now time.Time
 	// silent is how long the peer has been silent.
 	silent time.Duration
-	// busy is set where the connection has carried nothing but a single large message since the
-	// last look, in either direction: then nothing else gets through, which is no stream's fault.
+	// busy is set if, since the last look, the connection has carried nothing but a single large
+	// message in either direction: nothing else gets through then, through no stream's fault.
 	busy bool
-	// missed is the time since the last look that says nothing of the peer, as this process did not
-	// run.
+	// missed is the part of the time since the last look that says nothing about the peer, because
+	// this process did not run.
 	missed time.Duration
-	// late is how long something that is ready to run has to wait for its turn, the reader too.
+	// late is how long anything that is ready to run, the reader included, has to wait for its
+	// turn.
 	late time.Duration
 }
 
-// silence is how much of a time in which nothing was heard is the peer's: what has come may wait
-// for its turn here, and so may have what it answers.
+// silence returns how much of d, a time without input, to blame on the peer. Twice our own delay is
+// taken off: once for our question, once for its answer.
 func (l *look) silence(d time.Duration) time.Duration { return d - 2*l.late }
 
-// rounds is how many rounds of the janitor of a time each passed between two looks. What stands
-// still for long counts as two: what has come meanwhile is still to be read.
+// rounds returns how many rounds of the janitor to count for this look. After a standstill of any
+// length it returns two, because what arrived meanwhile is still to be read.
 func (l *look) rounds() uint32 {
 	if l.missed > 0 {
 		return 2
@@ -79,18 +79,18 @@ func (l *look) rounds() uint32 {
 	return 1
 }
 
-// turn gives way to all that is ready to run, and returns how long that took.
+// turn yields to everything that is ready to run, and returns how long that took.
 func turn() time.Duration {
 	start := time.Now()
 	runtime.Gosched()
 	return time.Since(start)
 }
 
-// lateTurn is how long a turn takes on a node that is late itself.
+// lateTurn is the length of a turn from which this node counts as overloaded.
 const lateTurn = 20 * time.Millisecond
 
-// unhurried is a time that a peer has for something that takes this node a few turns: longer where
-// these take long. Who makes this node busy cannot make it wait for much longer.
+// unhurried returns limit, extended by four turns (at most maxUnhurried) while this node is
+// overloaded.
 func unhurried(limit time.Duration) time.Duration {
 	late := turn()
 	if late < lateTurn {

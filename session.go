@@ -12,11 +12,11 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// largeMessage is the number of bytes from which a request or an answer is put together without the
-// lock of the send queue. It would not share a frame with others in any case.
+// largeMessage is the size in bytes from which a request or an answer is encoded without holding
+// the lock of the send queue. It would not share a frame with others anyway.
 const largeMessage = 64 << 10
 
-// Why a session ended, where no I/O error says it.
+// Why a session ended, if no I/O error says it.
 var (
 	errPeerSilent   = errors.New("peer is silent")
 	errReplaced     = errors.New("replaced by a newer connection from the same host")
@@ -28,38 +28,38 @@ var (
 	errMessageNoMux = errors.New("message without a mux ID")
 )
 
-// session is one live socket of a Connection with all that depends on it. A
-// reconnect makes a new one: nothing of an old session can touch the new.
+// session is one live socket of a Connection with everything that depends on it. A reconnect makes
+// a new one, so nothing of an old session can touch the new one.
 //
-// Three goroutines run while it lives: the reader (run), the flusher
-// (batch.Writer.Run) and the janitor. None of them ever waits for a peer, a
-// handler or a consumer; only the flusher waits for the socket.
+// Three goroutines run while it lives: the reader (run), the flusher (batch.Writer.Run) and the
+// janitor. None of them ever waits for a peer, a handler or a consumer; only the flusher waits for
+// the socket.
 type session struct {
 	sender
 	socket net.Conn
 	frames *wsframe.Reader
-	peer   process        // whom it is with
-	lost   func(*session) // tells the Connection that the session takes no more calls
+	peer   process        // the peer's process
+	lost   func(*session) // tells the Connection that the session accepts no more calls
 
 	callClient callClient // single requests from here
 	callServer callServer // single requests of the peer
-	muxes      muxes      // streams, of both
+	muxes      muxes      // streams, in both directions
 
-	forged  bool // a pong came that nobody had asked for; the reader's alone
-	leaving bool // the peer has said that it leaves; the reader's alone
+	forged  bool // an unsolicited pong came; the reader's alone
+	leaving bool // the peer has said that it is leaving; the reader's alone
 
 	began time.Time     // of the session; times since then are monotonic
 	rtt   atomic.Int64  // nanoseconds
-	tick  time.Duration // between the rounds of the janitor
+	tick  time.Duration // between rounds of the janitor
 	live  liveness      // of the peer; the janitor's alone
 	pings pings
 
 	announced atomic.Bool // in the log
 	ran       atomic.Bool // run has begun
-	aborted   atomic.Bool // abort was called: what still comes in is of no use
+	aborted   atomic.Bool // abort was called: further input is useless
 
 	ending   sync.Mutex    // Protects following.
-	reason   error         // why the session ends, by who was first; nil while it lasts
+	reason   error         // why the session ends, as first set; nil while it lasts
 	written  chan struct{} // closed when the close frame, the last of all, is written
 	closed   chan struct{} // closed by end, with the socket
 	finished chan struct{} // closed when all its goroutines and entries are gone
@@ -110,8 +110,8 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 	return s
 }
 
-// run reads until the session ends, then fails everything that was open on it
-// and waits for the session's own goroutines. It returns why the session ended.
+// run reads until the session ends, then fails everything still open on it and waits for the
+// session's own goroutines. It returns why the session ended.
 func (s *session) run() error {
 	s.ran.Store(true)
 	s.live.start(s.began, s.frames)
@@ -134,8 +134,8 @@ func (s *session) run() error {
 	return s.reason
 }
 
-// process is one that has been connected under the name of a peer.
+// process identifies a process that connected under the name of a peer.
 type process struct {
 	id      [16]byte
-	address string // where it was last
+	address string // its last known address
 }

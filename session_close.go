@@ -13,25 +13,26 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// The end of a session is the closing handshake of RFC 6455: who ends it sends what is queued and a
-// close frame, and reads on until the close frame of the other, who does the same. Only then is TCP
-// touched, by the acceptor first. A FIN any earlier would do between two nodes, but not through a
-// proxy: nginx, haproxy and others take it for the end of both directions, and drop what they have
-// not passed on. See docs/design.md, "The end of a session".
+// A session ends with the closing handshake of RFC 6455: the side that ends it sends what is queued
+// and a close frame, and reads on until the close frame of the other side, which does the same.
+// Only then is TCP closed, by the acceptor first. An earlier FIN would work between two nodes, but
+// not through a proxy: nginx, haproxy and others take it for the end of both directions, and drop
+// what they have not passed on. See docs/design.md, "The end of a session".
 
 const (
-	// shutdownGrace is what a shutdown leaves for the goodbye where its context is over, or nearly.
+	// shutdownGrace is how long a shutdown leaves for the goodbye if its context is over, or
+	// nearly.
 	shutdownGrace = time.Second
-	// abortGrace bounds the goodbye to a peer that is expected to be gone, and that of Close.
+	// abortGrace bounds the goodbye to a peer that is probably gone, and the goodbye of Close.
 	abortGrace = 100 * time.Millisecond
-	// lingerQuiet is the silence after which nothing of the peer's is taken to be on its way any
-	// more.
+	// lingerQuiet is the silence after which nothing of the peer's is assumed to be on its way
+	// anymore.
 	lingerQuiet = 50 * time.Millisecond
 )
 
-// shutdown sends what is queued, tells the peer that this node goes, and waits for its goodbye:
-// until ctx ends, at least for grace, and no longer than PeerTimeout after the last byte was
-// written. It reports whether that was time enough.
+// shutdown sends what is queued, tells the peer that this node is leaving, and waits for its
+// goodbye: until ctx ends, at least for grace, and at most until PeerTimeout after the last byte
+// was written. It reports whether that was enough time.
 func (s *session) shutdown(ctx context.Context, grace time.Duration) bool {
 	least := time.NewTimer(grace)
 	defer least.Stop()
@@ -53,8 +54,8 @@ func (s *session) shutdown(ctx context.Context, grace time.Duration) bool {
 	return ended || ctx.Err() == nil
 }
 
-// await waits for the end of a session whose close frame is queued. It returns false where that
-// takes too long.
+// await waits for the end of a session whose close frame is queued. It returns false if that takes
+// too long.
 func (s *session) await(ctx context.Context) bool {
 	select {
 	case <-s.written:
@@ -74,8 +75,8 @@ func (s *session) await(ctx context.Context) bool {
 	return false
 }
 
-// abort ends the session with a word to a peer that may well be gone: what is open fails at once,
-// what still comes in is dropped. Anybody may call it, and it waits for nothing.
+// abort ends the session with a word to a peer that may well be gone: open calls and streams fail
+// at once, and further input is dropped. Any goroutine may call it; it never waits.
 func (s *session) abort(reason error, word string) {
 	s.setReason(reason)
 	s.aborted.Store(true)
@@ -84,7 +85,7 @@ func (s *session) abort(reason error, word string) {
 	time.AfterFunc(abortGrace, func() { s.end(reason) })
 }
 
-// peerLeaves takes note that the peer will close the connection: its close frame is right behind.
+// peerLeaves records that the peer will close the connection: its close frame is right behind.
 // Nothing new is sent to it.
 func (s *session) peerLeaves() {
 	s.leaving = true
@@ -92,7 +93,7 @@ func (s *session) peerLeaves() {
 	rawSocket(s.socket).SetReadDeadline(time.Now().Add(s.limits.WriteTimeout))
 }
 
-// abandon fails all that is open. It may be called again, and by anybody.
+// abandon fails everything that is open. Any goroutine may call it, repeatedly.
 func (s *session) abandon() {
 	s.lost(s)
 	s.callClient.close()
@@ -100,8 +101,8 @@ func (s *session) abandon() {
 	s.callServer.close()
 }
 
-// closeHandshake ends what reading has ended with err: it sends what is queued and a close frame,
-// and waits until TCP may be closed. It puts into words why the session ended.
+// closeHandshake finishes after reading has ended with err: it sends what is queued and a close
+// frame, and waits until TCP may be closed. It returns why the session ended, in words for the log.
 func (s *session) closeHandshake(err error) error {
 	var closed *wsframe.CloseError
 	var broken *wsframe.ProtocolError
@@ -131,7 +132,7 @@ func (s *session) closeHandshake(err error) error {
 	return err
 }
 
-// closedByPeer puts a close frame of the peer into words.
+// closedByPeer turns a close frame of the peer into the reason for the session's end.
 func (s *session) closedByPeer(closed *wsframe.CloseError) error {
 	if s.leaving {
 		return errPeerLeaving
@@ -139,8 +140,8 @@ func (s *session) closedByPeer(closed *wsframe.CloseError) error {
 	return &goodbyeError{closed}
 }
 
-// refusePeer says goodbye to a peer that broke the rules. What it sends is not understood any more,
-// its close frame included.
+// refusePeer says goodbye to a peer that broke the rules. What it sends can no longer be
+// understood, its close frame included.
 func (s *session) refusePeer(reason error, code ws.StatusCode, word string) {
 	s.setReason(reason)
 	s.batch.CloseAfterFlush(s.closeFrame(code, word))
@@ -149,8 +150,8 @@ func (s *session) refusePeer(reason error, code ws.StatusCode, word string) {
 	}
 }
 
-// hangUp tells the peer that TCP is closed, and waits until it has closed its end too. A socket
-// that is closed with unread bytes, or is written to once more, destroys what the peer has not read
+// hangUp closes this end of TCP and waits until the peer has closed its end too. Closing a socket
+// that holds unread bytes, or that is written to once more, destroys what the peer has not read
 // yet, such as the close frame.
 func (s *session) hangUp() {
 	if half, ok := rawSocket(s.socket).(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
@@ -158,7 +159,7 @@ func (s *session) hangUp() {
 	}
 }
 
-// flushed waits until the close frame is written. Writing has limits of its own.
+// flushed waits until the close frame is written. Writing has its own time limits.
 func (s *session) flushed() {
 	select {
 	case <-s.written:
@@ -166,9 +167,9 @@ func (s *session) flushed() {
 	}
 }
 
-// linger waits, dropping what the peer sends, until the close frame is written and nothing is on
-// its way any more: the peer has closed its end, or has been quiet for a moment. It reports whether
-// the peer is still there, and quiet.
+// linger drops what the peer sends until the close frame is written and nothing more is on its way:
+// the peer has closed its end, or has been quiet for a moment. It reports whether the peer is still
+// there, and quiet.
 func (s *session) linger() bool {
 	for {
 		switch s.drain(lingerQuiet, s.limits.WriteTimeout) {
@@ -180,7 +181,7 @@ func (s *session) linger() bool {
 				return false
 			default:
 			}
-		case drainLate: // somebody who sends on and on
+		case drainLate: // the peer keeps sending
 			s.flushed()
 			return false
 		case drainEnd:
@@ -194,11 +195,11 @@ type drained int
 
 const (
 	drainEnd   drained = iota // the peer has closed its end, or is gone
-	drainQuiet                // nothing has come for a while
+	drainQuiet                // nothing came for a while
 	drainLate                 // the time is up
 )
 
-// drain drops what comes in, for a time, or until nothing has come for quiet.
+// drain drops input for at most atMost, or until nothing has come for quiet.
 func (s *session) drain(quiet, atMost time.Duration) drained {
 	socket := rawSocket(s.socket)
 	end := time.Now().Add(atMost)
@@ -225,7 +226,7 @@ func (s *session) drain(quiet, atMost time.Duration) drained {
 	return drainLate
 }
 
-// closeFrame is the last frame of a session. word is for the peer's log.
+// closeFrame returns the last frame of a session. word goes to the peer's log.
 func (s *session) closeFrame(code ws.StatusCode, word string) []byte {
 	if code == ws.StatusNoStatusRcvd {
 		code = ws.StatusNormalClosure
@@ -238,21 +239,21 @@ type violation struct{ error }
 
 func (v *violation) Unwrap() error { return v.error }
 
-// word is what the peer is told: the rule, without anything of what came in, such as a key.
+// word returns what to tell the peer: the rule it broke, without any of its input, such as a key.
 func (v *violation) word() string {
 	parts := strings.SplitN(v.Error(), ": ", 3)
 	return strings.Join(parts[:min(len(parts), 2)], ": ")
 }
 
-// discard ends a session that was never run.
+// discard ends a session that never ran.
 func (s *session) discard(reason error) {
 	s.end(reason)
 	s.frames.Release()
 	close(s.finished)
 }
 
-// end ends the session at once, without a goodbye; the first reason counts. It may be called by
-// anybody and waits for nothing.
+// end ends the session at once, without a goodbye; the first reason counts. Any goroutine may call
+// it; it never waits.
 func (s *session) end(reason error) {
 	s.setReason(reason)
 	s.ending.Lock()
@@ -266,7 +267,7 @@ func (s *session) end(reason error) {
 	}
 }
 
-// setReason notes why the session ends. The first reason counts.
+// setReason records why the session ends. The first reason counts.
 func (s *session) setReason(reason error) {
 	s.ending.Lock()
 	defer s.ending.Unlock()

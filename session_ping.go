@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// pingDeadlineMS is what goes over the wire with a ping.
+// pingDeadlineMS is the deadline that goes over the wire with a ping.
 const pingDeadlineMS = 5000
 
 // janitor pings the peer and ends what is overdue.
@@ -28,8 +28,8 @@ func (s *session) janitor() {
 			late := turn()
 			s.batch.Late(late)
 			l := s.live.check(late, s.tick, s.frames, s.batch)
-			// The sign of life may be older than the look that saw it by a tick, and the next look
-			// is a tick away.
+			// The sign of life may be a tick older than the look that saw it, and the next look is
+			// a tick away.
 			if l.silent > s.limits.PeerTimeout-2*s.tick-s.tick/2 {
 				silent := l.silent.Round(time.Millisecond)
 				err := fmt.Errorf("%w for %v", errPeerSilent, silent)
@@ -46,7 +46,7 @@ func (s *session) janitor() {
 
 // ping asks the peer for a sign of life.
 func (s *session) ping() {
-	now := time.Now() // the janitor's own time may be late
+	now := time.Now() // the janitor's own time may be stale
 	payload, err := (&pingMsg{T: now}).MarshalMsg(nil)
 	if err != nil {
 		return
@@ -55,7 +55,7 @@ func (s *session) ping() {
 	s.advise(message{Op: OpPing, DeadlineMS: pingDeadlineMS, Payload: payload}, nil)
 }
 
-// pong takes the answer to a ping.
+// pong handles the answer to a ping.
 func (s *session) pong(m *message) error {
 	var pong pongMsg
 	if err := unmarshal(&pong, m.Payload); err != nil {
@@ -64,31 +64,30 @@ func (s *session) pong(m *message) error {
 	now := time.Now()
 	s.ponged(now)
 	if rtt, ok := s.pings.answer(pong.T, now); ok {
-		s.rtt.Store(int64(max(rtt, 1))) // 0 says that there was none
+		s.rtt.Store(int64(max(rtt, 1))) // 0 means that there was none
 	}
 	return nil
 }
 
-// pings are the pings of a session that were not answered yet, and who waits for an answer. Its
-// zero value is ready.
+// pings tracks the pings of a session that were not answered yet, and the probe that waits for one.
+// The zero value is ready.
 type pings struct {
 	mu         sync.Mutex  // Protects following.
 	unanswered []time.Time // when each was sent, the oldest first
 	running    *probe      // nil for none
 }
 
-// maxPings bounds the pings that wait for their answer. A peer that is alive answers one after the
-// other.
+// maxPings bounds the pings waiting for an answer. A live peer answers one after the other.
 const maxPings = 16
 
-// probe is one ping that somebody waits for.
+// probe is a ping that callers wait for.
 type probe struct {
 	sent     time.Time
 	answered chan struct{}
 	rtt      time.Duration // set before answered is closed
 }
 
-// probe sends a ping, or waits for the answer to one that is on its way.
+// probe sends a ping, or joins the wait for one that is on its way.
 func (s *session) probe(ctx context.Context) (time.Duration, error) {
 	p, first := s.pings.probe()
 	if first {
@@ -104,7 +103,7 @@ func (s *session) probe(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// probe returns the probe that runs. first reports whether it has begun now.
+// probe returns the running probe. first reports whether it has just begun.
 func (p *pings) probe() (running *probe, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,8 +113,8 @@ func (p *pings) probe() (running *probe, first bool) {
 	return p.running, first
 }
 
-// probeLate looks again when ctx has ended: an answer that has come, and that this node has not got
-// round to, counts.
+// probeLate looks once more after ctx has ended: an answer counts if it has arrived but this node
+// had not got round to it.
 func (s *session) probeLate(ctx context.Context, p *probe) (time.Duration, error) {
 	late := turn()
 	select {
@@ -130,7 +129,7 @@ func (s *session) probeLate(ctx context.Context, p *probe) (time.Duration, error
 	return 0, err
 }
 
-// sent takes note of a ping.
+// sent records a ping.
 func (p *pings) sent(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -140,11 +139,11 @@ func (p *pings) sent(now time.Time) {
 	p.unanswered = append(p.unanswered, now)
 }
 
-// answer takes a pong, and returns how long the ping that it answers was on its way. The time that
-// the peer has sent back only says which ping that is; a peer that sends none, or another one, has
-// answered the oldest. What is measured is the time since that ping by the monotonic clock: no
-// clock that is wrong or set anew changes it. It returns false for a pong that answers none. It
-// ends the probe that runs, where that began before the ping.
+// answer handles a pong and returns how long ago the ping it answers was sent. The time that the
+// peer echoes only identifies the ping; a pong without one, or with an unknown one, answers the
+// oldest. The monotonic clock measures, so a clock that is wrong or set anew changes nothing.
+// answer returns false for a pong that answers no ping. It completes the running probe if that
+// began no later than the ping.
 func (p *pings) answer(echo, now time.Time) (rtt time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// readLoop dispatches what comes in until reading fails.
+// readLoop dispatches input until reading fails.
 func (s *session) readLoop() error {
 	taken := s.frames.Taken()
 	for {
@@ -31,7 +31,7 @@ func (s *session) readLoop() error {
 	}
 }
 
-// receive dispatches one frame that has come in now. An error ends the session.
+// receive dispatches one frame that arrived now. An error ends the session.
 func (s *session) receive(b []byte, now time.Time) error {
 	var m message
 	if err := m.parse(b); err != nil {
@@ -44,7 +44,7 @@ func (s *session) receive(b []byte, now time.Time) error {
 		return err
 	}
 	rest, merged := m.Payload, m.Seq
-	s.flowIn.frame(int(min(uint64(m.Seq), uint64(len(rest))))) // on 32 bits a Seq is more than an int holds
+	s.flowIn.frame(int(min(uint64(m.Seq), uint64(len(rest))))) // on 32 bits, Seq may overflow an int
 	for range merged {
 		one, tail, err := nextMerged(rest)
 		if err != nil {
@@ -68,10 +68,10 @@ func (s *session) receive(b []byte, now time.Time) error {
 	return nil
 }
 
-// dispatch hands a message to whom it concerns. m and its payload are valid during the call only.
-// Nothing in here waits.
+// dispatch hands a message to the call, stream or session it concerns. m and its payload are valid
+// only during the call. Nothing in here waits.
 func (s *session) dispatch(m *message, now time.Time) error {
-	if m.MuxID != 0 && s.has(featureNative) && s.checksum&^m.Flags != 0 { // a flipped bit in the flags would turn the check off
+	if m.MuxID != 0 && s.has(featureNative) && s.checksum&^m.Flags != 0 { // a flipped bit in the flags would disable the check
 		return errUnchecked
 	}
 	if m.metadata != nil {
@@ -103,7 +103,7 @@ func (s *session) dispatch(m *message, now time.Time) error {
 	return nil
 }
 
-// dispatchConnection handles what concerns the connection itself.
+// dispatchConnection handles a message about the connection itself.
 func (s *session) dispatchConnection(m *message) error {
 	switch m.Op {
 	case OpPing:
@@ -128,7 +128,7 @@ func (s *session) dispatchConnection(m *message) error {
 	return fmt.Errorf("%w: %v", errMessageNoMux, m.Op)
 }
 
-// connectError ends the call or the stream that the peer did not take.
+// connectError ends the call or the stream that the peer did not accept.
 func (s *session) connectError(m *message) {
 	var refused muxConnectError
 	if err := unmarshal(&refused, m.Payload); err != nil {

@@ -10,20 +10,20 @@ import (
 	"strings"
 )
 
-// buffered copies what a reader has read ahead.
+// buffered returns a copy of what a reader has read ahead.
 func buffered(br *bufio.Reader) ([]byte, error) {
 	b := make([]byte, br.Buffered())
 	_, err := io.ReadFull(br, b)
 	return b, err
 }
 
-// acceptKey is the Sec-WebSocket-Accept that belongs to a Sec-WebSocket-Key (RFC 6455, 4.2.2).
+// acceptKey returns the Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455, 4.2.2).
 func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// wrongHeader says what is wrong with a header that should have a value.
+// wrongHeader says what is wrong with a header that should have the value want.
 func wrongHeader(h http.Header, name, want string) string {
 	if len(h.Values(name)) == 0 {
 		return fmt.Sprintf("header %s is missing", name)
@@ -31,7 +31,7 @@ func wrongHeader(h http.Header, name, want string) string {
 	return fmt.Sprintf("header %s is not %s", name, want)
 }
 
-// headerHas reports whether a list of tokens, which may come in several lines, holds one.
+// headerHas reports whether a header, a list of tokens that may span several lines, holds token.
 func headerHas(h http.Header, name, token string) bool {
 	for _, line := range h.Values(name) {
 		for t := range strings.SplitSeq(line, ",") {
