@@ -9,7 +9,7 @@ import (
 type activity struct {
 	running  atomic.Int64
 	draining atomic.Bool
-	idle     chan struct{} // told when the last one leaves; room for one signal
+	idle     chan struct{} // signaled when the last one leaves; room for one signal
 }
 
 func newActivity() activity {
@@ -32,10 +32,10 @@ func (a *activity) leave() {
 	}
 }
 
-// stop lets nobody in any more.
+// stop makes every later enter fail.
 func (a *activity) stop() { a.draining.Store(true) }
 
-// wait returns when all have left after stop, or with the error of ctx.
+// wait returns once all have left after stop, or when ctx ends, with its cause.
 func (a *activity) wait(ctx context.Context) error {
 	for a.running.Load() > 0 {
 		select {
@@ -44,9 +44,9 @@ func (a *activity) wait(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-	signal(a.idle) // for whoever else waits
+	signal(a.idle) // for any other waiter
 	return nil
 }
 
-// count returns how many there are.
+// count returns how many are running.
 func (a *activity) count() int { return int(a.running.Load()) }

@@ -15,18 +15,18 @@ const (
 	returned
 )
 
-// errExitedGoroutine is the error of application's code that ended its goroutine in place of
+// errExitedGoroutine is the error of application code that ended its goroutine instead of
 // returning.
 var errExitedGoroutine = errors.New("ended its goroutine without a result")
 
-// misbehavior is the error of application's code that did not return.
+// misbehavior is the error of application code that did not return.
 type misbehavior struct{ text string }
 
 func (m *misbehavior) Error() string { return m.text }
 
-// guarded calls f, which is the application's code, and end whatever f does: it is told how f
-// ended, and with which panic. After runtime.Goexit the goroutine ends as soon as end has returned,
-// which sees to what was this goroutine's to do.
+// guarded calls f, which is application code, and then end, whatever f does. end learns how f
+// ended, and the panic if any. After runtime.Goexit, the goroutine ends as soon as end returns, so
+// end must see to whatever the goroutine still had to do.
 func guarded(f func(), end func(how endedBy, panicValue any)) {
 	how := exited
 	defer func() {
@@ -42,8 +42,8 @@ func guarded(f func(), end func(how endedBy, panicValue any)) {
 	how = returned
 }
 
-// attempt calls f on a goroutine of its own and gives done its result, or an error where f panics
-// or ends the goroutine.
+// attempt calls f on its own goroutine and passes done its result, or an error if f panics or ends
+// the goroutine.
 func attempt[T any](f func() (T, error), done func(T, error)) {
 	go func() {
 		var v T
@@ -60,7 +60,7 @@ func attempt[T any](f func() (T, error), done func(T, error)) {
 	}()
 }
 
-// safely calls f, which may be the application's code, and makes an error of its panic.
+// safely calls f, which may be application code, and turns a panic into an error.
 func safely[A, B any](f func(A) (B, error), a A) (b B, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -70,8 +70,8 @@ func safely[A, B any](f func(A) (B, error), a A) (b B, err error) {
 	return f(a)
 }
 
-// callbackGrace is how long the application's code of a dial may take to see that its context has
-// ended.
+// callbackGrace is how long application code called by a dial may take to notice that its context
+// has ended.
 const callbackGrace = time.Second
 
 // errExited is the error of a handler that ended its goroutine.

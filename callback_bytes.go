@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// byteTeller tells a callback of the application of bytes, from a goroutine that lives while there
-// are any to tell of: readers and flushers only add up, and never wait for it. A nil one tells
-// nobody.
+// byteTeller reports byte counts to a callback of the application, on a goroutine that lives while
+// there are any to report: readers and flushers only add them up, and never wait for the callback.
+// A nil byteTeller reports nothing.
 type byteTeller struct {
 	tell     func(n int64)
 	panicked func(value any, stack []byte)
 
 	mu     sync.Mutex // Protects following.
 	untold int64
-	told   chan struct{} // closed when all is told; nil while nothing is being told
+	told   chan struct{} // closed once all is told; nil while idle
 }
 
-// newByteTeller returns nil for a nil callback. Panics of the callback are given to panicked.
+// newByteTeller returns nil for a nil callback. Panics of the callback go to panicked.
 func newByteTeller(tell func(n int64), panicked func(value any, stack []byte)) *byteTeller {
 	if tell == nil {
 		return nil
@@ -26,7 +26,7 @@ func newByteTeller(tell func(n int64), panicked func(value any, stack []byte)) *
 	return &byteTeller{tell: tell, panicked: panicked}
 }
 
-// add counts bytes that are to be told.
+// add counts bytes to report.
 func (b *byteTeller) add(n int64) {
 	if b == nil {
 		return
@@ -40,7 +40,7 @@ func (b *byteTeller) add(n int64) {
 	}
 }
 
-// run tells sums until there is nothing to tell.
+// run reports sums until nothing is left.
 func (b *byteTeller) run() {
 	for n := b.collect(); n != 0; n = b.collect() {
 		guarded(func() { b.tell(n) }, func(how endedBy, value any) {
@@ -54,7 +54,8 @@ func (b *byteTeller) run() {
 	}
 }
 
-// collect returns what is to be told. Where that is nothing the goroutine that asks is gone.
+// collect returns the bytes to report. If there are none, the goroutine that runs the callback is
+// gone.
 func (b *byteTeller) collect() (n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -66,7 +67,8 @@ func (b *byteTeller) collect() (n int64) {
 	return n
 }
 
-// flush waits until all is told, for so long: the callback may be stuck, or be who waits.
+// flush waits until all is told, at most for patience: the callback may be stuck, or may itself be
+// the one waiting.
 func (b *byteTeller) flush(patience time.Duration) {
 	if b == nil {
 		return

@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// callError is an error of the library about one call: what happened, on the way to whom.
+// callError is an error of the library about one call: what happened, and to which call.
 type callError struct {
 	err      error // what errors.Is and errors.As find
 	stream   bool
@@ -35,7 +35,7 @@ func (e *callError) Error() string {
 // Unwrap returns what happened, without the call it happened to.
 func (e *callError) Unwrap() error { return e.err }
 
-// kindOfCall is what a call is called in errors and logs.
+// kindOfCall returns what errors and logs name a call.
 func kindOfCall(stream bool) string {
 	if stream {
 		return "stream"

@@ -18,7 +18,7 @@ func Classify(ctx context.Context, err error) ErrorClass {
 		return ErrorNone
 	}
 	if ctx != nil && ctx.Err() != nil && errors.Is(err, contextCause(ctx)) {
-		err = ctx.Err() // whatever the cause is
+		err = ctx.Err() // whatever the cause
 	}
 	return classOf(err)
 }

@@ -5,11 +5,12 @@ import (
 	"errors"
 )
 
-// contextCause is the error of a call whose context has ended: the cause of that. It is never nil.
+// contextCause returns the error of a call whose context has ended: the cause of that. It is never
+// nil.
 //
-// The context of a handler may have ended by what the library said about the call that it serves,
-// such as ErrDisconnected. That is no news about the calls that the handler makes: it is told as it
-// is, but errors.Is does not find it.
+// What the library said about a call, such as ErrDisconnected, may have ended the context of its
+// handler. That says nothing about the calls the handler makes: their errors quote it, but
+// errors.Is does not find it.
 func contextCause(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	if cause == nil {
@@ -21,8 +22,8 @@ func contextCause(ctx context.Context) error {
 	return cause
 }
 
-// contextError is the end of a call whose context ended with an error of the library about another
-// call.
+// contextError is the error of a call whose context ended with an error of the library about
+// another call.
 type contextError struct {
 	cause error
 	err   error // the context's: Canceled or DeadlineExceeded

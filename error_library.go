@@ -10,22 +10,22 @@ import (
 // libraryError is what the library, of this node or of the peer, says about a call in place of the
 // handler.
 type libraryError struct {
-	is   error  // which of this package's errors it is; nil for none of them
+	is   error  // the error of this package that it is; nil for none
 	text string // as it goes over the wire
 }
 
-// Error returns the text of the error that it is, or what the peer said.
+// Error returns the text of the error in is, or what the peer said.
 func (e *libraryError) Error() string {
 	if e.is == nil {
 		return e.text
 	}
-	if text := e.is.Error(); strings.HasPrefix(e.text, text) { // says more
+	if text := e.is.Error(); strings.HasPrefix(e.text, text) { // which says more
 		return e.text
 	}
 	return e.is.Error()
 }
 
-// Unwrap returns the error that it is, and its text as a RemoteErr.
+// Unwrap returns the error in is, if any, and the text as a RemoteErr.
 func (e *libraryError) Unwrap() []error {
 	said := NewRemoteErrString(e.text)
 	if e.is == nil {
@@ -34,9 +34,9 @@ func (e *libraryError) Unwrap() []error {
 	return []error{e.is, said}
 }
 
-// handlerError is an error of a handler whose text is that of an error of the library. It is no
-// more than that text: a handler that hands on what it was told about a call of its own says
-// nothing about the call that it serves.
+// handlerError is an error of a handler whose text is that of an error of the library. It is only
+// that text: a handler that passes on what it was told about a call of its own says nothing about
+// the call it serves.
 type handlerError struct{ said *RemoteErr }
 
 func (e *handlerError) Error() string { return e.said.Error() }
@@ -44,12 +44,11 @@ func (e *handlerError) Error() string { return e.said.Error() }
 // As fills a target as RemoteErr.As does.
 func (e *handlerError) As(target any) bool { return e.said.As(target) }
 
-// libraryKey is the key, in what follows an error on the wire, of the code of an error that the
-// library says. The handler's errors have no such key.
+// libraryKey is the key, in the metadata after an error on the wire, of the code of a library
+// error. Errors of handlers have no such key.
 const libraryKey = "library"
 
-// marked makes m, which holds the text of an error of the library, say so where the peer looks for
-// that.
+// marked marks m, which holds the text of a library error, as such if the peer looks for that.
 func (a *agreement) marked(m message, err error) message {
 	if a.has(featureErrors) {
 		m.metadata = appendMark(nil, codeOf(err))
@@ -64,8 +63,8 @@ func appendMark(b []byte, code errorCode) []byte {
 	return msgp.AppendBytes(b, []byte{byte(code)})
 }
 
-// saidError is the error that a message with the flag of one carries. It may be the handler's or
-// the library's, which nodes that do not mark theirs leave to be told by the text.
+// saidError returns the error that a message flagged as one carries. It may be the handler's or the
+// library's; if the peer does not mark its own, only the text tells them apart.
 func (a *agreement) saidError(m *message) error {
 	text := string(m.Payload)
 	if !a.has(featureErrors) {
@@ -82,8 +81,8 @@ func (a *agreement) saidError(m *message) error {
 	return said
 }
 
-// said is what a response or a final message carries: a copy of its payload that belongs to the
-// receiver, or its error.
+// said returns what a response or a final message carries: a copy of its payload that belongs to
+// the receiver, or its error.
 func (a *agreement) said(m *message) ([]byte, error) {
 	if m.Flags&FlagPayloadIsErr != 0 {
 		return nil, a.saidError(m)
@@ -91,7 +90,8 @@ func (a *agreement) said(m *message) ([]byte, error) {
 	return m.ownPayload(), nil
 }
 
-// markOf returns the code with which the library marked its error. The metadata has been checked.
+// markOf returns the code with which the library marked its error. The metadata has already been
+// checked.
 func markOf(metadata []byte) (code errorCode, ok bool) {
 	if metadata == nil {
 		return 0, false
@@ -107,14 +107,14 @@ func markOf(metadata []byte) (code errorCode, ok bool) {
 	return code, ok && err == nil
 }
 
-// How a node that does not know a handler says so, in a MuxConnectError: the original with no more
-// than the first words, later ones of it with the handler or the subroute behind them.
+// How a node says in a MuxConnectError that it does not know a handler: the original uses only the
+// first words; later versions of it append the handler or the subroute.
 const (
 	unknownHandlerText = "Invalid Handler for type"
 	invalidHandler     = "Invalid Handler"
 )
 
-// refusal is what a MuxConnectError with a text says, which only the library sends.
+// refusal returns what the text of a MuxConnectError means. Only the library sends those.
 func refusal(text string) error {
 	if text == invalidHandler || text == unknownHandlerText || strings.HasPrefix(text, unknownHandlerText+":") {
 		return &libraryError{is: ErrUnknownHandler, text: text}
@@ -122,7 +122,7 @@ func refusal(text string) error {
 	return libraryText(text)
 }
 
-// libraryText is what a text says that only the library sends.
+// libraryText returns what a text that only the library sends means.
 func libraryText(text string) *libraryError {
 	e := &libraryError{text: text}
 	switch said := RemoteErr(text); said {
@@ -132,7 +132,7 @@ func libraryText(text string) *libraryError {
 	return e
 }
 
-// gaveUp is why the peer's side of a stream ended it, which only the library says.
+// gaveUp returns the error in a DisconnectClientMux, which is always the library's.
 func (a *agreement) gaveUp(m *message) error {
 	if m.Flags&FlagPayloadIsErr == 0 {
 		return ErrDisconnected

@@ -4,13 +4,13 @@ import (
 	"sync/atomic"
 )
 
-// named gives an error of the library the names of the call that failed. Errors of the handler and
-// of the caller's context stay as they are. It may be called by any goroutine.
+// named adds the names of the failed call to an error of the library. Errors of the handler and of
+// the caller's context stay as they are. Any goroutine may call it.
 func (l *link) named(err error, stream bool, h HandlerID, subroute string) error {
 	if !aboutCall(err) {
 		return err
 	}
-	// A program may call a peer that is away as often as it likes: those calls share an error.
+	// A program may call an absent peer as often as it likes: those calls share an error.
 	var shared *atomic.Pointer[callError]
 	if said, ok := err.(RemoteErr); ok && said == ErrDisconnected && subroute == "" {
 		shared = l.called.get(int(h)).failures().disconnected(stream)
@@ -25,7 +25,7 @@ func (l *link) named(err error, stream bool, h HandlerID, subroute string) error
 	return named
 }
 
-// aboutCall reports whether an error is the library's about a call, and has no names yet.
+// aboutCall reports whether an error is the library's about a call and has no names yet.
 func aboutCall(err error) bool {
 	switch err.(type) {
 	case nil, *callError, *contextError, *RemoteErr, *handlerError:

@@ -2,8 +2,7 @@ package grid
 
 import "errors"
 
-// errorCode says on the wire which of the library's errors one is. docs/protocol.md has the
-// numbers.
+// errorCode identifies an error of the library on the wire. docs/protocol.md has the numbers.
 type errorCode byte
 
 const (
@@ -19,13 +18,14 @@ const (
 type knownError struct {
 	err   error
 	class ErrorClass
-	code  errorCode // on the wire; codeOther for none of its own
-	// lacksNames is set where the error ends a call and says no more by itself. ErrDisconnected,
-	// ErrShutdown and ErrOverloaded are told by their type, as handlers may return their texts.
+	code  errorCode // on the wire; codeOther if it has none of its own
+	// lacksNames is set if the error ends a call and says no more by itself. ErrDisconnected,
+	// ErrShutdown and ErrOverloaded are recognized by their type, because handlers may return their
+	// texts.
 	lacksNames bool
 }
 
-// libraryErrors are all of them. The first that errors.Is finds counts.
+// libraryErrors holds all of them. The first that errors.Is finds counts.
 var libraryErrors = []knownError{
 	{ErrDisconnected, ErrorDisconnected, codeOther, false},
 	{ErrOverloaded, ErrorOverloaded, codeOverloaded, false},
@@ -38,7 +38,7 @@ var libraryErrors = []knownError{
 	{errResultsLeft, ErrorLeft, codeOther, false},
 }
 
-// libraryErrorOf returns which of the library's errors err is, or wraps; nil for none.
+// libraryErrorOf returns the library error that err is or wraps; nil for none.
 func libraryErrorOf(err error) *knownError {
 	for i := range libraryErrors {
 		if errors.Is(err, libraryErrors[i].err) {
@@ -48,7 +48,7 @@ func libraryErrorOf(err error) *knownError {
 	return nil
 }
 
-// libraryClass returns the class of an error that is one of the library's own.
+// libraryClass returns the class of an error if that is one of the library's own.
 func libraryClass(err error) (class ErrorClass, ok bool) {
 	if known := libraryErrorOf(err); known != nil {
 		return known.class, true
@@ -64,7 +64,7 @@ func codeOf(err error) errorCode {
 	return codeOther
 }
 
-// err returns the error that a code stands for, nil for none: also for one of a later version.
+// err returns the error that a code stands for; nil for none, or for a code of a later version.
 func (c errorCode) err() error {
 	if c == codeOther {
 		return nil

@@ -6,25 +6,26 @@ import (
 	"time"
 )
 
-// How often what others cause again and again is logged: with the same reason, and with another.
+// How often to log what others cause again and again: with the same reason, and with a different
+// one.
 const (
 	logEvery        = time.Minute
 	logChangedEvery = 10 * time.Second
 )
 
 const (
-	// burstLines is how many lines of one kind about anybody are logged within logChangedEvery.
+	// burstLines is how many lines of one kind, about any peer, are logged within logChangedEvery.
 	burstLines = 10
 	// comingLines is how many sessions of one peer are logged within logEvery.
 	comingLines = 5
 )
 
-// logLimit bounds the lines of one kind that others can make a node log: those beyond some in a
-// period are counted, and the count is in the next line. The zero value writes one in logEvery, and
-// another reason sooner.
+// logLimit bounds the lines of one kind that others can make a node log. Lines beyond the limit of
+// a period are counted, and the next line has the count. The zero value allows one line per
+// logEvery, and one with a different reason sooner.
 type logLimit struct {
-	lines int           // in a period; 0 is one
-	every time.Duration // the period; 0 is logEvery
+	lines int           // in a period; 0 means one
+	every time.Duration // the period; 0 means logEvery
 
 	mu      sync.Mutex // Protects following.
 	began   time.Time  // of the period; zero before the first line
@@ -33,11 +34,11 @@ type logLimit struct {
 	skipped int        // lines left out since the last one
 }
 
-// newBurst returns the limit of lines about anybody.
+// newBurst returns the limit for lines about any peer.
 func newBurst() logLimit { return logLimit{lines: burstLines, every: logChangedEvery} }
 
-// allow reports whether a line with a reason may be written now, and how many could not since the
-// last one.
+// allow reports whether a line with a reason may be written now, and how many lines were left out
+// since the last one.
 func (l *logLimit) allow(reason string) (skipped int, ok bool) {
 	now := time.Now()
 	l.mu.Lock()
@@ -62,7 +63,7 @@ func (l *logLimit) allow(reason string) (skipped int, ok bool) {
 	return skipped, true
 }
 
-// sum returns how many lines were left out, and counts them no more.
+// sum returns how many lines were left out, and resets that count.
 func (l *logLimit) sum() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,7 +79,7 @@ func (l *logLimit) reset() {
 	l.began, l.written, l.skipped = time.Time{}, 0, 0
 }
 
-// warn logs a line that has no reason of its own to be logged sooner.
+// warn logs a line that no reason of its own brings forward.
 func (l *logLimit) warn(log *slog.Logger, text string, args ...any) {
 	if skipped, ok := l.allow(""); ok {
 		log.Warn(text, append(args, "more", skipped)...)

@@ -8,24 +8,24 @@ import (
 )
 
 const (
-	// logQueueLines is how many lines wait at the most for the application's handler of logs.
+	// logQueueLines is the most lines that wait for the application's log handler.
 	logQueueLines = 256
 	// logGrace bounds how long the end of a Manager waits for them.
 	logGrace = time.Second
 )
 
 // logQueue stands between a Manager and the application's slog.Handler, which may be slow, stuck,
-// or use the grid itself: who logs leaves a line here and goes on, and a goroutine that lives while
-// there are lines writes them in order. Lines for which there is no room, and those at which the
-// handler panicked, are counted; the next line that is written says how many.
+// or use the grid itself: a goroutine that logs leaves a line here and goes on, and another, which
+// lives while there are lines, writes them in order. Lines without room, and those at which the
+// handler panicked, are counted; the next line written says how many.
 type logQueue struct {
 	mu      sync.Mutex // Protects following.
 	lines   []logLine
-	lost    int           // lines since the last one that was written
+	lost    int           // lines lost since the last one written
 	written chan struct{} // closed when all lines are written; nil while there is no writer
 }
 
-// logLine is a line with the handler that it is for.
+// logLine is a line and the handler it goes to.
 type logLine struct {
 	to     slog.Handler
 	derive func(slog.Handler) slog.Handler // nil for none
@@ -33,12 +33,12 @@ type logLine struct {
 	record slog.Record
 }
 
-// logger returns a Logger that leaves its lines in the queue, for the handler of to.
+// logger returns a Logger that leaves its lines in the queue for the handler of to.
 func (q *logQueue) logger(to *slog.Logger) *slog.Logger {
 	return slog.New(queuedHandler{queue: q, to: to.Handler()})
 }
 
-// add leaves a line. It waits for nothing.
+// add leaves a line. It never waits.
 func (q *logQueue) add(l logLine) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -53,7 +53,7 @@ func (q *logQueue) add(l logLine) {
 	}
 }
 
-// write writes lines until there are none.
+// write writes lines until none are left.
 func (q *logQueue) write() {
 	for l, lost, ok := q.take(); ok; l, lost, ok = q.take() {
 		guarded(func() {
@@ -78,8 +78,8 @@ func (q *logQueue) lose(n int) {
 	q.lost += n
 }
 
-// take takes the next line, and the number of those that were lost before it is written. Without
-// lines the writer is gone.
+// take takes the next line and the number of lines lost before it. If there is none, it records
+// that the writer is gone.
 func (q *logQueue) take() (l logLine, lost int, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -95,7 +95,7 @@ func (q *logQueue) take() (l logLine, lost int, ok bool) {
 	return l, lost, true
 }
 
-// write calls the application's handler. It reports whether that wants the line.
+// write calls the application's handler. It reports whether the handler wants the line.
 func (l *logLine) write(lost int) bool {
 	to := l.to
 	if l.derive != nil {
@@ -111,8 +111,8 @@ func (l *logLine) write(lost int) bool {
 	return true
 }
 
-// flush waits for all lines to be written, for so long. Those that a stuck handler leaves behind
-// are dropped.
+// flush waits for all lines to be written, at most for patience. Lines that a stuck handler leaves
+// behind are dropped.
 func (q *logQueue) flush(patience time.Duration) {
 	q.mu.Lock()
 	written := q.written
@@ -133,15 +133,15 @@ func (q *logQueue) flush(patience time.Duration) {
 	q.lines = nil
 }
 
-// queuedHandler is the slog.Handler of a logQueue. It calls nothing of the application's.
+// queuedHandler is the slog.Handler of a logQueue. It calls none of the application's code.
 type queuedHandler struct {
 	queue  *logQueue
 	to     slog.Handler
 	derive func(slog.Handler) slog.Handler // with the attributes and groups of the Logger; nil for none
 }
 
-// Enabled lets every line into the queue: whether it is wanted is the application's handler to say,
-// which may be stuck.
+// Enabled lets every line into the queue: only the application's handler, which may be stuck, can
+// say whether it is wanted.
 func (h queuedHandler) Enabled(context.Context, slog.Level) bool { return true }
 
 func (h queuedHandler) Handle(ctx context.Context, r slog.Record) error {

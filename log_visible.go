@@ -11,9 +11,9 @@ import (
 // maxLogValue bounds a value in a line of the log, in bytes.
 const maxLogValue = 1 << 10
 
-// visibleLog is a log handler in front of the application's. In what a line says, peers may have
-// had their say: control characters, characters that turn the direction of writing, and bytes that
-// are no UTF-8 become escapes, and long texts are cut.
+// visibleLog is a log handler in front of the application's. Peers may have supplied part of a
+// line, so control characters, characters that change the writing direction, and invalid UTF-8
+// become escapes, and long texts are cut.
 type visibleLog struct{ slog.Handler }
 
 // Handle is part of slog.Handler.
@@ -26,9 +26,10 @@ func (l visibleLog) Handle(ctx context.Context, record slog.Record) error {
 	return l.Handler.Handle(ctx, shown)
 }
 
-// visibleValue returns the value of an attribute, or where that is not fit to be seen its text.
+// visibleValue returns the value of an attribute or, if that is not fit to be shown, an escaped
+// text of it.
 func visibleValue(a slog.Attr) slog.Value {
-	if a.Key == "stack" { // is of many lines, and this program's own
+	if a.Key == "stack" { // has many lines, and is this program's own
 		return a.Value
 	}
 	var text string
@@ -48,8 +49,8 @@ func visibleValue(a slog.Attr) slog.Value {
 	return a.Value
 }
 
-// clip makes what a peer says fit to be kept, and told: short, and without characters that control
-// a terminal or hide.
+// clip makes what a peer says fit to be kept and passed on: short, and without hidden characters or
+// those that control a terminal.
 func clip(s string) string {
 	const limit = 256 // bytes
 	text, cut := visible.Cut(s, limit)

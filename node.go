@@ -11,8 +11,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// node is what the parts of a Manager share: who it is, what its options say, the goroutines that
-// it has to end, and where to log.
+// node is what the parts of a Manager share: its identity, its options, the goroutines it must end,
+// and where to log.
 type node struct {
 	ManagerOptions // with defaults filled in
 
@@ -24,18 +24,18 @@ type node struct {
 	toldOut *byteTeller // for Outgoing
 
 	recent   errorRing // of peers
-	rejected errorRing // of who was not let in
+	rejected errorRing // of connections not let in
 
 	panics         logLimit // of handlers and observers, which peers can cause
-	callbackPanics logLimit // of what decides about requests, which strangers can cause
+	callbackPanics logLimit // of callbacks that decide about requests, which strangers can cause
 
 	ctx    context.Context // ends with the Manager
 	cancel context.CancelFunc
 	work   sync.WaitGroup // dialers and accepted sessions
 
 	mu      sync.Mutex  // Protects following.
-	closing bool        // nothing is started any more
-	unwatch func() bool // calls off what afterEnd was given
+	closing bool        // no more goroutines are started
+	unwatch func() bool // cancels the function given to afterEnd
 }
 
 func newNode(ctx context.Context, o ManagerOptions) *node {
@@ -53,8 +53,8 @@ func newNode(ctx context.Context, o ManagerOptions) *node {
 	return n
 }
 
-// panicked returns what logs the panics of a callback. remote is who caused them; empty for nobody
-// in particular.
+// panicked returns a function that logs the panics of a callback. remote is the address that caused
+// them, or empty.
 func (n *node) panicked(callback, remote string) func(value any, stack []byte) {
 	log := n.log
 	if remote != "" {
@@ -68,14 +68,14 @@ func (n *node) panicked(callback, remote string) func(value any, stack []byte) {
 	}
 }
 
-// afterEnd runs f when the context of the Manager ends, unless the node has ended before.
+// afterEnd runs f when the context of the Manager ends, unless the node has already ended.
 func (n *node) afterEnd(f func()) {
 	n.mu.Lock() // so that f, which ends the node, finds unwatch
 	defer n.mu.Unlock()
 	n.unwatch = context.AfterFunc(n.ctx, f)
 }
 
-// goWork starts a goroutine that end waits for. It returns false where the node is closing.
+// goWork starts a goroutine that end waits for. It returns false if the node is closing.
 func (n *node) goWork(f func()) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -86,14 +86,14 @@ func (n *node) goWork(f func()) bool {
 	return true
 }
 
-// close lets no goroutine start any more.
+// close keeps further goroutines from starting.
 func (n *node) close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closing = true
 }
 
-// ended reports whether the node takes no connections any more.
+// ended reports whether the node has stopped taking connections.
 func (n *node) ended() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -111,8 +111,8 @@ func (n *node) recentErrors() []RecentError {
 	return all
 }
 
-// end ends the goroutines of the node and waits for them, and a moment for what callbacks and the
-// log are still to be told.
+// end ends the goroutines of the node and waits for them. It then waits a moment for callbacks and
+// the log to receive what is left.
 func (n *node) end() {
 	n.mu.Lock()
 	unwatch := n.unwatch

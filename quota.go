@@ -9,7 +9,7 @@ import (
 	"github.com/gridmesh/grid/internal/bytepool"
 )
 
-// limit is one of Limits that a call can be over.
+// limit is one of the Limits that a call can exceed.
 type limit uint8
 
 const (
@@ -29,11 +29,10 @@ var limitNames = [limitCount]string{
 	limitStreamBytes:  "MaxStreamBytes",
 }
 
-// quota bounds how many requests, or streams, of a peer run here at once, and
-// the bytes they hold. It belongs to the Connection, because handlers may
-// outlive the session that started them.
+// quota bounds how many requests, or streams, of a peer run here at once, and the bytes they hold.
+// It belongs to the Connection, because handlers may outlive the session that started them.
 //
-// Both numbers share one word, so that a request costs one atomic operation when it comes and one
+// Both counts share one word, so that a request costs one atomic operation when it comes and one
 // when it goes.
 type quota struct {
 	used          atomic.Int64 // number << quotaShift | bytes
@@ -44,19 +43,19 @@ type quota struct {
 const (
 	quotaShift = 40
 	quotaBytes = 1<<quotaShift - 1
-	// maxHeld bounds a quota's bytes, far enough below 1<<quotaShift that no message over it runs
-	// into the number.
+	// maxHeld bounds a quota's bytes, far enough below 1<<quotaShift that no message on top of it
+	// overflows into the number.
 	maxHeld = math.MaxInt & (1<<38 - 1)
 )
 
-// init sets the limits of the number and of the bytes, and what they are called.
+// init sets the limits on the number and on the bytes, and their names.
 func (q *quota) init(number limit, most int, bytes limit, held int) {
 	q.most, q.maxHeld = int64(most), int64(held)
 	q.number, q.bytes = number, bytes
 }
 
-// enter counts one more with the bytes that it holds. Where that would be over a limit it returns
-// which, and counts nothing.
+// enter counts one more call and the bytes it holds. If that exceeds a limit, it returns which, and
+// counts nothing.
 func (q *quota) enter(bytes int) limit {
 	one := 1<<quotaShift + int64(bytes)
 	used := q.used.Add(one)
@@ -71,10 +70,10 @@ func (q *quota) enter(bytes int) limit {
 	return limitNone
 }
 
-// leave takes one away, with the bytes that it holds.
+// leave stops counting one call and the bytes it holds.
 func (q *quota) leave(bytes int) { q.used.Add(-(1<<quotaShift + int64(bytes))) }
 
-// hold counts more bytes. It returns false where they are too many; they count all the same.
+// hold counts more bytes. It returns false if they are too many, but counts them all the same.
 func (q *quota) hold(bytes int) bool { return q.used.Add(int64(bytes))&quotaBytes <= q.maxHeld }
 
 // reserve counts more bytes, unless they are too many.
@@ -90,34 +89,35 @@ func (q *quota) reserve(bytes int) bool {
 	}
 }
 
-// free takes bytes away.
+// free stops counting bytes.
 func (q *quota) free(bytes int) { q.used.Add(-int64(bytes)) }
 
-// exceeded reports whether more bytes are held than may be.
+// exceeded reports whether more bytes are held than allowed.
 func (q *quota) exceeded() bool { return q.used.Load()&quotaBytes > q.maxHeld }
 
-// messageFootprint is what a message takes beside its buffer, in bytes: its place in a queue that
+// messageFootprint is what a message takes besides its buffer, in bytes: its place in a queue that
 // may be half empty.
 const messageFootprint = 64
 
-// footprint is what a payload of n bytes holds.
+// footprint returns the memory that a payload of n bytes holds.
 func footprint(n int) int { return messageFootprint + bytepool.Size(n) }
 
-// held is what a payload holds that was copied out of the read buffer: what footprint said.
+// held returns the memory that a payload copied out of the read buffer holds, which is what
+// footprint said.
 func held(b []byte) int { return messageFootprint + cap(b) }
 
-// room is where a value of a peer counts that is about to be decoded.
+// room counts a value of a peer that is about to be decoded.
 type room interface {
-	// reserve counts bytes, until what the value belongs to ends. An error says that they are too
-	// many, and then the value must not be decoded.
+	// reserve counts bytes until whatever the value belongs to ends. An error means that they are
+	// too many; then the value must not be decoded.
 	reserve(bytes int) error
 }
 
-// errOverQuota is what reserve fails with where the call is refused, or ended, as others of the
+// errOverQuota is returned by reserve if the call is refused, or ended, because other calls of the
 // peer hold too much.
 var errOverQuota = errors.New("over a limit of this node")
 
-// tooLarge is what reserve fails with where a value alone is too much.
+// tooLarge is returned by reserve if the value alone is too much.
 func tooLarge(bytes int, limit limit, most int) error {
 	return fmt.Errorf("the value may take %d bytes of memory, more than Limits.%s, which is %d", bytes, limitNames[limit], most)
 }

@@ -2,10 +2,10 @@ package grid
 
 import "net"
 
-// closeSocket closes a connection without the farewell of TLS, which could wait for the peer.
+// closeSocket closes a connection without TLS's farewell, which could wait for the peer.
 func closeSocket(c net.Conn) { rawSocket(c).Close() }
 
-// overTLS reports whether a connection is one of TLS, or may be.
+// overTLS reports whether a connection uses, or may use, TLS.
 func overTLS(c net.Conn) bool {
 	if f, ok := c.(foreignConn); ok {
 		c = f.conn
@@ -14,7 +14,7 @@ func overTLS(c net.Conn) bool {
 	return ok
 }
 
-// rawSocket is the network connection below TLS.
+// rawSocket returns the network connection below TLS.
 func rawSocket(c net.Conn) net.Conn {
 	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
 		return t.NetConn()
@@ -22,7 +22,7 @@ func rawSocket(c net.Conn) net.Conn {
 	return c
 }
 
-// addressHost is a network address without its port, which is another one for each connection.
+// addressHost returns a network address without its port, which differs between connections.
 func addressHost(addr string) string {
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		return host

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// foreignConn is a connection of ManagerOptions.Dialer that is not one of package net. Its methods
-// are the application's code, and those that call them must not panic: readers, writers, and
-// whoever ends a session. What blocks in them must end when it is closed, as with any net.Conn;
-// Close itself is not waited for.
+// foreignConn is a connection of ManagerOptions.Dialer that does not come from package net. Its
+// methods are application code, and must not make their callers panic: readers, writers, and
+// whatever ends a session. As with any net.Conn, closing it must end whatever blocks in it; nothing
+// waits for Close itself.
 type foreignConn struct{ conn net.Conn }
 
-// guardConn guards what a Dialer has returned.
+// guardConn guards a connection that a Dialer returned.
 func guardConn(c net.Conn) net.Conn {
 	switch c.(type) {
 	case *net.TCPConn, *net.UnixConn:
@@ -37,7 +37,7 @@ func (f foreignConn) Close() error {
 	return nil
 }
 
-// CloseWrite is for connections that can be closed in one direction.
+// CloseWrite closes the writing direction if the connection can do so.
 func (f foreignConn) CloseWrite() (err error) {
 	defer f.panicked("CloseWrite", &err)
 	if half, ok := rawSocket(f.conn).(interface{ CloseWrite() error }); ok {
@@ -64,7 +64,7 @@ func (f foreignConn) SetWriteDeadline(t time.Time) (err error) {
 func (f foreignConn) LocalAddr() net.Addr  { return foreignAddr(f.conn.LocalAddr) }
 func (f foreignConn) RemoteAddr() net.Addr { return foreignAddr(f.conn.RemoteAddr) }
 
-// foreignAddr is what a method returns, or else no address in particular.
+// foreignAddr returns what a method returns, or a placeholder if that is nil or panics.
 func foreignAddr(of func() net.Addr) (a net.Addr) {
 	unknown := &net.UnixAddr{Name: "unknown", Net: "unknown"}
 	defer func() {
@@ -76,7 +76,7 @@ func foreignAddr(of func() net.Addr) (a net.Addr) {
 	return &net.UnixAddr{Name: a.String(), Net: a.Network()}
 }
 
-// panicked makes an error of a panic.
+// panicked turns a panic into an error.
 func (foreignConn) panicked(method string, err *error) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("%s of the Dialer's connection panicked: %v", method, r)

@@ -7,23 +7,22 @@ import (
 	"unsafe"
 )
 
-// tcpRTOMaxMS is TCP_RTO_MAX_MS, which came with Linux 6.15. The kernel takes 1 to 120 s.
+// tcpRTOMaxMS is TCP_RTO_MAX_MS, new in Linux 6.15. The kernel takes 1 to 120 s.
 const tcpRTOMaxMS = 44
 
-// tcpNotSentLowat is TCP_NOTSENT_LOWAT, of Linux 3.12.
+// tcpNotSentLowat is TCP_NOTSENT_LOWAT, new in Linux 3.12.
 const tcpNotSentLowat = 25
 
-// maxUnsent is how many bytes the kernel keeps that it has not sent yet. With a send buffer of
-// megabytes it would wake a writer only when a third of that is free: over a slow link later than a
-// write may take.
+// maxUnsent is how many unsent bytes the kernel keeps. With a send buffer of megabytes, it would
+// wake a writer only when a third of that is free: over a slow link, later than a write may take.
 const maxUnsent = 128 << 10
 
-// tuneTCP bounds two things that the kernel decides otherwise. Kernels that do not know an option
-// go on as they do.
+// tuneTCP bounds two things that the kernel otherwise decides. Kernels that do not know an option
+// behave as before.
 //
-//   - The time between retransmissions, which doubles with each that is not acknowledged. Where a network
-//     has been out for long, but for less than PeerTimeout, the kernel would not find out for as long
-//     again that it is back.
+//   - The time between retransmissions, which doubles after each that is not acknowledged. If a
+//     network was down for long, but for less than PeerTimeout, the kernel would take as long again
+//     to notice that it is back.
 //   - The bytes that wait in the kernel to be sent: see maxUnsent.
 func tuneTCP(socket net.Conn, limit time.Duration) {
 	c, ok := socket.(*net.TCPConn)
@@ -41,8 +40,8 @@ func tuneTCP(socket net.Conn, limit time.Duration) {
 	})
 }
 
-// unacknowledged returns a function that asks the kernel how many bytes of a TCP connection its
-// other end has not acknowledged yet (SIOCOUTQ, which is TIOCOUTQ); nil for other connections. The
+// unacknowledged returns a function that asks the kernel how many bytes the other end of a TCP
+// connection has not acknowledged yet (SIOCOUTQ, which is TIOCOUTQ); nil for other connections. The
 // function returns false once the connection is closed.
 func unacknowledged(socket net.Conn) func() (n int, ok bool) {
 	c, ok := socket.(*net.TCPConn)

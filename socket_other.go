@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// tuneTCP does nothing where there is no way to.
+// tuneTCP does nothing on systems without the options.
 func tuneTCP(net.Conn, time.Duration) {}
 
-// unacknowledged returns nil where nobody can be asked.
+// unacknowledged returns nil, as there is no way to ask here.
 func unacknowledged(net.Conn) func() (n int, ok bool) { return nil }
