@@ -1,12 +1,11 @@
-// Package batch collects the messages of many goroutines and writes them to one
-// connection as few WebSocket frames, in few system calls.
+// Package batch collects the messages of many goroutines and writes them to one connection as few
+// WebSocket frames, in few system calls.
 //
-// A sender appends its message to a shared buffer under a short lock; one
-// flusher takes the whole buffer and writes it. Before it takes the buffer the
-// flusher yields until it no longer grows, so that everybody who is ready to
-// send gets in: that is where nearly all of the throughput comes from. Messages that share a frame
-// are laid out with a length in front of each, and room is left before the
-// first one for the frame's headers, so a frame is sent from where it was built.
+// A sender appends its message to a shared buffer under a short lock; one flusher takes the whole
+// buffer and writes it. Before taking it, the flusher yields until the buffer no longer grows, so
+// that every goroutine ready to send gets in: nearly all of the throughput comes from that.
+// Messages that share a frame are laid out with a length in front of each, and room is left before
+// the first one for the frame's headers, so a frame is sent from where it was built.
 //
 //	w := batch.New(conn, batch.Config{Limit: 256 << 10, MergedHeader: …})
 //	go w.Run()
@@ -15,8 +14,8 @@
 //		slot.Commit(append(b, msg...))
 //	}
 //
-// Where there is none, BeginOrWait has the message wait in line, and Run encodes it when its turn
-// comes: see Item.
+// If there is none, BeginOrWait puts the message in line, and Run encodes it when its turn comes:
+// see Item.
 package batch
 
 import (
@@ -37,18 +36,18 @@ import (
 
 // Sizes in bytes.
 const (
-	// maxShared bounds a frame that holds several messages. It is what a
-	// reader takes in with one system call; a larger message has a frame to itself.
+	// maxShared bounds a frame that holds several messages. A reader takes that much with one
+	// system call; a larger message has a frame to itself.
 	maxShared = 64 << 10
-	// headroom is left in front of each frame: the longest WebSocket header
-	// (14) and the header of a merged message.
+	// headroom is left in front of each frame: the longest WebSocket header (14) and the header of
+	// a merged message.
 	headroom = 14 + mergedRoom
 	// mergedRoom bounds what Config.MergedHeader appends.
 	mergedRoom = 18
-	// firstBuffer is what an idle writer starts with.
+	// firstBuffer is the least size of a new buffer.
 	firstBuffer = 4 << 10
-	// patience is how long WaitReserve waits for a write that does not end, and fullPatience where
-	// there is no reserve left.
+	// patience is how long WaitReserve waits for a write that does not end; it is fullPatience once
+	// no reserve is left.
 	patience     = 250 * time.Millisecond
 	fullPatience = 10 * time.Second
 )
@@ -57,7 +56,7 @@ var (
 	// ErrClosed is returned by Begin, BeginOrWait, BeginNow and BeginAdvice once the writer is
 	// closed.
 	ErrClosed = errors.New("writer closed")
-	// ErrNoRoom is returned by Begin where the queue is full, or others wait already.
+	// ErrNoRoom is returned by Begin if the queue is full, or others already wait.
 	ErrNoRoom = errors.New("no room in the send queue")
 	// ErrFull is returned by BeginNow when even the reserve for control messages is used up.
 	ErrFull = errors.New("send queue full: the peer does not read")
@@ -65,38 +64,38 @@ var (
 
 // Config says how a Writer batches. Limit, Reserve, Large, Timeout and MergedHeader are required.
 type Config struct {
-	// Masked is set where this end dialed: RFC 6455 has clients mask what they send.
+	// Masked is set if this end dialed: RFC 6455 has clients mask what they send.
 	Masked bool
 	// Limit is the number of queued bytes from which messages wait in line.
 	Limit int
 	// Reserve is the number of bytes that BeginNow may queue, whatever else is queued.
 	Reserve int
-	// OneShot says that a write which ran into its deadline cannot be continued, as under TLS.
-	// Writes are of 64 KiB at the most then, in place of 1 MiB.
+	// OneShot says that a write that ran into its deadline cannot be continued, as under TLS.
+	// Writes are then of at most 64 KiB instead of 1 MiB.
 	OneShot bool
 	// MaxShared bounds a frame that holds several messages, in bytes: 64 KiB at most, and by
 	// default.
 	MaxShared int
-	// Large is the size in bytes from which Detach takes a message. Below, the lock is not held for
-	// long, and one buffer for all is faster.
+	// Large is the size in bytes from which Detach takes a message. Smaller ones do not hold the
+	// lock for long, and one buffer for all is faster.
 	Large int
-	// Timeout is how long the connection may take no byte that is to be written, and pass none on.
-	// Where it does neither for so long, Run fails, a quarter later at the latest.
+	// Timeout is how long the connection may neither take a byte that is to be written nor pass one
+	// on. Run then fails, at most a quarter of the timeout late.
 	Timeout time.Duration
 	// Unacknowledged returns how many of the bytes that the connection has taken its other end has
-	// not acknowledged, or false where that is not known. It is asked where writes take long. May
-	// be nil.
+	// not acknowledged, or false if that is unknown. It is called when writes take long. May be
+	// nil.
 	Unacknowledged func() (n int, ok bool)
-	// MergedHeader appends what stands in front of n messages that share a frame, 18 bytes at most.
+	// MergedHeader appends the header of n messages that share a frame, at most 18 bytes.
 	MergedHeader func(dst []byte, n int) []byte
-	// OnWrite is told the bytes of each finished write. May be nil.
+	// OnWrite is called with the bytes of each finished write. May be nil.
 	OnWrite func(n int)
-	// OnFrame is told the number of messages of each frame that was written. May be nil.
+	// OnFrame is called with the number of messages of each frame written. May be nil.
 	OnFrame func(messages int)
 }
 
 // Writer is the sending half of a connection. Run belongs to one goroutine, and WaitReserve to one;
-// all else may be called by any.
+// any may call everything else.
 type Writer struct {
 	conn net.Conn
 	cfg  Config
@@ -107,25 +106,25 @@ type Writer struct {
 	mu sync.Mutex // Protects following.
 	queue
 	asleep  bool          // Run waits for wake
-	flushes uint64        // how often the queue was taken
-	closed  bool          // nothing more is taken
+	flushes uint64        // how many times the queue was taken
+	closed  bool          // no more messages are accepted
 	drain   bool          // Run writes what is queued, then ends
-	waiting line          // items that wait for room
-	taken   chan struct{} // closed when the queue is taken; nil while nobody waits for that
+	waiting line          // items waiting for room
+	taken   chan struct{} // closed when the queue is taken; nil while WaitReserve does not wait
 	temper  temper        // of WaitReserve, since the queue was taken
-	apart   int           // bytes of messages that are between Detach and Attach
+	apart   int           // bytes of messages between Detach and Attach
 	control []byte        // a finished frame to be written before the queue
 	last    []byte        // a finished frame to be written after all else
-	usual   int           // bytes that the queue may be expected to hold when it is taken next
+	usual   int           // bytes that the queue probably holds when next taken
 
 	restraint restraint
 
-	answers atomic.Int64 // reserved, for who does not hold the lock
+	answers atomic.Int64 // reserved, readable without the lock
 
 	// Run's own.
 	progress progress
 	merged   [mergedRoom]byte
-	encoded  []Item // whose Done is to be called
+	encoded  []Item // items whose Done is still to be called
 }
 
 // queue is what has been appended since the last flush.
@@ -161,9 +160,9 @@ func New(conn net.Conn, cfg Config) *Writer {
 	}
 }
 
-// Begin locks the queue for one message where it has room and nobody waits. After a nil error the
-// caller has to end what it got with Commit or Abort, without blocking in between. Where there is
-// no room it returns ErrNoRoom; where the writer is closed, ErrClosed.
+// Begin locks the queue for one message if it has room and nobody waits. After a nil error the
+// caller must end the Slot with Commit or Abort, without blocking in between. Without room it
+// returns ErrNoRoom; once the writer is closed, ErrClosed.
 func (w *Writer) Begin() (Slot, error) {
 	w.mu.Lock()
 	if err := w.begin(); err != nil {
@@ -184,8 +183,8 @@ func (w *Writer) begin() error {
 	return nil
 }
 
-// BeginOrWait is Begin, but where there is no room it puts item into line, at x, and returns
-// ErrQueued. Its message counts as one of size bytes while it waits; Admit has the last word.
+// BeginOrWait is Begin, but without room it puts item in line, at x, and returns ErrQueued. The
+// message counts as size bytes while it waits; Admit has the last word.
 func (w *Writer) BeginOrWait(x *Waiter, item Item, size int) (Slot, error) {
 	w.mu.Lock()
 	err := w.begin()
@@ -201,7 +200,7 @@ func (w *Writer) BeginOrWait(x *Waiter, item Item, size int) (Slot, error) {
 	return Slot{}, err
 }
 
-// BeginNow is Begin for what answers the peer: it never waits. Beyond the reserve it fails with
+// BeginNow is Begin for answers to the peer: it never waits. Beyond the reserve it fails with
 // ErrFull.
 func (w *Writer) BeginNow() (Slot, error) {
 	w.mu.Lock()
@@ -216,9 +215,8 @@ func (w *Writer) BeginNow() (Slot, error) {
 	return Slot{w: w, reserved: true}, nil
 }
 
-// BeginAdvice is Begin for what this end tells the peer of its own accord and what waits for
-// nothing, such as that a call is canceled. It has no limit: there is no more of it than what it is
-// about, which found room before.
+// BeginAdvice is Begin for messages that this end sends of its own accord and that never wait, such
+// as that a call is canceled. It has no limit: whatever they are about found room before.
 func (w *Writer) BeginAdvice() (Slot, error) {
 	w.mu.Lock()
 	if w.closed {
@@ -228,13 +226,13 @@ func (w *Writer) BeginAdvice() (Slot, error) {
 	return Slot{w: w}, nil
 }
 
-// WaitReserve waits while more than half of the reserve is used, for as long as Run gets on with
-// writing. A reader that answers faster than the answers can be written calls it between messages:
-// a peer that reads then keeps its connection, however much it asks for.
+// WaitReserve waits while more than half of the reserve is used, for as long as Run makes progress
+// with writing. A reader that answers faster than answers can be written calls it between messages,
+// so a peer that reads keeps its connection, however much it asks for.
 //
-// While a write takes long, because the peer does not read, or waits itself, nobody waits until the
-// whole reserve is used; then, once, for the write to end within the timeout of a write. Where it
-// does not, the next answer finds the reserve full.
+// While a write takes long, because the peer does not read or is itself waiting, WaitReserve does
+// not wait until the whole reserve is used; then, once, it waits for the write to end within the
+// timeout of a write. If the write does not end, the next answer finds the reserve full.
 func (w *Writer) WaitReserve() {
 	if w.answers.Load() <= int64(w.cfg.Reserve/2) {
 		return
@@ -255,23 +253,24 @@ func (w *Writer) WaitReserve() {
 		w.mu.Unlock()
 		late := !w.waitFor(taken, wait)
 		w.mu.Lock()
-		if late && w.taken == taken { // else Run got on with it at the last moment
+		if late && w.taken == taken { // else Run made progress at the last moment
 			w.temper = then
 		}
 	}
 	w.mu.Unlock()
 }
 
-// temper says for how much of the reserve WaitReserve waits no more, until the queue is taken.
+// temper says how much of the reserve must be used for WaitReserve to wait, until the queue is
+// taken.
 type temper uint8
 
 const (
 	patient   temper = iota
-	impatient        // with less than the whole used
-	hopeless         // at all
+	impatient        // only with the whole used
+	hopeless         // never
 )
 
-// waitFor waits for the queue to be taken, or the writer to be closed. It returns false where that
+// waitFor waits for the queue to be taken or the writer to be closed. It returns false if that
 // takes too long.
 func (w *Writer) waitFor(taken <-chan struct{}, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
@@ -285,7 +284,7 @@ func (w *Writer) waitFor(taken <-chan struct{}, wait time.Duration) bool {
 	return true
 }
 
-// open starts a message of size bytes, in the last frame where that has room.
+// open starts a message of size bytes, in the last frame if that has room.
 func (q *queue) open(size, maxShared int) []byte {
 	q.grow(headroom+mpack.BinHeaderSize(size)+size, 0)
 	if !q.fits(size, maxShared) {
@@ -319,7 +318,7 @@ func (q *queue) attach(buf []byte) {
 	q.frames = append(q.frames, frame{start: headroom, body: headroom, end: len(buf), n: 1, own: buf})
 }
 
-// signalAndUnlock wakes Run where it sleeps.
+// signalAndUnlock wakes Run if it sleeps.
 func (w *Writer) signalAndUnlock() {
 	wake := w.asleep
 	w.asleep = false
@@ -341,16 +340,15 @@ func (w *Writer) Control(frame []byte) {
 	w.signalAndUnlock()
 }
 
-// Queued returns the bytes that are in the queue, which Limit and Reserve bound.
+// Queued returns the bytes in the queue, which Limit and Reserve bound.
 func (w *Writer) Queued() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.queued()
 }
 
-// Backlog returns the bytes that wait to be written: those in the queue, and those of messages that
-// wait in line for room in it, which nothing here bounds. What Run is writing does not wait any
-// more.
+// Backlog returns the bytes waiting to be written: those in the queue, and those of messages in
+// line for room in it, which nothing here bounds. What Run is writing no longer waits.
 func (w *Writer) Backlog() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -360,21 +358,21 @@ func (w *Writer) Backlog() int {
 // queued is Queued with the lock held.
 func (w *Writer) queued() int { return len(w.buf) + w.attached + w.apart }
 
-// Flushes returns how often Run has begun to write, and whether it is writing.
-// A write that takes long shows in the same number at two looks.
+// Flushes returns how many times Run has begun to write, and whether it is writing. During a long
+// write, two calls return the same number.
 func (w *Writer) Flushes() (n uint64, writing bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.flushes, w.flushes > 0 && !w.asleep
 }
 
-// Close drops what is queued and makes Run return once its write in progress
-// has ended. The connection has to be closed by the caller to end that write.
+// Close drops what is queued and makes Run return once its write in progress has ended. To end that
+// write, the caller must close the connection.
 func (w *Writer) Close() { w.close(false, nil) }
 
-// CloseAfterFlush takes no more messages and makes Run return once all that is queued or waits in
-// line is written, and last, a finished frame, behind it. What opens something does not go on
-// waiting, but gets ErrClosed at once. A failed write, or Close, cuts the flush short.
+// CloseAfterFlush accepts no more messages and makes Run return once everything queued or in line
+// is written, followed by last, a finished frame. Messages in line that open something get
+// ErrClosed at once instead. A failed write, or Close, cuts the flush short.
 func (w *Writer) CloseAfterFlush(last []byte) { w.close(true, last) }
 
 func (w *Writer) close(drain bool, last []byte) {
@@ -395,8 +393,7 @@ func (w *Writer) close(drain bool, last []byte) {
 	}
 }
 
-// Run writes what is appended until the writer is closed, or a write fails with the error it
-// returns.
+// Run writes what is appended until the writer is closed, or a write fails, whose error it returns.
 func (w *Writer) Run() error {
 	var spare []frame // of the last flush, to be filled again
 	for w.sleep() {
@@ -414,7 +411,7 @@ func (w *Writer) Run() error {
 	return w.end()
 }
 
-// end writes the last frame where the queue was to be flushed, and drops the queue where not.
+// end writes the last frame if the queue was to be flushed, and drops the queue if not.
 func (w *Writer) end() error {
 	_, q := w.take(nil)
 	bytepool.Put(q.buf)
@@ -427,7 +424,7 @@ func (w *Writer) end() error {
 	return w.write(last)
 }
 
-// sleep waits until there is something to write. It returns false when Run has to end.
+// sleep waits until there is something to write. It returns false once Run must end.
 func (w *Writer) sleep() bool {
 	w.mu.Lock()
 	for {
@@ -444,8 +441,8 @@ func (w *Writer) sleep() bool {
 	}
 }
 
-// take empties the queue, and fills up what it returns with the messages of those whose turn it is
-// in line. frames is used for the next one.
+// take empties the queue, and fills up what it returns with the messages in line whose turn it is.
+// The next queue uses frames.
 func (w *Writer) take(frames []frame) (control []byte, q queue) {
 	w.mu.Lock()
 	w.flushes++
@@ -490,7 +487,7 @@ func (w *Writer) flush(control []byte, q queue) error {
 	return nil
 }
 
-// finish lays the headers in front of a frame and masks it where it has to be.
+// finish writes the headers in front of a frame, and masks it if necessary.
 func (w *Writer) finish(buf []byte, f frame) []byte {
 	start := f.body // a message alone needs neither length nor merged header
 	if f.n > 1 {
@@ -509,7 +506,7 @@ func (w *Writer) finish(buf []byte, f frame) []byte {
 	return buf[head:f.end]
 }
 
-// grow makes room for n more bytes, and for least from the beginning.
+// grow makes room for n more bytes, in a buffer of at least least bytes.
 func (q *queue) grow(n, least int) {
 	if cap(q.buf)-len(q.buf) >= n {
 		return

@@ -8,24 +8,24 @@ import (
 const (
 	// maxYields bounds how often the flusher yields for one batch.
 	maxYields = 8
-	// slowYield is how long a yield takes where more goroutines want to run than there are cores
-	// for. A thousand callers that only call take some milliseconds.
+	// slowYield is how long a yield takes when more goroutines want to run than there are cores. A
+	// thousand callers that only call take a few milliseconds.
 	slowYield = 20 * time.Millisecond
-	// slowRest is how many times as long as a slow yield took the flusher goes without, up to
-	// maxRest.
+	// slowRest is how many times the length of a slow yield the flusher goes without yielding, up
+	// to maxRest.
 	slowRest = 20
 	maxRest  = 10 * time.Second
 )
 
-// restraint decides whether the flusher may yield. A yield is a turn of all that is ready to run:
-// next to nothing among callers that only call, and seconds where handlers compute. Then what is
-// queued would come so late that the peer takes this node for dead. The lock of the Writer guards
-// it.
+// restraint decides whether the flusher may yield. A yield lasts one turn of everything that is
+// ready to run: next to nothing among callers that only call, and seconds if handlers compute. What
+// is queued would then go out so late that the peer takes this node for dead. The lock of the
+// Writer guards it.
 type restraint struct {
-	until time.Time // no yield before
+	until time.Time // no yield before then
 }
 
-// spent takes note of a yield that has ended now. It reports whether another one may follow.
+// spent records a yield that has just ended. It reports whether another may follow.
 func (r *restraint) spent(took time.Duration, now time.Time) bool {
 	if took <= slowYield {
 		return true
@@ -36,11 +36,11 @@ func (r *restraint) spent(took time.Duration, now time.Time) bool {
 	return false
 }
 
-// Late takes note of how long a turn of all that is ready to run has taken elsewhere, so that the
-// flusher need not find it out: it would try again every 10 seconds, at the cost of a whole turn.
+// Late records how long a turn of everything ready to run has taken elsewhere, so that the flusher
+// need not find out itself: it would try again every 10 seconds, at the cost of a whole turn.
 func (w *Writer) Late(turn time.Duration) { w.yielded(turn, time.Now()) }
 
-// yielded is restraint.spent with the lock.
+// yielded is restraint.spent under the lock of the Writer.
 func (w *Writer) yielded(took time.Duration, now time.Time) (more bool) {
 	if took <= slowYield {
 		return true
@@ -50,8 +50,8 @@ func (w *Writer) yielded(took time.Duration, now time.Time) (more bool) {
 	return w.restraint.spent(took, now)
 }
 
-// gather lets everybody who is ready to send get into the batch: it yields until the queue no
-// longer grows. What cannot wait, such as a pong, does not wait for others.
+// gather lets every goroutine that is ready to send get into the batch: it yields until the queue
+// no longer grows. An urgent message, such as a pong, does not wait for others.
 func (w *Writer) gather() {
 	start := time.Now()
 	queued, hurry, rest := w.gathered()
@@ -75,8 +75,8 @@ func (w *Writer) gather() {
 	}
 }
 
-// gathered returns the bytes that wait to be written, whether some of them cannot wait for others,
-// and until when the flusher does not yield.
+// gathered returns the bytes waiting to be written, whether some of them are urgent, and until when
+// the flusher must not yield.
 func (w *Writer) gathered() (queued int, hurry bool, rest time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

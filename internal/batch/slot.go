@@ -5,15 +5,14 @@ import (
 	"github.com/gridmesh/grid/internal/mpack"
 )
 
-// Slot is the place of one message in the queue of a Writer, which is locked from Begin until
+// Slot is the place of one message in the queue of a Writer. The queue is locked from Begin until
 // Commit, Abort or Detach.
 type Slot struct {
 	w        *Writer
 	reserved bool // from BeginNow: the message counts in the reserve
 }
 
-// Open returns the buffer to append a message of exactly size bytes to. It
-// has room for them.
+// Open returns the buffer to append a message of exactly size bytes to. It has room for them.
 func (s Slot) Open(size int) []byte {
 	w := s.w
 	w.grow(headroom+mpack.BinHeaderSize(size)+size, min(w.usual, w.cfg.Limit))
@@ -34,13 +33,13 @@ func (s Slot) Commit(buf []byte) {
 // Abort unlocks the queue without a message, in place of Open and Commit.
 func (s Slot) Abort() { s.w.mu.Unlock() }
 
-// Hurry has the message not wait for others to join it.
+// Hurry sends the message without waiting for others to join it.
 func (s Slot) Hurry() { s.w.hurry = true }
 
-// Detach may take the place of Open where a message need not keep its place among the others. For a
-// large one it unlocks the queue, so that nobody waits while the message is put together, and
-// returns a buffer of its own to append exactly size bytes to, for Attach. The message counts as
-// queued from now on. Otherwise, and after BeginNow, it returns false and the queue stays locked.
+// Detach may replace Open if a message need not keep its place among the others. For a large one it
+// unlocks the queue, so that nobody waits while the message is encoded, and returns a separate
+// buffer to append exactly size bytes to, for Attach. The message counts as queued from then on.
+// For smaller ones, and after BeginNow, it returns false and the queue stays locked.
 func (s Slot) Detach(size int) (buf []byte, ok bool) {
 	if size < s.w.cfg.Large || s.reserved {
 		return nil, false

@@ -8,42 +8,42 @@ import (
 	"github.com/gridmesh/grid/internal/bytepool"
 )
 
-// ErrQueued is returned by BeginOrWait where there is no room, or others wait already: the item
-// waits in line.
+// ErrQueued is returned by BeginOrWait if there is no room, or others already wait: the item waits
+// in line.
 var ErrQueued = errors.New("waiting for room in the send queue")
 
 // Item is a message that may have to wait for room.
 //
-// Its owner leaves the goroutine that has the message to send out of it: when the item's turn
-// comes, Run itself encodes it, straight into the buffer that is written next. So nobody is woken
-// to find the room taken, and who came first goes first.
+// The goroutine that has a message to send does not send it: when the item's turn comes, Run
+// encodes it straight into the buffer that is written next. So nobody is woken only to find the
+// room taken, and first come is first served.
 type Item interface {
-	// Opens reports whether the message starts something new, which is of no use at the end of a
-	// connection. It is called with the queue locked, and so is Admit: they must not block.
+	// Opens reports whether the message starts something new, which is useless at the end of a
+	// connection. Opens and Admit are called with the queue locked: they must not block.
 	Opens() bool
-	// Admit is called when it is the item's turn, which is now. It returns the size of the message
-	// in bytes, or false to leave it out.
+	// Admit is called at now, when it is the item's turn. It returns the size of the message in
+	// bytes, or false to skip it.
 	Admit(now time.Time) (size int, ok bool)
-	// AppendTo appends the message of that size. It is called by Run, without the lock, and only
-	// after Admit.
+	// AppendTo appends the message, of the size Admit returned. Run calls it after Admit, without
+	// the lock.
 	AppendTo(b []byte) []byte
-	// Done is told the end of the wait, last of all: nil once the message is encoded, or was left
-	// out, and ErrClosed where the writer was closed before.
+	// Done is called last, at the end of the wait: with nil once the message is encoded or skipped,
+	// with ErrClosed if the writer was closed first.
 	Done(err error)
 }
 
-// Waiter is the place of an Item in line, to be kept with it. It is in one line at a time.
+// Waiter is the place of an Item in line; keep it with the Item. It is in one line at a time.
 type Waiter struct {
 	// Guarded by the lock of the queue.
 	item       Item
 	prev, next *Waiter
 	linked     bool
-	size       int // of the message, in bytes; -1 for one that is left out
+	size       int // of the message, in bytes; -1 to skip it
 
 	encoding sync.Mutex // held by Run from the time the item leaves the line until it is encoded
 }
 
-// maxEncoded is the number of items for whose Done a writer keeps room.
+// maxEncoded is the largest capacity of Writer.encoded that is kept for the next batch.
 const maxEncoded = 1 << 10
 
 // line is a first-in-first-out list of items.
@@ -78,9 +78,9 @@ func (l *line) remove(x *Waiter) {
 	l.bytes -= x.size
 }
 
-// Withdraw takes an item out of the line. It returns false where it was no longer there, because it
-// is encoded, or the writer is closed. Nothing of its message is looked at any more when Withdraw
-// returns. Where that is false, Done has been called or will be.
+// Withdraw takes an item out of the line. It returns false if the item was no longer there, because
+// it is encoded or the writer is closed; then Done has been or will be called. When Withdraw
+// returns, nothing of the message is read anymore.
 func (w *Writer) Withdraw(x *Waiter) bool {
 	w.mu.Lock()
 	linked := x.linked
@@ -96,8 +96,8 @@ func (w *Writer) Withdraw(x *Waiter) bool {
 	return linked
 }
 
-// admit takes those out of the line whose turn it is, up to the limit, and returns them linked by
-// next, with the bytes of those messages that have no buffer of their own. w.mu is held.
+// admit takes the items whose turn it is out of the line, up to the limit. It returns them linked
+// by next, and the bytes of their messages without a buffer of their own. w.mu is held.
 func (w *Writer) admit() (turn *Waiter, shared int) {
 	var last *Waiter
 	var now time.Time
@@ -108,7 +108,7 @@ func (w *Writer) admit() (turn *Waiter, shared int) {
 	for w.waiting.first != nil && bytes < w.cfg.Limit {
 		x := w.waiting.first
 		w.waiting.remove(x)
-		x.encoding.Lock() // waits for nobody: who withdraws holds it for a moment only
+		x.encoding.Lock() // never waits long: Withdraw holds it only for a moment
 		size, ok := x.item.Admit(now)
 		if x.size = -1; ok {
 			x.size = size
@@ -127,8 +127,8 @@ func (w *Writer) admit() (turn *Waiter, shared int) {
 	return turn, shared
 }
 
-// encode appends the messages of items whose turn it is to q, which is Run's own by now. shared is
-// how many bytes go into q's buffer.
+// encode appends the messages of the items whose turn it is to q, which now belongs to Run. shared
+// is how many bytes go into q's buffer.
 func (w *Writer) encode(q *queue, turn *Waiter, shared int) {
 	if turn == nil {
 		return
@@ -148,7 +148,7 @@ func (w *Writer) encode(q *queue, turn *Waiter, shared int) {
 		w.encoded = append(w.encoded, item)
 		x = next
 	}
-	for _, item := range w.encoded { // only now: Done may be slow, and nobody who withdraws waits for it
+	for _, item := range w.encoded { // only now: Done may be slow, and Withdraw must not wait for it
 		item.Done(nil)
 	}
 	clear(w.encoded)
@@ -157,7 +157,7 @@ func (w *Writer) encode(q *queue, turn *Waiter, shared int) {
 	}
 }
 
-// dismiss takes everybody out of the line, or those alone who open something, and returns them
+// dismiss takes all items out of the line, or only those that open something, and returns them
 // linked by next. w.mu is held.
 func (w *Writer) dismiss(openers bool) (gone *Waiter) {
 	var stay line

@@ -6,27 +6,26 @@ import (
 	"time"
 )
 
-// What one write takes at the most, in bytes: with one that cannot be continued, its deadline
-// covers all of it.
+// The most bytes that one write takes. If a write cannot be continued, its deadline covers all of
+// it.
 const (
 	writeChunk   = 1 << 20
 	oneShotChunk = 64 << 10
 )
 
-// progress tells a connection that is slow from one that is dead.
+// progress tells a slow connection from a dead one.
 //
-// Writes have short deadlines, of a quarter of the timeout at the most. One that expires ends
-// nothing: it is the time to look whether bytes have moved since the last look. So it is known to a
-// quarter of the timeout when the last byte moved, and while writes end in time nothing is looked
-// at at all.
+// Writes have short deadlines, at most a quarter of the timeout. An expired one ends nothing: it is
+// the time to check whether bytes have moved since the last check. So the time of the last movement
+// is known to a quarter of the timeout, and while writes end in time nothing is checked at all.
 type progress struct {
 	deadline time.Time // of writes
-	moved    time.Time // when a byte moved last, or the write began
-	taken    int64     // bytes that the connection has taken
-	acked    int64     // of them, acknowledged at the last look; the least of all before the first
+	moved    time.Time // when a byte last moved, or the write began
+	taken    int64     // bytes taken by the connection
+	acked    int64     // of them, acknowledged at the last check; math.MinInt64 before the first
 }
 
-// write sends b. It fails when no byte has moved for the timeout.
+// write sends b. It fails once no byte has moved for the timeout.
 func (w *Writer) write(b []byte) error {
 	p, chunk := &w.progress, writeChunk
 	if w.cfg.OneShot {
@@ -53,8 +52,8 @@ func (w *Writer) write(b []byte) error {
 	return nil
 }
 
-// arm sees to the deadline of the next write. It may be that of one before, so that most writes
-// need not move it.
+// arm sets the deadline of the next write. It keeps an earlier one that is far enough ahead, so
+// that most writes need not move it.
 func (w *Writer) arm() error {
 	p := &w.progress
 	switch {
@@ -73,7 +72,7 @@ func (w *Writer) allow(deadline time.Time) error {
 }
 
 // mayGoOn reports whether a write that failed after n bytes may be continued: it ran into its
-// deadline, and the timeout has not passed since a byte moved.
+// deadline, and a byte has moved within the timeout.
 func (w *Writer) mayGoOn(n int, err error) bool {
 	p, now := &w.progress, time.Now()
 	if w.cfg.OneShot || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -81,9 +80,9 @@ func (w *Writer) mayGoOn(n int, err error) bool {
 	}
 	late := now.Sub(p.deadline)
 	if late < -w.cfg.Timeout/8 {
-		return false // it did not wait: a connection that takes nothing after its first deadline
+		return false // it did not wait: the connection takes nothing after its first deadline
 	}
-	// A process that is late itself has given the connection no chance.
+	// A process that is itself late has given the connection no chance.
 	if w.acknowledged() || n > 0 || late > w.cfg.Timeout/4 {
 		p.moved = now
 	}
@@ -91,8 +90,8 @@ func (w *Writer) mayGoOn(n int, err error) bool {
 	return left > 0 && w.allow(now.Add(min(left, w.cfg.Timeout/4))) == nil
 }
 
-// acknowledged reports whether the other end has acknowledged bytes since the last look, which may
-// have been at an earlier write.
+// acknowledged reports whether the other end has acknowledged bytes since the last check, which may
+// have been during an earlier write.
 func (w *Writer) acknowledged() bool {
 	if w.cfg.Unacknowledged == nil {
 		return false

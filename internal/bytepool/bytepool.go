@@ -4,9 +4,9 @@
 //	b = append(b, header...)
 //	bytepool.Put(b)
 //
-// The classes are the powers of two from 256 bytes to 4 MiB, each a sync.Pool, so idle memory goes
-// back to the garbage collector. Neither Get nor Put allocates once a class is warm. All functions
-// may be called at the same time.
+// The classes are the powers of two from 256 bytes to 4 MiB, each a sync.Pool, so idle memory
+// returns to the garbage collector. Neither Get nor Put allocates once a class is warm. All
+// functions are safe for concurrent use.
 package bytepool
 
 import (
@@ -21,8 +21,8 @@ const (
 
 	// MinSize is the capacity, in bytes, of the smallest class.
 	MinSize = 1 << minBits
-	// MaxSize is the capacity, in bytes, of the largest class. Larger slices are made anew and left
-	// to the collector.
+	// MaxSize is the capacity, in bytes, of the largest class. Larger slices are newly allocated
+	// and left to the garbage collector.
 	MaxSize = 1 << maxBits
 )
 
@@ -44,7 +44,7 @@ func Get(n int) []byte {
 	return make([]byte, 0, size)
 }
 
-// Size returns the capacity, in bytes, of what Get returns for n.
+// Size returns the capacity, in bytes, of the slice that Get returns for n.
 func Size(n int) int {
 	if n > MaxSize {
 		return n
@@ -52,7 +52,7 @@ func Size(n int) int {
 	return 1 << (classOf(n) + minBits)
 }
 
-// classOf is the smallest class for n bytes, MaxSize at the most.
+// classOf returns the smallest class for n bytes, which must not exceed MaxSize.
 func classOf(n int) int {
 	if n <= MinSize {
 		return 0
@@ -60,9 +60,9 @@ func classOf(n int) int {
 	return bits.Len(uint(n-1)) - minBits
 }
 
-// Put gives b back; the caller must not use it, or anything else that shares its array, afterwards.
+// Put gives b back; afterwards the caller must not use it, or anything else that shares its array.
 // b need not come from Get: it goes into the largest class that its capacity fills. Slices below
-// MinSize and above MaxSize are dropped.
+// MinSize or above MaxSize are dropped.
 func Put(b []byte) {
 	if cap(b) < MinSize || cap(b) > MaxSize {
 		return

@@ -7,7 +7,7 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// The shortest forms of MessagePack, which is how nodes write, and their sizes in bytes.
+// The shortest forms of MessagePack, in which nodes write, and their sizes in bytes.
 
 // AppendUint appends n in its shortest form.
 func AppendUint(dst []byte, n uint64) []byte {
@@ -87,7 +87,7 @@ func StringSize(n int) int {
 	return BinSize(n)
 }
 
-// MapHeaderSize returns the size of what stands in front of a msgpack map of n pairs.
+// MapHeaderSize returns the size of the header of a msgpack map of n pairs.
 func MapHeaderSize(n int) int {
 	if n < 16 {
 		return 1
@@ -95,7 +95,7 @@ func MapHeaderSize(n int) int {
 	return 3
 }
 
-// AppendBinHeader appends the head of a msgpack bin of n bytes in its shortest form.
+// AppendBinHeader appends the header of a msgpack bin of n bytes in its shortest form.
 func AppendBinHeader(b []byte, n int) []byte {
 	switch BinHeaderSize(n) {
 	case 2:
@@ -107,7 +107,7 @@ func AppendBinHeader(b []byte, n int) []byte {
 	}
 }
 
-// BinHeaderSize returns the size of what stands in front of a bin of n bytes.
+// BinHeaderSize returns the size of the header of a bin of n bytes.
 func BinHeaderSize(n int) int {
 	switch {
 	case n <= 0xff:

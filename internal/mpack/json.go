@@ -1,8 +1,8 @@
 package mpack
 
-// CheckJSON looks at a JSON text. It fails with ErrDepth where arrays and objects are within each
-// other in more than maxDepth levels. Whether it is JSON at all is not its concern; where it is,
-// Values is at least the number of values, keys included, and Depth is exact.
+// CheckJSON examines a JSON text. It fails with ErrDepth if arrays and objects nest more than
+// maxDepth levels deep. It does not check that the text is valid JSON; if it is, Values is at least
+// the number of values, keys included, and Depth is exact.
 func CheckJSON(text []byte, maxDepth int) (s Shape, err error) {
 	s.Values = 1
 	depth := 0
@@ -27,7 +27,7 @@ func CheckJSON(text []byte, maxDepth int) (s Shape, err error) {
 	return s, nil
 }
 
-// endOfString is where the string ends that begins at a place.
+// endOfString returns where the string that begins at a place ends.
 func endOfString(text []byte, at int) int {
 	for at++; at < len(text) && text[at] != '"'; at++ {
 		if text[at] == '\\' {

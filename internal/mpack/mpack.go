@@ -1,6 +1,6 @@
-// Package mpack looks at encoded values of a peer before anything is made of them: whether they are
-// whole, how deeply they are nested, and how many there are. It does so in one pass, without
-// recursion and without allocations, so that looking at a value never costs more than its bytes.
+// Package mpack examines encoded values of a peer before they are decoded: whether they are whole,
+// how deeply they nest, and how many there are. It takes one pass, without recursion and without
+// allocations, so examining a value never costs more than its bytes.
 //
 //	shape, err := mpack.Check(payload, 1000)
 package mpack
@@ -12,28 +12,27 @@ import (
 	"sync"
 )
 
-// Shape is what a decoder will find.
+// Shape describes what a decoder will find.
 type Shape struct {
-	// Values is the number of values, keys and those within others included.
+	// Values is the number of values, including keys and nested values.
 	Values int
-	// Containers is the number of arrays, maps and objects among them, those aside that are empty.
+	// Containers is the number of arrays, maps and objects among them, except empty ones.
 	Containers int
-	// Depth is how many containers are within each other, at the most.
+	// Depth is the deepest nesting of containers.
 	Depth int
 }
 
 var (
-	// ErrShort is returned where the bytes end within a value.
+	// ErrShort is returned if the bytes end within a value.
 	ErrShort = errors.New("msgpack: too few bytes")
-	// ErrDepth is what errors are about values that are nested too deeply.
+	// ErrDepth is wrapped by errors about values that nest too deeply.
 	ErrDepth = errors.New("nested too deeply")
 
 	errPrefix = errors.New("msgpack: 0xc1 begins no value")
 )
 
-// Check looks at all the msgpack values of b, one after the other. It fails with ErrShort, with
-// ErrDepth where containers are within each other in more than maxDepth levels, and where a byte
-// begins no value.
+// Check examines all msgpack values of b, one after the other. It fails with ErrShort, with
+// ErrDepth if containers nest more than maxDepth levels deep, and if a byte begins no value.
 func Check(b []byte, maxDepth int) (s Shape, err error) {
 	for len(b) > 0 && err == nil {
 		b, err = skip(b, maxDepth, &s)
@@ -41,7 +40,7 @@ func Check(b []byte, maxDepth int) (s Shape, err error) {
 	return s, err
 }
 
-// First looks at the first msgpack value of b, and returns what follows it. It fails as Check does.
+// First examines the first msgpack value of b, and returns what follows it. It fails as Check does.
 func First(b []byte, maxDepth int) (s Shape, rest []byte, err error) {
 	rest, err = skip(b, maxDepth, &s)
 	return s, rest, err
@@ -53,7 +52,7 @@ func Skip(b []byte, maxDepth int) (rest []byte, err error) {
 	return skip(b, maxDepth, &s)
 }
 
-// fewLevels is the number of levels that are kept track of on the stack.
+// fewLevels is the number of levels tracked on the stack.
 const fewLevels = 16
 
 func skip(b []byte, maxDepth int, s *Shape) (rest []byte, err error) {
@@ -75,12 +74,12 @@ func skip(b []byte, maxDepth int, s *Shape) (rest []byte, err error) {
 	return rest, err
 }
 
-// errMoreLevels is returned by skipContents where it has no place for a further level.
+// errMoreLevels is returned by skipContents if it has no place for another level.
 var errMoreLevels = errors.New("more levels")
 
 var deepStacks sync.Pool // of *[]int
 
-// skipDeep is skipContents with as many levels as there may be.
+// skipDeep is skipContents with places for as many levels as there may be.
 func skipDeep(b []byte, n, maxDepth int, s *Shape) (rest []byte, err error) {
 	stack, ok := deepStacks.Get().(*[]int)
 	if !ok {
@@ -160,7 +159,7 @@ func tooDeep(maxDepth int) error {
 }
 
 // head returns the size of the first value of b, without the values in it, and how many those are:
-// -1 where it is no container. All of size is there.
+// -1 if it is no container. b holds at least size bytes.
 func head(b []byte) (size, n int, err error) {
 	if len(b) == 0 {
 		return 0, 0, ErrShort
@@ -216,7 +215,7 @@ func head(b []byte) (size, n int, err error) {
 	return size + int(count), -1, nil
 }
 
-// fixedSizes are the sizes of values by their first byte; 0 where that does not say it, and for
+// fixedSizes are the sizes of values by their first byte; 0 if that does not determine it, and for
 // containers.
 var fixedSizes = func() (sizes [256]uint8) {
 	set := func(first, last, size int) {

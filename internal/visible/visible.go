@@ -1,5 +1,5 @@
-// Package visible makes texts of others fit for a log, a page or a terminal: what would control it,
-// change how the rest of the text looks, or be no text at all, becomes an escape that one can see.
+// Package visible makes foreign texts fit for a log, a page or a terminal: whatever would control
+// it, change how the rest of the text looks, or be no text at all, becomes a visible escape.
 //
 //	visible.Text("\x1b[2J\u202e")  // \u001b[2J\u202e, as plain characters
 package visible
@@ -11,16 +11,16 @@ import (
 	"unicode/utf8"
 )
 
-// Text returns s with escapes in place of control characters, line breaks, invisible characters
-// such as those that turn the direction of writing, spaces other than the plain one, and bytes that
-// are not UTF-8. A text without them is returned as it is.
+// Text returns s with escapes for control characters, line breaks, invisible characters such as
+// those that change the writing direction, spaces other than the plain one, and bytes that are not
+// UTF-8. It returns a text without them unchanged.
 func Text(s string) string {
 	text, _ := Cut(s, -1)
 	return text
 }
 
-// Cut is Text with limit bytes at the most, and reports whether something was cut off. It looks at
-// no more of s than it takes. A negative limit is none.
+// Cut is Text with at most limit bytes, and reports whether something was cut off. It examines no
+// more of s than it takes. A negative limit means none.
 func Cut(s string, limit int) (text string, cut bool) {
 	if limit < 0 || len(s) <= limit {
 		if plain(s) {
@@ -57,11 +57,11 @@ func plain(s string) bool {
 	return true
 }
 
-// isPlain reports whether a character shows, and shows as nothing but itself.
+// isPlain reports whether a character is visible as nothing but itself.
 func isPlain(r rune) bool { return unicode.IsPrint(r) }
 
-// escape returns a character as strings of Go and JSON have it, and a byte that is none as Go has
-// it.
+// escape returns a character as an escape of Go and JSON strings, and an invalid byte as an escape
+// of Go.
 func escape(r rune, s string) string {
 	switch {
 	case r == '\n':

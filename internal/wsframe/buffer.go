@@ -10,19 +10,19 @@ const (
 	minBuffer = 4 << 10  // bytes of an idle buffer
 	maxBuffer = 64 << 10 // bytes of a busy one
 
-	// smallReads is the number of reads in a row, each below an eighth of the buffer, after which
-	// it shrinks.
+	// smallReads is how many reads in a row, each below an eighth of the buffer, make it shrink.
 	smallReads = 8
-	// emptyReads is the number of reads in a row that may bring neither bytes nor an error.
+	// emptyReads is how many reads in a row may bring neither bytes nor an error.
 	emptyReads = 100
 )
 
-// readBuffer holds what was read and not yet taken. It takes four times the memory after a read
-// that filled it, and a quarter after a few small ones; it moves when it has to make room anyway.
+// readBuffer holds what was read but not yet taken. Its target size quadruples after a read that
+// filled it, and drops to a quarter after several small ones; it takes effect when the buffer has
+// to make room anyway.
 type readBuffer struct {
 	buf        []byte // from the pool, at its full length
 	start, end int    // the unread part of buf
-	target     int    // bytes that buf should have
+	target     int    // size that buf should have
 	small      int    // small reads in a row
 	err        error  // came with the last bytes
 }
@@ -42,17 +42,17 @@ func (b *readBuffer) bytes() []byte { return b.buf[b.start:b.end] }
 func (b *readBuffer) len() int      { return b.end - b.start }
 func (b *readBuffer) size() int     { return len(b.buf) }
 
-// fits reports whether n bytes from the current place on can be in the buffer at once.
+// fits reports whether n bytes, from the current place on, fit in the buffer at once.
 func (b *readBuffer) fits(n int) bool { return n <= max(len(b.buf), b.target) }
 
-// take returns the next n bytes, which are there, with no capacity beyond.
+// take returns the next n bytes, which must be there, with no capacity beyond.
 func (b *readBuffer) take(n int) []byte {
 	p := b.buf[b.start : b.start+n : b.start+n]
 	b.start += n
 	return p
 }
 
-// takeUpTo returns the next n bytes or all there are.
+// takeUpTo returns the next n bytes, or as many as there are.
 func (b *readBuffer) takeUpTo(n int) []byte { return b.take(min(n, b.len())) }
 
 // fill reads until n bytes, which must fit, are there.
@@ -69,7 +69,7 @@ func (b *readBuffer) fill(src io.Reader, n int) error {
 	return nil
 }
 
-// adapt chooses the size of the buffer by a read of got bytes into all its free part.
+// adapt chooses the target size of the buffer after a read of got bytes into all its free part.
 func (b *readBuffer) adapt(got int) {
 	switch {
 	case got == len(b.buf)-b.end:
@@ -86,8 +86,8 @@ func (b *readBuffer) adapt(got int) {
 	}
 }
 
-// makeRoom moves the unread bytes to the start of the buffer, or of a new one, so that n bytes from
-// there on fit.
+// makeRoom moves the unread bytes to the start of the buffer, or of a new one, so that n bytes fit
+// from there on.
 func (b *readBuffer) makeRoom(n int) {
 	old := b.bytes()
 	if b.target != len(b.buf) && max(n, len(old)) <= b.target {
@@ -102,8 +102,8 @@ func (b *readBuffer) makeRoom(n int) {
 	b.start, b.end = 0, len(old)
 }
 
-// readInto reads from src once, into p, past the buffer: at least one byte or an error. An error
-// that comes along with bytes is kept for the next read.
+// readInto reads from src once, into p, bypassing the buffer: at least one byte or an error. An
+// error that comes with bytes is kept for the next read.
 func (b *readBuffer) readInto(src io.Reader, p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err

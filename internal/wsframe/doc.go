@@ -12,7 +12,7 @@
 //		handle(msg)
 //	}
 //
-// A Reader takes as many frames as one read of the source holds and hands out messages in place.
-// What it keeps in memory follows what has arrived, never what a header claims. For writing there
-// are functions that lay headers and control frames into the caller's own buffers.
+// A Reader takes as many frames as one read of the source holds and returns messages in place. Its
+// memory follows what has arrived, never what a header claims. For writing, functions lay out
+// headers and control frames in the caller's own buffers.
 package wsframe

@@ -26,7 +26,7 @@ func (e *CloseError) Error() string {
 // ProtocolError says that the peer broke RFC 6455 or the limit of this end. Next returns it as
 // *ProtocolError.
 type ProtocolError struct {
-	Code ws.StatusCode // what to close the connection with: 1002, 1007 or 1009
+	Code ws.StatusCode // to close the connection with: 1002, 1007 or 1009
 	Text string        // what was wrong; fits into a close frame
 }
 
@@ -40,7 +40,7 @@ func violation(text string) error {
 	return &ProtocolError{Code: ws.StatusProtocolError, Text: text}
 }
 
-// parseClose turns the payload of a close frame into the error that Next returns for it.
+// parseClose turns the payload of a close frame into the error that Next returns.
 func parseClose(payload []byte) error {
 	if len(payload) == 0 {
 		return &CloseError{Code: ws.StatusNoStatusRcvd}
@@ -58,7 +58,7 @@ func parseClose(payload []byte) error {
 	return &CloseError{Code: code, Reason: string(payload[2:])}
 }
 
-// validCloseCode reports whether code may stand in a close frame: RFC 6455, 7.4, and 1012 to 1014,
+// validCloseCode reports whether code may stand in a close frame: RFC 6455, 7.4, plus 1012 to 1014,
 // which were registered with IANA later and are unknown to ws.CheckCloseFrameData.
 func validCloseCode(code ws.StatusCode) bool {
 	switch {

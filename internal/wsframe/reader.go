@@ -12,22 +12,22 @@ import (
 	"github.com/gridmesh/grid/internal/bytepool"
 )
 
-// DefaultMaxMessage is the limit of a Config that names none: 64 MiB.
+// DefaultMaxMessage is the limit of a Config without one: 64 MiB.
 const DefaultMaxMessage = 64 << 20
 
 // Config says which end a Reader reads for, and what it does with control frames.
 type Config struct {
-	// Client is set at the end that dialed. Its incoming frames must be unmasked, those of the
+	// Client is set at the end that dialed. Its incoming frames must be unmasked, and those of the
 	// other end masked.
 	Client bool
 
-	// MaxMessage is the most bytes that one message may have, over all its fragments; larger ones fail with close code
-	// 1009. Zero means DefaultMaxMessage.
+	// MaxMessage bounds the bytes of one message over all its fragments; larger ones fail with
+	// close code 1009. Zero means DefaultMaxMessage.
 	MaxMessage int
 
-	// OnPing and OnPong, if set, are called with the payload of a ping or pong, in its place
-	// between the messages or within one, on the goroutine that reads. The payload is valid during
-	// the call only.
+	// OnPing and OnPong, if set, are called with the payload of a ping or pong, at its place
+	// between the messages or within one, on the goroutine that reads. The payload is valid only
+	// during the call.
 	OnPing, OnPong func(payload []byte)
 }
 
@@ -38,11 +38,11 @@ type Reader struct {
 	src    io.Reader // a countingSource
 	buffer readBuffer
 	err    error // what Next returned last; it stays
-	taken  int64 // bytes of the frames that were begun
+	taken  int64 // bytes of the frames begun
 
-	// The message that is being read in fragments, or was read in pieces.
+	// The message being read in fragments, or last read in pieces.
 	kind messageKind
-	size int    // payload bytes that its frames claimed so far, within MaxMessage
+	size int    // payload bytes that its frames have claimed, within MaxMessage
 	msg  []byte // from the pool
 	text utf8Check
 
@@ -58,8 +58,8 @@ const (
 	textMessage // read, checked and dropped
 )
 
-// NewReader returns a Reader of src, after the bytes of early: what was read from src already, such
-// as the rest in the buffer of a hijacked HTTP connection. early is copied.
+// NewReader returns a Reader of src that starts with the bytes of early, which were already read
+// from src, such as the rest in the buffer of a hijacked HTTP connection. early is copied.
 func NewReader(src io.Reader, early []byte, c Config) *Reader {
 	if c.MaxMessage <= 0 {
 		c.MaxMessage = DefaultMaxMessage
@@ -70,7 +70,7 @@ func NewReader(src io.Reader, early []byte, c Config) *Reader {
 	return r
 }
 
-// countingSource counts the bytes that are read from a source.
+// countingSource counts the bytes read from a source.
 type countingSource struct {
 	io.Reader
 	bytes *atomic.Uint64
@@ -84,23 +84,24 @@ func (s *countingSource) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Received returns how many messages, and control frames outside of a fragmented one, have come in
-// whole, and how many bytes have been read from the source. It may be called at any time by any
-// goroutine: who looks now and then can tell a slow source from a silent one.
+// Received returns how many messages, and control frames outside a fragmented one, have arrived
+// whole, and how many bytes have been read from the source. Any goroutine may call it at any time:
+// repeated calls tell a slow source from a silent one.
 func (r *Reader) Received() (whole, bytes uint64) { return r.whole.Load(), r.bytes.Load() }
 
-// SetMaxMessage changes Config.MaxMessage for the messages to come, such as after a handshake. Not
-// while Next runs.
+// SetMaxMessage changes Config.MaxMessage for later messages, such as after a handshake. It must
+// not be called while Next runs.
 func (r *Reader) SetMaxMessage(n int) { r.config.MaxMessage = n }
 
-// SetOnPing changes Config.OnPing. Not while Next runs.
+// SetOnPing changes Config.OnPing. It must not be called while Next runs.
 func (r *Reader) SetOnPing(f func(payload []byte)) { r.config.OnPing = f }
 
-// SetOnPong changes Config.OnPong. Not while Next runs.
+// SetOnPong changes Config.OnPong. It must not be called while Next runs.
 func (r *Reader) SetOnPong(f func(payload []byte)) { r.config.OnPong = f }
 
-// Taken returns the bytes of all frames so far, with their headers: those of the messages that Next
-// has returned, and of control frames and skipped messages between them. Not while Next runs.
+// Taken returns the bytes of all frames so far, headers included: those of the messages that Next
+// has returned, and of control frames and skipped messages between them. It must not be called
+// while Next runs.
 func (r *Reader) Taken() int64 { return r.taken }
 
 // Next returns the next binary message, which is valid until the next call of Next or Release and
@@ -199,8 +200,8 @@ type header struct {
 	length int    // bytes of payload
 }
 
-// header takes the next frame header off the buffer. Each check is made as soon as its bytes are
-// there, so what comes out does not depend on how the bytes were cut into reads.
+// header takes the next frame header off the buffer. It makes each check as soon as its bytes are
+// there, so the outcome does not depend on how the bytes were cut into reads.
 func (r *Reader) header() (h header, err error) {
 	if err := r.need(2); err != nil {
 		return h, err
@@ -251,7 +252,8 @@ func (r *Reader) header() (h header, err error) {
 	return h, nil
 }
 
-// tooLarge refuses a message of size bytes, or of more where not all of it has been announced.
+// tooLarge refuses a message of size bytes, or of at least that if not all of it has been
+// announced.
 func (r *Reader) tooLarge(size uint64, whole bool) error {
 	least := ""
 	if !whole {
@@ -292,7 +294,7 @@ func (r *Reader) broken(h header, b0, b1 byte) string {
 	return ""
 }
 
-// control obeys a control frame. A close frame ends everything with an error.
+// control handles a control frame. A close frame ends everything with an error.
 func (r *Reader) control(h header) error {
 	payload, err := r.inPlace(h)
 	if err != nil {
@@ -313,7 +315,7 @@ func (r *Reader) control(h header) error {
 	return nil
 }
 
-// inPlace returns a payload that fits into the read buffer, there.
+// inPlace returns a payload that fits into the read buffer, without moving it out.
 func (r *Reader) inPlace(h header) ([]byte, error) {
 	if err := r.fill(h.length); err != nil {
 		return nil, unexpected(err)
@@ -325,7 +327,7 @@ func (r *Reader) inPlace(h header) ([]byte, error) {
 	return payload, nil
 }
 
-// discard takes the payload of a frame of text, checks it and drops it.
+// discard takes, checks and drops the payload of a text frame.
 func (r *Reader) discard(h header) error {
 	for left, key := h.length, h.key; left > 0; {
 		if err := r.fill(1); err != nil {
@@ -342,15 +344,16 @@ func (r *Reader) discard(h header) error {
 }
 
 const (
-	// minDirect is the least room for which reading past the buffer is worth a system call, in
-	// bytes.
+	// minDirect is the least room, in bytes, for which reading past the buffer is worth a system
+	// call.
 	minDirect = 16 << 10
-	// firstMessage is the least capacity of a message that is put together, in bytes.
+	// firstMessage is the least capacity, in bytes, of a message put together from pieces.
 	firstMessage = 1 << 10
 )
 
 // gather appends the payload of a frame to the message, unmasking each piece while it is warm in
-// the cache. What is in the buffer is copied; the bulk of a large rest is read to where it belongs.
+// the cache. It copies what is in the buffer, and reads the bulk of a large rest straight to its
+// place.
 func (r *Reader) gather(h header) error {
 	for left, key := h.length, h.key; left > 0; {
 		var n int
@@ -377,10 +380,10 @@ func (r *Reader) gather(h header) error {
 	return nil
 }
 
-// reserve makes room for n more bytes of the message, and with that for twice what has arrived of
-// it: a message is copied about once however it is cut. What its frames claim never makes that
-// more. It makes it less in the last frame, which says how large the message is; each frame before
-// would otherwise cost a copy of all that came before it.
+// reserve makes room for n more bytes of the message, and for twice what has arrived of it, so that
+// a message is copied about once however it is cut. Claims in frame headers never make that more.
+// Only in the last frame, which gives the size of the message, do they make it less; if every frame
+// did so, each would cost a copy of everything before it.
 func (r *Reader) reserve(n, arrived int, last bool) {
 	have := len(r.msg)
 	if cap(r.msg)-have >= n {
@@ -412,7 +415,7 @@ func (r *Reader) fill(n int) error {
 	return r.buffer.fill(r.src, n)
 }
 
-// unexpected is for the end of the source where it must not end.
+// unexpected converts the end of the source, where it must not end, to io.ErrUnexpectedEOF.
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

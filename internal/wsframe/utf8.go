@@ -2,10 +2,10 @@ package wsframe
 
 import "unicode/utf8"
 
-// utf8Check tells whether bytes that come in pieces are valid UTF-8 (RFC 6455, 8.1).
+// utf8Check checks whether bytes that come in pieces are valid UTF-8 (RFC 6455, 8.1).
 type utf8Check struct {
 	broken bool
-	rest   [utf8.UTFMax]byte // the start of a character whose end is still to come
+	rest   [utf8.UTFMax]byte // the start of an unfinished character
 	n      int               // bytes of it
 }
 
@@ -34,5 +34,5 @@ func (c *utf8Check) add(b []byte) {
 	}
 }
 
-// valid reports whether all that was added is valid, and ends with a whole character.
+// valid reports whether everything added is valid and ends with a whole character.
 func (c *utf8Check) valid() bool { return !c.broken && c.n == 0 }
