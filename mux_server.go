@@ -287,7 +287,7 @@ func (m *muxServer) reserveFor(bytes int, request bool) error {
 // the limit is never refused. The handler has returned.
 func (m *muxServer) uncount() {
 	m.mu.Lock()
-	opening, counted := m.opening, m.opening+m.pumped+m.handled+m.queue.bytes
+	opening, counted := m.opening, m.opening+m.pumped+m.handled
 	m.opening, m.pumped, m.handled = 0, 0, 0
 	m.mu.Unlock()
 	if opening > 0 {
