@@ -13,6 +13,10 @@ import (
 // slower, and a byte now and then cannot make this node hold a message forever.
 const minProgress = 64 << 10
 
+// minBusy is the number of bytes of an unfinished message between two looks that keep a connection
+// busy. Fewer may be a small message that a look has caught on its way.
+const minBusy = 1 << 10
+
 // liveness tells a slow peer from one that is gone. Once per round of the janitor, it looks at what
 // the reader and the flusher count anyway.
 type liveness struct {
@@ -39,7 +43,7 @@ func (p *liveness) check(late, tick time.Duration, in *wsframe.Reader, out *batc
 	p.looked = l.now
 	whole, bytes := in.Received()
 	flushes, writing := out.Flushes()
-	l.busy = whole == p.whole && bytes != p.seen || writing && flushes == p.flushes
+	l.busy = whole == p.whole && bytes-p.seen >= minBusy || writing && flushes == p.flushes
 	p.seen, p.flushes = bytes, flushes
 	if whole != p.whole || bytes-p.bytes >= minProgress {
 		p.heard, p.whole, p.bytes = l.now, whole, bytes

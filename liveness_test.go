@@ -269,7 +269,7 @@ func TestAnyMessageOfAStreamIsASignOfLifeOfItsCaller(t *testing.T) {
 				}
 				for _, m := range parseAll(t, bytes.Clone(b)) {
 					if m.Op == OpPing && m.MuxID == 0 {
-						p.send(t, message{Op: OpPong, Payload: encoded(t, &pongMsg{})})
+						writeHandshake(p.socket, message{Op: OpPong, Payload: encoded(t, &pongMsg{})}, true) // may be at its end
 					}
 				}
 			}

@@ -106,8 +106,9 @@ type Writer struct {
 	mu sync.Mutex // Protects following.
 	queue
 	asleep  bool          // Run waits for wake
-	flushes uint64        // how many times the queue was taken
-	closed  bool          // no more messages are accepted
+	writing bool          // Run has taken the queue, and is not through with it
+	flushes uint64        // how often the queue was taken
+	closed  bool          // nothing more is taken
 	drain   bool          // Run writes what is queued, then ends
 	waiting line          // items waiting for room
 	taken   chan struct{} // closed when the queue is taken; nil while WaitReserve does not wait
@@ -363,7 +364,7 @@ func (w *Writer) queued() int { return len(w.buf) + w.attached + w.apart }
 func (w *Writer) Flushes() (n uint64, writing bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.flushes, w.flushes > 0 && !w.asleep
+	return w.flushes, w.writing
 }
 
 // Close drops what is queued and makes Run return once its write in progress has ended. To end that
@@ -427,6 +428,7 @@ func (w *Writer) end() error {
 // sleep waits until there is something to write. It returns false once Run must end.
 func (w *Writer) sleep() bool {
 	w.mu.Lock()
+	w.writing = false
 	for {
 		pending := len(w.frames) > 0 || len(w.control) > 0 || w.waiting.first != nil
 		if pending || w.closed && !(w.drain && w.apart > 0) {
@@ -446,6 +448,7 @@ func (w *Writer) sleep() bool {
 func (w *Writer) take(frames []frame) (control []byte, q queue) {
 	w.mu.Lock()
 	w.flushes++
+	w.writing = true
 	control, w.control = w.control, nil
 	q = w.queue
 	w.usual = max(len(q.buf), w.usual-w.usual/8)
