@@ -68,8 +68,8 @@ func (r Report) writeHow(b *strings.Builder) {
 		b.WriteString("**The machine was busy with other things. These figures are good for a first look only.**\n\n")
 	}
 	fmt.Fprintf(b, `Both ends run in one process and talk over loopback. All contenders get the same payloads and the same number of
-callers in the same run. They take turns: %s, each in another order, with new nodes every time.
-A figure is the median of the rounds. The ratio behind it is the median of each round's ratio to `+"`limit`"+`, unless the section says
+callers in the same run. They take turns: %s, each in a different order, with new nodes every time.
+A figure is the median of the rounds. The ratio in parentheses is the median of the rounds' ratios to `+"`limit`"+`, unless the section says
 otherwise. Less is better. Every answer is compared with what was sent.
 
 `, rounds(r.Rounds))
@@ -146,7 +146,7 @@ func writeCells(b *strings.Builder, res scenario.Result, name string, all bool) 
 }
 
 func (r Report) writeContenders(b *strings.Builder) {
-	b.WriteString("## Who is compared\n\n| | What | Version |\n|---|---|---|\n")
+	b.WriteString("## Contenders\n\n| | What | Version |\n|---|---|---|\n")
 	for _, c := range contender.All() {
 		version := ""
 		if c.Module != "" {

@@ -13,8 +13,8 @@ func echoSection() Section {
 	s := Section{
 		Name:  "echo",
 		Title: "Echo of 512 bytes",
-		Text: "Callers on one node call another as fast as answers come. The time is that of one call: the time of all, " +
-			"divided by their number.",
+		Text: "Callers on one node call another as fast as answers come. The time is per call: the time of all calls divided " +
+			"by their number.",
 	}
 	all := names(func(contender.Contender) bool { return true })
 	for _, callers := range []int{2, 16, 64} {
@@ -27,7 +27,7 @@ func secureSection() Section {
 	s := Section{
 		Name:  "tls",
 		Title: "Echo of 512 bytes over TLS",
-		Text:  "The same with TLS 1.3 of the standard library below it.",
+		Text:  "The same over TLS 1.3 of the standard library.",
 	}
 	all := []string{limitName, "grid", "grid typed", "grpc", "drpc", "ttrpc", "yamux", "smux"}
 	for _, callers := range []int{2, 16, 64} {
@@ -43,8 +43,8 @@ func largeSection() Section {
 	s := Section{
 		Name:  "large",
 		Title: "Large requests",
-		Text: "16 callers get back what they send. Ratios are to `tcp`, a bare TCP connection for each caller; " +
-			"most others share one connection.",
+		Text: "16 callers get back what they send. Ratios are to `tcp`, a bare TCP connection per caller; most others " +
+			"share one connection.",
 	}
 	all := []string{limitName, tcpName, "grid", "grid typed", "grpc", "drpc", "ttrpc", "nats", "yamux", "smux", "http/1.1", "h2c"}
 	for _, size := range []int{64 << 10, 1 << 20} {
@@ -115,8 +115,8 @@ func meshSection(o Options) Section {
 	s := Section{
 		Name:  "mesh",
 		Title: "Echo of 512 bytes in a full mesh",
-		Text: "Each call is from a random node to another random node. Each two nodes share one connection; " +
-			"gRPC needs one for each direction.",
+		Text: "Each call goes from a random node to another random node. Every pair of nodes shares one " +
+			"connection; gRPC needs one per direction.",
 	}
 	sizes := []int{8, 32}
 	if o.Small {

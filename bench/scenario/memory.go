@@ -17,10 +17,10 @@ func idleSection(o Options) Section {
 	}
 	return Section{
 		Name:  "idle",
-		Title: "What idle connections and streams hold",
+		Title: "Memory of idle connections and streams",
 		Text: fmt.Sprintf("Heap and stacks after a garbage collection, both ends together. A pair is two of %d nodes in a full mesh that have called "+
-			"each other once in both directions; all but `limit` and `grid` need two connections for that. A stream is one of %d on a connection that have had one message; "+
-			"its consumer's goroutine is counted.", nodes, streams),
+			"each other once in both directions; all but `limit` and `grid` need two connections for that. A stream is one of %d on a connection, each after one message; "+
+			"the count includes its consumer's goroutine.", nodes, streams),
 		Cases: []Case{
 			{
 				Name:       "a pair",
@@ -105,8 +105,8 @@ func meshMemorySection(o Options) Section {
 	s := Section{
 		Name:  "meshmemory",
 		Title: "Whole meshes",
-		Text: "Heap and stacks of a process that has all nodes of a full mesh, after each has called each other once, " +
-			"its goroutines, and the seconds from the start until then.",
+		Text: "Heap, stacks and goroutines of a process with all nodes of a full mesh, after each node has called every other once, " +
+			"and the seconds until then.",
 	}
 	sizes := []int{2, 8, 32, 100}
 	if o.Small {

@@ -17,8 +17,8 @@ func streamSection() Section {
 	s := Section{
 		Name:  "stream",
 		Title: "One-way streams of 512-byte messages",
-		Text: "Time and allocations for one message. The window is how many messages may be on their way. Only `limit` and `grid` " +
-			"count messages; the others count bytes, or leave it to TCP, and run with their own defaults.",
+		Text: "Time and allocations per message. The window is how many messages may be in flight. Only `limit` and " +
+			"`grid` count messages; the others count bytes or rely on TCP, with their own defaults.",
 	}
 	streams := names(func(c contender.Contender) bool { return c.Streams })
 	windowed := []string{limitName, "grid", "grid typed"}
@@ -34,7 +34,7 @@ func secureStreamSection() Section {
 	s := Section{
 		Name:  "tls-stream",
 		Title: "One-way streams of 512-byte messages over TLS",
-		Text:  "The same with TLS 1.3 of the standard library below it.",
+		Text:  "The same over TLS 1.3 of the standard library.",
 	}
 	streams := names(func(c contender.Contender) bool { return c.Streams && c.TLS })
 	for _, n := range []int{1, 32} {
@@ -79,7 +79,7 @@ func shortStreamSection() Section {
 	return Section{
 		Name:  "short",
 		Title: "Short streams",
-		Text:  "Time and allocations for opening a stream, ten messages of 512 bytes and its end.",
+		Text:  "Time and allocations for opening a stream, sending ten messages of 512 bytes and ending it.",
 		Cases: []Case{{
 			Name:       "64 callers",
 			Columns:    callColumns,
@@ -122,7 +122,7 @@ func mixedSection() Section {
 		Name:  "mixed",
 		Title: "Small requests beside large ones",
 		Text: "Four callers echo 512 bytes while one more echoes 1 MiB on the same connection (drpc: on another). " +
-			"The time is that of a small call from its start to its end. A library can be fast here by starving the large requests: compare both.",
+			"The time is that of a small call from start to end. A library can be fast here by starving the large requests: compare both.",
 		Cases: []Case{{
 			Name:       "p99.9",
 			Columns:    []Column{{"p99.9", "µs"}, {"median µs", ""}, {"small/s", ""}, {"large/s", ""}},
