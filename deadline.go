@@ -50,14 +50,6 @@ func cutShort(ctx context.Context) error {
 	return nil
 }
 
-// deadline is when the caller of a request or stream that came in now gives up; zero for never.
-func (m *message) deadline(now time.Time) time.Time {
-	if m.DeadlineMS == 0 {
-		return time.Time{}
-	}
-	return now.Add(time.Duration(m.DeadlineMS) * time.Millisecond)
-}
-
 // whole is the result of a handler whose context an interceptor may have replaced: an error where
 // that has ended, and the handler returned for that reason perhaps.
 func whole(ctx context.Context, err *RemoteErr) *RemoteErr {

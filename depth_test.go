@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/gridmesh/grid/internal/mpack"
+	"github.com/gridmesh/grid/internal/race"
 	"github.com/tinylib/msgp/msgp"
 )
 
@@ -192,7 +193,7 @@ func TestNestedMessagesOfTheProtocolAreNotDecoded(t *testing.T) {
 // A goroutine keeps the stack that it once needed. So what is nested must not grow the stack of
 // a handler, which may wait for long after it is decoded.
 func TestNestedValuesTakeNoStackOfHandlers(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector makes larger stacks")
 	}
 	const handlers = 1000

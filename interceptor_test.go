@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gridmesh/grid/internal/race"
 )
 
 // steps notes what happens, in order.
@@ -519,7 +521,7 @@ func TestAnInterceptorWithoutAFunctionIsAnError(t *testing.T) {
 
 // What a call costs where no interceptor is set.
 func TestCallsWithoutInterceptorsAllocateNothing(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("sync.Pool drops values at random under the race detector")
 	}
 	c := startCluster(t, 2, nil)

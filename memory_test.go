@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"testing"
+
+	"github.com/gridmesh/grid/internal/race"
 )
 
 // inUse returns what the process holds: bytes on the heap, bytes of stacks, and this package's goroutines.
@@ -42,7 +44,7 @@ func TestAnIdleConnectionIsSmall(t *testing.T) {
 	if heap > 20<<10 {
 		t.Errorf("each end takes %d bytes of heap, more than 20 KiB", heap)
 	}
-	if !raceEnabled && heap+stacks > 48<<10 {
+	if !race.Enabled && heap+stacks > 48<<10 {
 		t.Errorf("each end takes %d bytes of heap and stacks, more than 48 KiB", heap+stacks)
 	}
 }
@@ -74,7 +76,7 @@ func TestAnIdleStreamIsSmall(t *testing.T) {
 	runtime.KeepAlive(open)
 	heap, stacks = (heap-noHeap)/streams, (stacks-noStacks)/streams
 	t.Logf("%d bytes of heap and %d of stacks for both ends of an idle two-way stream", heap, stacks)
-	if !raceEnabled && heap+stacks > 16<<10 {
+	if !race.Enabled && heap+stacks > 16<<10 {
 		t.Errorf("both ends take %d bytes, more than 16 KiB", heap+stacks)
 	}
 }
@@ -103,7 +105,7 @@ func allocations(t *testing.T, n, callers int, run func(n int) error) float64 {
 }
 
 func TestWhatCallsAndStreamsAllocate(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("pools drop values at random under the race detector")
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/gridmesh/grid/internal/race"
 )
 
 // metadataVectors are encodings of metadata that were not made by this package.
@@ -595,7 +597,7 @@ func TestMetadataOfStreamMessagesIsDropped(t *testing.T) {
 
 // A request with metadata allocates no more than one without, on either node, where the handler does not look at it.
 func TestMetadataNobodyReadsAllocatesNothing(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("sync.Pool drops values at random under the race detector")
 	}
 	c := startCluster(t, 2, nil)

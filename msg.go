@@ -328,6 +328,17 @@ func (m *message) footprint() int {
 	return footprint(len(m.Payload) + len(m.metadata))
 }
 
+// opens reports whether m starts a call, so that DeadlineMS is the call's time limit.
+func (m *message) opens() bool { return m.Op == OpRequest || m.Op == OpConnectMux }
+
+// deadline is when the caller of a request or stream that came in now gives up; zero for never.
+func (m *message) deadline(now time.Time) time.Time {
+	if m.DeadlineMS == 0 {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(m.DeadlineMS) * time.Millisecond)
+}
+
 // ownPayload copies the payload out of the read buffer.
 func (m *message) ownPayload() []byte {
 	if m.Payload == nil {

@@ -10,11 +10,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gridmesh/grid/internal/race"
 )
 
 // scaled is a number of callers or streams, a tenth of it under the race detector.
 func scaled(n int) int {
-	if raceEnabled {
+	if race.Enabled {
 		return n / 10
 	}
 	return n
@@ -158,7 +160,7 @@ func TestMoreCallersThanMayRun(t *testing.T) {
 	waitPings(t, conn)
 	waitPings(t, c.conn(1, 0))
 	callersMemory := most * (8 << 10)
-	if took := memory() - b.memory; !raceEnabled && took > worstCase(l)+callersMemory {
+	if took := memory() - b.memory; !race.Enabled && took > worstCase(l)+callersMemory {
 		t.Errorf("%d bytes are held, the worst case is %d", took, worstCase(l)+callersMemory)
 	}
 	close(g.open)
@@ -300,7 +302,7 @@ func TestMoreStreamsThanMayRun(t *testing.T) {
 		t.Errorf("%d streams hold %d bytes", used>>quotaShift, used&quotaBytes)
 	}
 	callersMemory := streams * (32<<10 + size)
-	if took := memory() - b.memory; !raceEnabled && took > worstCase(l)+callersMemory {
+	if took := memory() - b.memory; !race.Enabled && took > worstCase(l)+callersMemory {
 		t.Errorf("%d bytes are held, the worst case is %d", took, worstCase(l)+callersMemory)
 	}
 	close(open)
@@ -356,7 +358,7 @@ func TestAPeerThatReadsNothing(t *testing.T) {
 					checkQuota(t, "streams", &conn.streamQuota)
 				}
 			}
-			if !raceEnabled && most > worstCase(l) {
+			if !race.Enabled && most > worstCase(l) {
 				t.Errorf("%d bytes are held, the worst case is %d", most, worstCase(l))
 			}
 			t.Logf("round %d: %d messages, %d bytes of %d", round, sent, most, worstCase(l))
@@ -434,7 +436,7 @@ func TestNodesThatOverloadEachOtherGoOn(t *testing.T) {
 
 // What a request and a stream take beside their payloads is what the documentation of Limits counts for them.
 func TestWhatRunsTakesLittle(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector takes memory of its own")
 	}
 	const n = 2000

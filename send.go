@@ -72,9 +72,6 @@ func (b *berth) wear(now time.Time) bool {
 	return true
 }
 
-// opens reports whether m starts a call, so that DeadlineMS is the call's time limit.
-func (m *message) opens() bool { return m.Op == OpRequest || m.Op == OpConnectMux }
-
 // withdraw takes the message out of the line. It reports whether it was still there, and so will
 // not be sent.
 func (b *berth) withdraw(from *batch.Writer) bool { return from.Withdraw(&b.Waiter) }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid/internal/batch"
+	"github.com/gridmesh/grid/internal/race"
 )
 
 // Callers who wait for room go in the order in which they came.
@@ -211,7 +212,7 @@ func slowPath(t *testing.T, target string, rate int) string {
 
 // A connection over which bytes leave is kept, however slowly they do, and however large the message is.
 func TestASlowLinkKeepsItsConnection(t *testing.T) {
-	if raceEnabled || testing.Short() {
+	if race.Enabled || testing.Short() {
 		t.Skip("takes half a minute")
 	}
 	for _, test := range []struct {

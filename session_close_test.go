@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/race"
 	"github.com/gridmesh/grid/internal/testkit"
 	"github.com/gridmesh/grid/internal/wsframe"
 )
@@ -87,7 +88,7 @@ func TestAShutdownBehindAProxyLosesNothing(t *testing.T) {
 	switch {
 	case testing.Short():
 		rounds = 1
-	case raceEnabled:
+	case race.Enabled:
 		rounds = 8
 	}
 	for _, secure := range []bool{false, true} {

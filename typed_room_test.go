@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid/internal/mpack"
+	"github.com/gridmesh/grid/internal/race"
 	"github.com/tinylib/msgp/msgp"
 )
 
@@ -53,7 +54,7 @@ func bin(first, elem, last string, n int) []byte {
 
 // What a value takes is never more than what it counts for, and some of it is worth counting.
 func TestWhatDecodedValuesTake(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector takes memory of its own")
 	}
 	array, textMap := msgp.AppendArrayHeader, msgp.AppendMapHeader

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gridmesh/grid/internal/race"
 	"github.com/tinylib/msgp/msgp"
 )
 
@@ -534,7 +535,7 @@ func callAllocs[Req, Resp RoundTripper](t *testing.T, h *SingleHandler[Req, Resp
 }
 
 func TestTypedCallsAllocateLittle(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("sync.Pool drops values at random under the race detector")
 	}
 	tests := map[string]struct {

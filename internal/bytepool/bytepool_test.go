@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"testing/quick"
+
+	"github.com/gridmesh/grid/internal/race"
 )
 
 func TestGetGivesTheSmallestClassThatHoldsTheRequest(t *testing.T) {
@@ -41,7 +43,7 @@ func TestGetGivesTheSmallestClassThatHoldsTheRequest(t *testing.T) {
 }
 
 func TestPutUsesTheLargestClassThatTheCapacityFills(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("sync.Pool drops at random under the race detector")
 	}
 	for _, c := range []struct {
@@ -119,7 +121,7 @@ func TestNoTwoOwnersShareABuffer(t *testing.T) {
 }
 
 func TestGetAndPutDoNotAllocate(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("sync.Pool drops at random under the race detector")
 	}
 	for _, n := range []int{1, 256, 4096, 65536, MaxSize} {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gridmesh/grid/internal/race"
 	"github.com/tinylib/msgp/msgp"
 )
 
@@ -128,7 +129,7 @@ func TestCheckDoesNotAllocate(t *testing.T) {
 	shallow, _ := msgp.AppendIntf(nil, map[string]any{"a": []any{1, 2, 3, "four"}, "b": map[string]any{"c": nil}})
 	deep := nested(999, 1)
 	text := []byte(`{"a": [1, 2, {"b": "text"}]}`)
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("pools drop values at random under the race detector")
 	}
 	if n := testing.AllocsPerRun(1000, func() {

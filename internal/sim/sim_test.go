@@ -16,6 +16,7 @@ import (
 
 	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/internal/bytepool"
+	"github.com/gridmesh/grid/internal/race"
 )
 
 // The simulation: see docs/testing.md.
@@ -45,7 +46,7 @@ func TestSimulation(t *testing.T) {
 	seeds := *simSeeds
 	switch {
 	case seeds > 0:
-	case raceEnabled:
+	case race.Enabled:
 		seeds = simRaceSeeds
 	default:
 		seeds = simDefaultSeeds

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/race"
 )
 
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(5, 6)) }
@@ -186,7 +187,7 @@ func TestReleasedReaderIsDead(t *testing.T) {
 }
 
 func TestNextDoesNotAllocate(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("sync.Pool drops at random under the race detector")
 	}
 	pings := 0

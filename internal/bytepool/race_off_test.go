@@ -1,5 +1,0 @@
-//go:build !race
-
-package bytepool
-
-const raceEnabled = false

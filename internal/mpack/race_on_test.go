@@ -1,5 +1,0 @@
-//go:build race
-
-package mpack
-
-const raceEnabled = true
