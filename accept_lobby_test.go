@@ -14,7 +14,8 @@ import (
 	"github.com/gridmesh/grid/internal/testkit"
 )
 
-// Connections before the end of their handshake are so many and no more, and one that ends its handshake or goes makes room.
+// Connections before the end of their handshake are so many and no more, and one that ends its
+// handshake or goes makes room.
 func TestHandshakesAreBounded(t *testing.T) {
 	const most = 3
 	address, m, log := loggedNode(t, nil, func(o *ManagerOptions) { o.Limits.MaxHandshakes = most })
@@ -171,7 +172,8 @@ func TestNetworkOf(t *testing.T) {
 	}
 }
 
-// Who loses its place at the very end of the handshake does not take that of the session that there is.
+// Who loses its place at the very end of the handshake does not take that of the session that there
+// is.
 func TestAnOustedHandshakeEndsNoSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)

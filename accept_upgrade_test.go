@@ -38,7 +38,8 @@ func loggedNode(t *testing.T, wrap func(http.Handler) http.Handler, edit func(*M
 	return l.Addr().String(), m, log
 }
 
-// A function of the application that panics lets nobody in, and strangers cannot make the node log a stack each time.
+// A function of the application that panics lets nobody in, and strangers cannot make the node log
+// a stack each time.
 func TestACallbackThatPanicsLetsNobodyIn(t *testing.T) {
 	const knocks = 50
 	for callback, set := range map[string]func(*ManagerOptions){

@@ -379,7 +379,8 @@ func TestNoTokenIsLogged(t *testing.T) {
 	}
 }
 
-// knock returns a player with a connection to a node that was opened with credentials of its own, before the handshake.
+// knock returns a player with a connection to a node that was opened with credentials of its own,
+// before the handshake.
 func knock(t *testing.T, node, name, authorization string) *player {
 	t.Helper()
 	r := testkit.UpgradeRequest(t, node+RoutePath)

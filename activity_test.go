@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// A shutdown waits for those whom it counts. Whoever is let in has to be among them, however close the two come: they are
-// let loose on each other many times.
+// A shutdown waits for those whom it counts. Whoever is let in has to be among them, however close
+// the two come: they are let loose on each other many times.
 func TestAShutdownCountsWhoeverIsLetIn(t *testing.T) {
 	in := make(chan int64)
 	for i := range 500 {

@@ -255,7 +255,8 @@ func TestTraceFiltersThatMisbehave(t *testing.T) {
 	}
 }
 
-// What is told of bytes may be stuck, misbehave, and call the peer or end the Manager: the connection goes on.
+// What is told of bytes may be stuck, misbehave, and call the peer or end the Manager: the
+// connection goes on.
 func TestByteCallbacksThatMisbehave(t *testing.T) {
 	for name, set := range map[string]func(*ManagerOptions, func(int64)){
 		"Incoming": func(o *ManagerOptions, f func(int64)) { o.Incoming = f },

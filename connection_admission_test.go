@@ -40,7 +40,8 @@ func (p *fakePeer) live(t *testing.T) (ended chan struct{}) {
 	return ended
 }
 
-// Of two processes with one name the one that is connected keeps its place while it lives, and the other one is told who has it.
+// Of two processes with one name the one that is connected keeps its place while it lives, and the
+// other one is told who has it.
 func TestAProcessKeepsItsPlaceWhileItLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)
@@ -83,7 +84,8 @@ func TestAProcessKeepsItsPlaceWhileItLives(t *testing.T) {
 	})
 }
 
-// A process that was started again takes the place of the one that it was, also where the old socket has not been noticed to be dead.
+// A process that was started again takes the place of the one that it was, also where the old
+// socket has not been noticed to be dead.
 func TestARestartedProcessReplacesItsOldConnection(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -178,8 +180,8 @@ func TestADialerNoticesTwoProcessesBehindOneName(t *testing.T) {
 	}
 }
 
-// A member that connects and leaves in a loop, one after the other or many at once, is let in less and less often, and
-// nobody else waits for it.
+// A member that connects and leaves in a loop, one after the other or many at once, is let in less
+// and less often, and nobody else waits for it.
 func TestAMemberThatReconnectsInALoopIsHeldBack(t *testing.T) {
 	for _, parallel := range []int{1, 20} {
 		synctest.Test(t, func(t *testing.T) {
@@ -289,7 +291,8 @@ func TestAConnectionThatCameUpUnseenIsMentionedWhenItStays(t *testing.T) {
 	})
 }
 
-// A node that is started twice: the first one works on, the logs stay short, and the second one takes over when the first is gone.
+// A node that is started twice: the first one works on, the logs stay short, and the second one
+// takes over when the first is gone.
 func TestANodeThatRunsTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(2)

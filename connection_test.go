@@ -94,7 +94,8 @@ func TestNodesConnectUnderTheirNames(t *testing.T) {
 	}
 }
 
-// testTLS makes a certificate for loopback, and the configurations of both ends, which offer HTTP/2 as shared ones do.
+// testTLS makes a certificate for loopback, and the configurations of both ends, which offer HTTP/2
+// as shared ones do.
 func testTLS(t *testing.T) (server, client *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -40,7 +40,8 @@ func (c oddContext) Value(key any) any {
 	return c.value(key)
 }
 
-// waiting returns two connected nodes whose handlers wait for the end of their calls, and what calls them.
+// waiting returns two connected nodes whose handlers wait for the end of their calls, and what
+// calls them.
 func waiting(t *testing.T) (*cluster, map[string]func(context.Context) error) {
 	c := startPipes(t, 2, nil)
 	c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) {
@@ -80,7 +81,8 @@ func waiting(t *testing.T) (*cluster, map[string]func(context.Context) error) {
 	}
 }
 
-// The deadline of a context ends a call, and whatever else takes one, also where the context never says so.
+// The deadline of a context ends a call, and whatever else takes one, also where the context never
+// says so.
 func TestADeadlineCountsWithoutDone(t *testing.T) {
 	const left = 300 * time.Millisecond
 	kinds := map[string]struct {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// A handler whose deadline came before its caller's would end a stream that the caller still waits for.
+// A handler whose deadline came before its caller's would end a stream that the caller still waits
+// for.
 func TestAHandlersDeadlineIsNotBeforeItsCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startPipes(t, 2, nil)
@@ -52,7 +53,8 @@ func TestAHandlersDeadlineIsNotBeforeItsCallers(t *testing.T) {
 	})
 }
 
-// On the wire a deadline is a number of milliseconds in 32 bits. A longer one must not become one of hours.
+// On the wire a deadline is a number of milliseconds in 32 bits. A longer one must not become one
+// of hours.
 func TestADeadlineBeyondTheLongestIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startPipes(t, 2, nil)

@@ -17,7 +17,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// opaque is a payload that skips what it is given, as generated code does with a field that it does not know: by recursion.
+// opaque is a payload that skips what it is given, as generated code does with a field that it does
+// not know: by recursion.
 type opaque struct {
 	sent   []byte // what MarshalMsg appends
 	before func() // UnmarshalMsg calls it

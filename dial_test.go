@@ -81,8 +81,8 @@ func TestASilentAcceptorIsGivenUp(t *testing.T) {
 	}
 }
 
-// A peer that is there again is reached soon: no attempt begins later than 2 s after the one before, where that hung for as long
-// too. But nobody is dialed without a pause.
+// A peer that is there again is reached soon: no attempt begins later than 2 s after the one
+// before, where that hung for as long too. But nobody is dialed without a pause.
 func TestAttemptsToDialKeepTheirDistance(t *testing.T) {
 	refused := func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("connection refused") }
 	unanswered := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -219,7 +219,8 @@ func TestAStatusIsExplained(t *testing.T) {
 	}
 }
 
-// What a Dialer says of another Manager, through which it reaches its peers, does not end this one's attempts.
+// What a Dialer says of another Manager, through which it reaches its peers, does not end this
+// one's attempts.
 func TestADialersErrShutdownIsNoEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, host := startForFake(t, newPipes(1), nil)

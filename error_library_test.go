@@ -71,7 +71,8 @@ func endless(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *R
 	return nil
 }
 
-// A handler that hands on the very text of one of the library's errors says nothing about its own call.
+// A handler that hands on the very text of one of the library's errors says nothing about its own
+// call.
 func TestAHandlersTextIsNotTheLibrarys(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return nil, NewRemoteErrString(string(b)) })

@@ -109,7 +109,8 @@ func ExampleVerifyPeerCertificate() {
 	// Output: Connected
 }
 
-// certificateFor makes a certificate that is its own authority. Programs load those of their operator.
+// certificateFor makes a certificate that is its own authority. Programs load those of their
+// operator.
 func certificateFor(ip string) (tls.Certificate, *x509.CertPool) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -27,8 +27,8 @@ var fuzzLimits = Limits{
 	MaxQueuedBytes: 4 << 10, MaxQueuedControlBytes: 64 << 10,
 }
 
-// script makes what a peer sends of arbitrary bytes: mostly frames and messages that are well formed, with a
-// right checksum, as nothing gets past that by chance.
+// script makes what a peer sends of arbitrary bytes: mostly frames and messages that are well
+// formed, with a right checksum, as nothing gets past that by chance.
 type script struct {
 	data   []byte
 	masked bool
@@ -218,7 +218,8 @@ func checkNothingLeft(t *testing.T, c *Connection) {
 	}
 }
 
-// readValid reads what a node sends until it hangs up. All of it has to be valid, whatever the node was sent.
+// readValid reads what a node sends until it hangs up. All of it has to be valid, whatever the node
+// was sent.
 func readValid(t *testing.T, conn net.Conn, peerDialed bool) {
 	frames := wsframe.NewReader(conn, nil, wsframe.Config{Client: peerDialed})
 	defer frames.Release()
@@ -250,8 +251,9 @@ func readValid(t *testing.T, conn net.Conn, peerDialed bool) {
 	}
 }
 
-// FuzzSession has a peer that passed the handshake send anything, while both sides call. The session must end
-// when the peer goes, with all that was open on it; nothing may be left, be over a limit or panic.
+// FuzzSession has a peer that passed the handshake send anything, while both sides call. The
+// session must end when the peer goes, with all that was open on it; nothing may be left, be over a
+// limit or panic.
 func FuzzSession(f *testing.F) {
 	var all []byte
 	for _, e := range loadWireVectors(f).Messages {
@@ -373,7 +375,8 @@ func fuzzCalls(running *sync.WaitGroup, c *Connection) {
 	})
 }
 
-// FuzzAccept has a client send anything in place of a handshake, some of it along with the upgrade, or anything after it.
+// FuzzAccept has a client send anything in place of a handshake, some of it along with the upgrade,
+// or anything after it.
 func FuzzAccept(f *testing.F) {
 	for _, c := range loadTranscripts(f) {
 		for _, step := range c.Steps {

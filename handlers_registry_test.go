@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Registering copies no more than about the root of what is there, and changes no table that is there.
+// Registering copies no more than about the root of what is there, and changes no table that is
+// there.
 func TestRegisteringManySubroutesIsNotQuadratic(t *testing.T) {
 	const n = 20_000
 	var tables []routes[int]

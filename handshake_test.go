@@ -74,7 +74,8 @@ func TestNativeHandshakesHaveTheirBytes(t *testing.T) {
 	}
 }
 
-// A dial that reaches another node than the one that was meant connects nothing, and leaves what is connected alone.
+// A dial that reaches another node than the one that was meant connects nothing, and leaves what is
+// connected alone.
 func TestADialThatReachesAnotherNodeIsTurnedAway(t *testing.T) {
 	for _, test := range []struct {
 		name   string

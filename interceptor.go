@@ -69,9 +69,9 @@ type NewStreamFunc func(ctx context.Context, payload []byte) (*Stream, error)
 // it panics, the caller gets an error, as for a handler. It gets a context even if the handler
 // takes none. It is not called for requests to handlers that are not registered.
 //
-// The payload belongs to the interceptor until it is passed to next, which must have returned before
-// the interceptor does: the request, and what it is decoded to, count only until then. What next
-// returns belongs to the interceptor, which gives up ownership of what it returns.
+// The payload belongs to the interceptor until it is passed to next, which must have returned
+// before the interceptor does: the request, and what it is decoded to, count only until then. What
+// next returns belongs to the interceptor, which gives up ownership of what it returns.
 type ServerRequestInterceptor func(ctx context.Context, info *CallInfo, payload []byte,
 	next SingleHandlerContextFn) ([]byte, *RemoteErr)
 

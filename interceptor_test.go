@@ -62,7 +62,8 @@ func (s *steps) noting(name string) Interceptor {
 	}
 }
 
-// intercepted starts two nodes; calls go from node 0, with the interceptors of client, to node 1, with those of server.
+// intercepted starts two nodes; calls go from node 0, with the interceptors of client, to node 1,
+// with those of server.
 func intercepted(t *testing.T, client, server []Interceptor) *cluster {
 	t.Helper()
 	return startCluster(t, 2, func(i int, o *ManagerOptions) { o.Interceptors = [][]Interceptor{client, server}[i] })

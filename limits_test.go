@@ -103,7 +103,8 @@ func TestLimitsOutOfTheirRangeAreNamed(t *testing.T) {
 	}
 }
 
-// limited starts two nodes over TCP, of which the first has limits, and returns the connection of the second to it.
+// limited starts two nodes over TCP, of which the first has limits, and returns the connection of
+// the second to it.
 func limited(t *testing.T, l Limits) (*cluster, *Connection) {
 	t.Helper()
 	c := startCluster(t, 2, func(i int, o *ManagerOptions) {
@@ -210,7 +211,8 @@ func TestWhatRunsIsLimited(t *testing.T) {
 	}
 }
 
-// A peer that never has more open than the limit is never refused: what has been answered does not count.
+// A peer that never has more open than the limit is never refused: what has been answered does not
+// count.
 func TestAPeerWithinTheLimitIsNeverRefused(t *testing.T) {
 	const most, calls = 4, 300
 	c, conn := limited(t, Limits{MaxRequests: most, MaxStreams: most})
@@ -574,7 +576,8 @@ func TestSendersWaitFromTheLimitOn(t *testing.T) {
 		if got := s.batch.Queued(); got < queued || got > queued+2000 {
 			t.Errorf("%d bytes are queued, want %d", got, queued)
 		}
-		// Refusals of requests cannot wait. Beyond their limit the peer, which does not read them, is dropped.
+		// Refusals of requests cannot wait. Beyond their limit the peer, which does not read them,
+		// is dropped.
 		for sent := 0; ; sent++ {
 			if writeHandshake(p.socket, message{MuxID: 2, Handler: 3, Op: OpRequest, Flags: FlagEOF}, true) != nil {
 				break

@@ -183,7 +183,8 @@ func TestAMessageThatTricklesInIsNotHeldForever(t *testing.T) {
 	}
 }
 
-// PeerTimeout is the most that a dead peer goes unnoticed, whenever in a round of the janitor its last sign of life was.
+// PeerTimeout is the most that a dead peer goes unnoticed, whenever in a round of the janitor its
+// last sign of life was.
 func TestADeadPeerIsNoticedInTime(t *testing.T) {
 	for _, limits := range []Limits{{}, {PingInterval: time.Second}, {PingInterval: time.Second, PeerTimeout: 4 * time.Second}, {PeerTimeout: time.Minute}} {
 		want := limits.withDefaults().PeerTimeout
@@ -288,7 +289,8 @@ func TestAnyMessageOfAStreamIsASignOfLifeOfItsCaller(t *testing.T) {
 	})
 }
 
-// What this node has not got round to is no silence of the peer's, and yet a dead peer is noticed in a bounded number of looks.
+// What this node has not got round to is no silence of the peer's, and yet a dead peer is noticed
+// in a bounded number of looks.
 func TestTheNodesOwnLatenessIsNoSilence(t *testing.T) {
 	const tick = time.Second
 	for _, test := range []struct {

@@ -81,7 +81,8 @@ func TestUpgradesThatFailAreLoggedInABoundedNumber(t *testing.T) {
 	})
 }
 
-// A peer that connects and leaves in a loop cannot fill the log either, nor what is remembered of others.
+// A peer that connects and leaves in a loop cannot fill the log either, nor what is remembered of
+// others.
 func TestAPeerThatComesAndGoesIsLoggedInABoundedNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)

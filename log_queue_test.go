@@ -83,7 +83,8 @@ func TestLinesAreWrittenInOrder(t *testing.T) {
 	})
 }
 
-// Attributes and groups of a Logger reach the application's handler, which is not called by who logs.
+// Attributes and groups of a Logger reach the application's handler, which is not called by who
+// logs.
 func TestQueuedLinesKeepAttributesAndGroups(t *testing.T) {
 	var q logQueue
 	out := testkit.NewLogLines()
@@ -121,7 +122,8 @@ func TestLinesThatAreDroppedAreCounted(t *testing.T) {
 	})
 }
 
-// A handler that panics, or ends its goroutine, costs the line at which it does, whichever of its methods that is.
+// A handler that panics, or ends its goroutine, costs the line at which it does, whichever of its
+// methods that is.
 func TestALogHandlerThatPanicsLosesOneLine(t *testing.T) {
 	fail := map[string]func(){"panics": func() { panic("full disk") }, "exits": runtime.Goexit}
 	for name, fail := range fail {
@@ -158,7 +160,8 @@ func TestALogHandlerThatPanicsLosesOneLine(t *testing.T) {
 	}
 }
 
-// The end of a Manager waits for the lines that are queued, but not for a handler that is stuck, or that ends it itself.
+// The end of a Manager waits for the lines that are queued, but not for a handler that is stuck, or
+// that ends it itself.
 func TestTheEndOfAManagerWaitsForItsLog(t *testing.T) {
 	node := func(t *testing.T, handle func(slog.Record)) *Manager {
 		o := playerOptions("http://127.0.0.1:1")

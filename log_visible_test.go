@@ -12,10 +12,12 @@ import (
 	"github.com/gridmesh/grid/internal/testkit"
 )
 
-// evilText would set the title of a terminal, clear it, add a line to a log, and turn what follows around.
+// evilText would set the title of a terminal, clear it, add a line to a log, and turn what follows
+// around.
 const evilText = "evil\x1b]0;title\a\u009b2J\nlevel=INFO msg=forged \u202egnp.exe\u2066 \xff\x00"
 
-// unseen returns the first character of a text that cannot be seen, line breaks between lines aside.
+// unseen returns the first character of a text that cannot be seen, line breaks between lines
+// aside.
 func unseen(text string) (rune, bool) {
 	i := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' })
 	if i < 0 {

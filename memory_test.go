@@ -13,7 +13,8 @@ import (
 	"github.com/gridmesh/grid/internal/race"
 )
 
-// inUse returns what the process holds: bytes on the heap, bytes of stacks, and this package's goroutines.
+// inUse returns what the process holds: bytes on the heap, bytes of stacks, and this package's
+// goroutines.
 func inUse() (heap, stacks int64, goroutines int) {
 	for range 4 {
 		runtime.GC() // empties the pools, and shrinks stacks one step at a time

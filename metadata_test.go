@@ -168,7 +168,8 @@ func TestReceivedMetadataIsCheckedWithoutAllocating(t *testing.T) {
 	}
 }
 
-// metadataCalls are all ways to call a handler that answers with the metadata it was called with, as fmt prints it.
+// metadataCalls are all ways to call a handler that answers with the metadata it was called with,
+// as fmt prints it.
 func metadataCalls(t *testing.T, c *cluster) map[string]func(ctx context.Context, conn *Connection) (string, error) {
 	t.Helper()
 	show := func(ctx context.Context) []byte { return fmt.Append(nil, map[string]string(MetadataFrom(ctx))) }
@@ -304,7 +305,8 @@ func TestMetadataIsDecodedOnce(t *testing.T) {
 	}
 }
 
-// A handler that looks at its metadata late finds its own: it is not in the buffer that the connection reads into.
+// A handler that looks at its metadata late finds its own: it is not in the buffer that the
+// connection reads into.
 func TestMetadataStaysWithItsHandler(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	waits, look := make(chan struct{}), make(chan struct{})
@@ -357,7 +359,8 @@ func TestMetadataOfAnInterceptorOrTest(t *testing.T) {
 	}
 }
 
-// What may not be sent is refused with an error that says why, before the peer sees anything, and whoever the peer is.
+// What may not be sent is refused with an error that says why, before the peer sees anything, and
+// whoever the peer is.
 func TestMetadataOverItsLimitsIsNotSent(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	var called atomic.Int64
@@ -595,7 +598,8 @@ func TestMetadataOfStreamMessagesIsDropped(t *testing.T) {
 	eventually(t, "nothing to be held", func() bool { return n.Connection(host).streamQuota.used.Load() == 0 })
 }
 
-// A request with metadata allocates no more than one without, on either node, where the handler does not look at it.
+// A request with metadata allocates no more than one without, on either node, where the handler
+// does not look at it.
 func TestMetadataNobodyReadsAllocatesNothing(t *testing.T) {
 	if race.Enabled {
 		t.Skip("sync.Pool drops values at random under the race detector")

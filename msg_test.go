@@ -191,7 +191,8 @@ func TestClaimedLengthsAllocateNothing(t *testing.T) {
 				t.Error("is a message")
 			}
 			for typ, v := range handshakePayloads() {
-				// On 32 bits msgp may skip an unknown field with such a length as if it were a short one.
+				// On 32 bits msgp may skip an unknown field with such a length as if it were a
+				// short one.
 				if err := unmarshal(v, []byte(frame)); err == nil && strconv.IntSize > 32 {
 					t.Errorf("is a %s", typ)
 				}

@@ -157,7 +157,8 @@ func TestWhatIsTooLargeForThePeerIsNotSent(t *testing.T) {
 	}
 }
 
-// The messages of streams that only nodes of this project understand have the bytes of testdata/native/streams.json.
+// The messages of streams that only nodes of this project understand have the bytes of
+// testdata/native/streams.json.
 func TestStreamsBetweenNewNodesHaveTheirBytes(t *testing.T) {
 	type vector struct {
 		Name    string `json:"name"`

@@ -55,7 +55,8 @@ func TestAFullQueueIsNotCopiedForEachPayload(t *testing.T) {
 			}
 		}
 	}
-	// The first half of the rounds fills the ring from its start on: what is in place stays in place.
+	// The first half of the rounds fills the ring from its start on: what is in place stays in
+	// place.
 	if places[0] != 2*n || places[1] != 2*n-n/2 || places[2] != n+1 || len(q.ring) != n {
 		t.Errorf("payloads moved: %v, room for %d", places, len(q.ring))
 	}

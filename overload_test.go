@@ -171,7 +171,8 @@ func TestMoreCallersThanMayRun(t *testing.T) {
 	b.checkSame(t, c)
 }
 
-// Handlers that are slower than what comes in: callers get an answer or hear of the overload, again and again.
+// Handlers that are slower than what comes in: callers get an answer or hear of the overload, again
+// and again.
 func TestHandlersSlowerThanTheirCallers(t *testing.T) {
 	callers := scaled(2000)
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxRequests = callers / 10 })
@@ -285,7 +286,8 @@ func TestMoreStreamsThanMayRun(t *testing.T) {
 			}))
 		})
 	}
-	// 2 MiB are less than what the streams that may run would queue: refusals and ends until it fits.
+	// 2 MiB are less than what the streams that may run would queue: refusals and ends until it
+	// fits.
 	eventually(t, "the streams to settle", func() bool {
 		left := streams - int(o.overloaded.Load())
 		s := conn.current.Load()
@@ -314,7 +316,8 @@ func TestMoreStreamsThanMayRun(t *testing.T) {
 	b.checkSame(t, c)
 }
 
-// A peer that sends without end and reads nothing is held to the limits while it may be slow, and is then dropped.
+// A peer that sends without end and reads nothing is held to the limits while it may be slow, and
+// is then dropped.
 func TestAPeerThatReadsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := Limits{
@@ -434,7 +437,8 @@ func TestNodesThatOverloadEachOtherGoOn(t *testing.T) {
 	b.checkSame(t, c)
 }
 
-// What a request and a stream take beside their payloads is what the documentation of Limits counts for them.
+// What a request and a stream take beside their payloads is what the documentation of Limits counts
+// for them.
 func TestWhatRunsTakesLittle(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector takes memory of its own")

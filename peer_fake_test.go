@@ -237,8 +237,8 @@ func TestASecondConnectionReplacesTheFirst(t *testing.T) {
 	}
 }
 
-// Two sessions of one peer at a time would share its quotas and its name: the newer is told that it is accepted when
-// the older is gone.
+// Two sessions of one peer at a time would share its quotas and its name: the newer is told that it
+// is accepted when the older is gone.
 func TestANewerConnectionWaitsForTheEndOfTheOlder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)
@@ -266,8 +266,8 @@ func TestANewerConnectionWaitsForTheEndOfTheOlder(t *testing.T) {
 	})
 }
 
-// Each side numbers the streams that it opens. An answer about a stream that is not known names whose it is: the
-// other direction may have one of the same number, which has to go on.
+// Each side numbers the streams that it opens. An answer about a stream that is not known names
+// whose it is: the other direction may have one of the same number, which has to go on.
 func TestAnswersAboutUnknownStreamsNameWhoseTheyAre(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)

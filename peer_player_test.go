@@ -74,7 +74,8 @@ func dialPlayer(t *testing.T, node, name string) *player {
 	return &player{testkit.Dial(t, node, RoutePath, name), t}
 }
 
-// acceptNode starts a node and a player to which the node opens the connection, before the handshake.
+// acceptNode starts a node and a player to which the node opens the connection, before the
+// handshake.
 func acceptNode(t *testing.T) (*Manager, *player) {
 	t.Helper()
 	l, name := listen(t)
@@ -94,7 +95,8 @@ var generations = []generation{
 	{"a later peer that shows both", connectReq{Time: time.Now(), Token: "token"}},
 }
 
-// handshake goes through the handshake in the player's role and checks the node's part of it, byte for byte.
+// handshake goes through the handshake in the player's role and checks the node's part of it, byte
+// for byte.
 func (p *player) handshake(m *Manager, g generation) {
 	p.t.Helper()
 	if p.Dialed {

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// A stream counts until its end is encoded. Where the end waits for room, because the peer does not read,
-// the peer gets no other stream in its place: it cannot make a node wait with more of them than its limit.
+// A stream counts until its end is encoded. Where the end waits for room, because the peer does not
+// read, the peer gets no other stream in its place: it cannot make a node wait with more of them
+// than its limit.
 func TestAStreamCountsUntilItsEndIsEncoded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 10

@@ -48,8 +48,8 @@ func TestCallersGetTheSameShare(t *testing.T) {
 	c.waitIdle(t)
 }
 
-// What a node tells its peer of its own accord does not use up what is kept for answers to one that does
-// not read.
+// What a node tells its peer of its own accord does not use up what is kept for answers to one that
+// does not read.
 func TestGivingUpManyCallsKeepsTheConnection(t *testing.T) {
 	const calls = 20_000
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxQueuedControlBytes = 64 << 10 })
@@ -176,7 +176,8 @@ func (c *rateLimited) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// slowPath lets the bytes of the node that dials through at a rate, with little room in front of the slow place.
+// slowPath lets the bytes of the node that dials through at a rate, with little room in front of
+// the slow place.
 func slowPath(t *testing.T, target string, rate int) string {
 	t.Helper()
 	config := net.ListenConfig{}
@@ -210,7 +211,8 @@ func slowPath(t *testing.T, target string, rate int) string {
 	return l.Addr().String()
 }
 
-// A connection over which bytes leave is kept, however slowly they do, and however large the message is.
+// A connection over which bytes leave is kept, however slowly they do, and however large the
+// message is.
 func TestASlowLinkKeepsItsConnection(t *testing.T) {
 	if race.Enabled || testing.Short() {
 		t.Skip("takes half a minute")
@@ -253,8 +255,8 @@ func TestASlowLinkKeepsItsConnection(t *testing.T) {
 	}
 }
 
-// A stream whose opening waits for room is not pinged: the peer does not know it yet, and the ping would
-// take the first number of the stream. Nor is the peer's silence about it a reason to end it.
+// A stream whose opening waits for room is not pinged: the peer does not know it yet, and the ping
+// would take the first number of the stream. Nor is the peer's silence about it a reason to end it.
 func TestAStreamThatWaitsToBeOpenedIsNotPinged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)
@@ -306,9 +308,10 @@ func TestAStreamThatWaitsToBeOpenedIsNotPinged(t *testing.T) {
 	})
 }
 
-// What has found no room is sent all the same before a node leaves: the answers of handlers that have returned, and
-// messages of streams. Requests are not: their answers would come too late. The peer is told that the node leaves behind
-// all of that, as it reads no longer than WriteTimeout from then on.
+// What has found no room is sent all the same before a node leaves: the answers of handlers that
+// have returned, and messages of streams. Requests are not: their answers would come too late. The
+// peer is told that the node leaves behind all of that, as it reads no longer than WriteTimeout
+// from then on.
 func TestAnswersThatWaitForRoomSurviveAShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const answers, streams, size = 50, 5, 2 << 10
@@ -380,7 +383,8 @@ func TestAnswersThatWaitForRoomSurviveAShutdown(t *testing.T) {
 	})
 }
 
-// A peer that reads nothing holds a shutdown no longer than it may take, however much waits for room.
+// A peer that reads nothing holds a shutdown no longer than it may take, however much waits for
+// room.
 func TestAnswersThatWaitForRoomHoldUpNoShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const answers = 50
@@ -415,8 +419,9 @@ func TestAnswersThatWaitForRoomHoldUpNoShutdown(t *testing.T) {
 	})
 }
 
-// BytesQueued has what waits in line for room, also while the queue itself is empty as it is being written. A peer is
-// healthy all the same once its answer to a ping comes: a ping waits for no room.
+// BytesQueued has what waits in line for room, also while the queue itself is empty as it is being
+// written. A peer is healthy all the same once its answer to a ping comes: a ping waits for no
+// room.
 func TestBytesQueuedHasWhatWaitsForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const callers, size = 10, 8 << 10
@@ -475,7 +480,8 @@ func TestBytesQueuedHasWhatWaitsForRoom(t *testing.T) {
 	})
 }
 
-// waitingNode is a node with little room in its send queue, all of which is taken until the peer reads.
+// waitingNode is a node with little room in its send queue, all of which is taken until the peer
+// reads.
 func waitingNode(t *testing.T) (*cluster, *Connection, *fakePeer) {
 	t.Helper()
 	c := newPipes(1)
@@ -544,8 +550,8 @@ func TestTheWaitForRoomIsTakenOffTheDeadline(t *testing.T) {
 	})
 }
 
-// Of a call whose deadline passes while its request waits for room the peer never hears: neither the
-// request nor that it is given up, whoever finds that the deadline has passed.
+// Of a call whose deadline passes while its request waits for room the peer never hears: neither
+// the request nor that it is given up, whoever finds that the deadline has passed.
 func TestARequestThatWaitsBeyondItsDeadlineIsNotSent(t *testing.T) {
 	for name, waits := range map[string]time.Duration{
 		"the sweep comes first":     2 * time.Minute,
@@ -597,8 +603,8 @@ func TestARequestThatWaitsBeyondItsDeadlineIsNotSent(t *testing.T) {
 	}
 }
 
-// A message that was about to wait, and need not or cannot, is not held on to: a call that is used again
-// would keep the payload of an earlier one.
+// A message that was about to wait, and need not or cannot, is not held on to: a call that is used
+// again would keep the payload of an earlier one.
 func TestABerthIsEmptyUnlessItsMessageWaits(t *testing.T) {
 	for name, test := range map[string]struct {
 		meanwhile func(w *batch.Writer) // between the look for room and the wait

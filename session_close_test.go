@@ -20,8 +20,9 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// finRelay is what nginx, haproxy and others are for a WebSocket: when one end says that nothing follows, it passes on
-// what it has read from that end, and closes both connections, with whatever else is on its way.
+// finRelay is what nginx, haproxy and others are for a WebSocket: when one end says that nothing
+// follows, it passes on what it has read from that end, and closes both connections, with whatever
+// else is on its way.
 type finRelay struct {
 	listener net.Listener
 	lock     sync.Mutex // of one dial and its accept
@@ -81,8 +82,8 @@ func (r *finRelay) dial(ctx context.Context, network, address string) (net.Conn,
 	return own, nil
 }
 
-// A node that shuts down under load, behind a relay that takes a FIN for the end of both directions, loses neither an answer
-// nor the tail of a stream, whichever end it is.
+// A node that shuts down under load, behind a relay that takes a FIN for the end of both
+// directions, loses neither an answer nor the tail of a stream, whichever end it is.
 func TestAShutdownBehindAProxyLosesNothing(t *testing.T) {
 	rounds := 30
 	switch {
@@ -102,7 +103,8 @@ func TestAShutdownBehindAProxyLosesNothing(t *testing.T) {
 	}
 }
 
-// leaveUnderLoad lets one of two nodes leave, or both at once, with calls and streams that the other has made, and checks that these succeed.
+// leaveUnderLoad lets one of two nodes leave, or both at once, with calls and streams that the
+// other has made, and checks that these succeed.
 func leaveUnderLoad(t *testing.T, leaves string, secure bool) {
 	const requests, streams, tail = 300, 10, 30
 	relay := newFinRelay(t)
@@ -293,7 +295,8 @@ func (p *fakePeer) closed(t *testing.T) *wsframe.CloseError {
 	}
 }
 
-// Shutdown waits for the peer's close frame: as long as its context allows, at least for a second, and not for ever.
+// Shutdown waits for the peer's close frame: as long as its context allows, at least for a second,
+// and not for ever.
 func TestShutdownWaitsForTheGoodbyeOfThePeer(t *testing.T) {
 	hurry := errors.New("hurry")
 	for _, test := range []struct {

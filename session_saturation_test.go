@@ -16,10 +16,12 @@ import (
 	"time"
 )
 
-// saturatedEnv has the peer of a node in a process of its own, and its PeerTimeout where the test decides it.
+// saturatedEnv has the peer of a node in a process of its own, and its PeerTimeout where the test
+// decides it.
 const saturatedEnv = "GRID_TEST_SATURATED_NODE"
 
-// TestSaturatedNode is a node with two cores whose handler computes. It ends with its standard input.
+// TestSaturatedNode is a node with two cores whose handler computes. It ends with its standard
+// input.
 func TestSaturatedNode(t *testing.T) {
 	peer, limit, _ := strings.Cut(os.Getenv(saturatedEnv), " ")
 	if peer == "" {
@@ -87,13 +89,14 @@ func turnOf(many int) (longest time.Duration) {
 	return longest
 }
 
-// saturatedLimits has a peer dropped that is silent for some turns of the busy node, whatever they take on this machine: a
-// flusher that lets eight of them go by before it writes is too late.
+// saturatedLimits has a peer dropped that is silent for some turns of the busy node, whatever they
+// take on this machine: a flusher that lets eight of them go by before it writes is too late.
 func saturatedLimits(patience time.Duration) Limits {
 	return Limits{PingInterval: patience / 5, PeerTimeout: patience}
 }
 
-// Handlers that compute keep a node busy. That is no reason for its peer to take it for dead, nor for it to do so.
+// Handlers that compute keep a node busy. That is no reason for its peer to take it for dead, nor
+// for it to do so.
 func TestHandlersThatComputeLoseNoConnection(t *testing.T) {
 	c, child := startSaturatedCluster(t, "")
 	stop := saturate(t, c, child)
@@ -101,7 +104,8 @@ func TestHandlersThatComputeLoseNoConnection(t *testing.T) {
 	stop()
 }
 
-// What a busy node has to say waits for no more turns than it must, even where no ping or pong hurries it.
+// What a busy node has to say waits for no more turns than it must, even where no ping or pong
+// hurries it.
 func TestHandlersThatComputeHoldUpNoAnswers(t *testing.T) {
 	c, child := startSaturatedCluster(t, "1h")
 	stop := saturate(t, c, child)
@@ -109,7 +113,8 @@ func TestHandlersThatComputeHoldUpNoAnswers(t *testing.T) {
 	stop()
 }
 
-// startSaturatedCluster starts two nodes, the second one in a process of its own, with that PeerTimeout.
+// startSaturatedCluster starts two nodes, the second one in a process of its own, with that
+// PeerTimeout.
 func startSaturatedCluster(t *testing.T, patience string) (*cluster, *saturatedNode) {
 	t.Helper()
 	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1"), {}}}
@@ -121,7 +126,8 @@ func startSaturatedCluster(t *testing.T, patience string) (*cluster, *saturatedN
 	return c, child
 }
 
-// saturate keeps the second node busy until stop is called, which ends it: all calls must have got an answer over one session.
+// saturate keeps the second node busy until stop is called, which ends it: all calls must have got
+// an answer over one session.
 func saturate(t *testing.T, c *cluster, child *saturatedNode) (stop func()) {
 	conn := c.conn(0, 1)
 	var callers sync.WaitGroup
@@ -151,7 +157,8 @@ func saturate(t *testing.T, c *cluster, child *saturatedNode) (stop func()) {
 	}
 }
 
-// callInTurn makes n calls to a handler that takes one turn, one after another. They may take few turns more.
+// callInTurn makes n calls to a handler that takes one turn, one after another. They may take few
+// turns more.
 func callInTurn(t *testing.T, c *cluster, n int) {
 	t.Helper()
 	var took, turns time.Duration
@@ -170,7 +177,8 @@ func callInTurn(t *testing.T, c *cluster, n int) {
 		turns += time.Duration(turn)
 	}
 	t.Logf("calls took %.1f turns of %v", float64(took)/float64(turns), turns/time.Duration(n))
-	// Beside the turn of the handler there is one of the reader, until it sees the call, and now and then one of the flusher.
+	// Beside the turn of the handler there is one of the reader, until it sees the call, and now
+	// and then one of the flusher.
 	if took > 4*turns {
 		t.Errorf("calls to a handler that takes one turn took %v, and the turns of the handler %v of that", took, turns)
 	}
@@ -184,7 +192,8 @@ type saturatedNode struct {
 	patience time.Duration // its PeerTimeout
 }
 
-// startSaturated starts a process with the second node of c, with a PeerTimeout of patience, or of some of its own turns.
+// startSaturated starts a process with the second node of c, with a PeerTimeout of patience, or of
+// some of its own turns.
 func startSaturated(t *testing.T, c *cluster, patience string) *saturatedNode {
 	t.Helper()
 	child := &saturatedNode{Cmd: exec.Command(os.Args[0], "-test.run=^TestSaturatedNode$", "-test.v")}

@@ -61,8 +61,8 @@ func (c badConn) RemoteAddr() net.Addr {
 	return c.Conn.RemoteAddr()
 }
 
-// A connection of the Dialer whose methods panic is lost at the most, and one whose Close is stuck holds up nobody. The node
-// connects again.
+// A connection of the Dialer whose methods panic is lost at the most, and one whose Close is stuck
+// holds up nobody. The node connects again.
 func TestAForeignConnectionThatMisbehaves(t *testing.T) {
 	for _, method := range []string{"Read", "Write", "Close", "SetWriteDeadline", "SetReadDeadline", "RemoteAddr", "a stuck Close"} {
 		t.Run(method, func(t *testing.T) {

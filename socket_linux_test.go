@@ -13,7 +13,8 @@ import (
 	"github.com/gridmesh/grid/internal/batch"
 )
 
-// Retransmissions stay so frequent that a network which is back after a while is noticed in a tenth of PeerTimeout.
+// Retransmissions stay so frequent that a network which is back after a while is noticed in a tenth
+// of PeerTimeout.
 func TestRetransmissionsDoNotBecomeRare(t *testing.T) {
 	for _, test := range []struct {
 		limits Limits
@@ -60,7 +61,8 @@ func notSentLowat(raw syscall.RawConn) (n int, err error) {
 	return n, err
 }
 
-// tcpPair is a TCP connection over loopback with little room on its way to the reader and much at the writer.
+// tcpPair is a TCP connection over loopback with little room on its way to the reader and much at
+// the writer.
 func tcpPair(t *testing.T) (writer, reader *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -102,8 +104,8 @@ func (c *emptyWrites) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// A slow link keeps its connection while its bytes leave the kernel, also where that has no room for others for
-// much longer than WriteTimeout.
+// A slow link keeps its connection while its bytes leave the kernel, also where that has no room
+// for others for much longer than WriteTimeout.
 func TestBytesThatLeaveTheKernelAreProgress(t *testing.T) {
 	const timeout, rounds = 400 * time.Millisecond, 14 // of a quarter of it each
 	conn, reader := tcpPair(t)
@@ -182,7 +184,8 @@ func TestUnacknowledgedBytes(t *testing.T) {
 	}
 }
 
-// A peer that stops to read in the middle of a message loses its connection: not before WriteTimeout, and not much later.
+// A peer that stops to read in the middle of a message loses its connection: not before
+// WriteTimeout, and not much later.
 func TestAReaderThatStopsIsDroppedInTime(t *testing.T) {
 	const timeout = 500 * time.Millisecond
 	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}

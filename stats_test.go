@@ -79,7 +79,8 @@ func TestStatsCountCalls(t *testing.T) {
 	}
 }
 
-// What one end sends is what the other gets, to the byte, although frames hold any number of messages.
+// What one end sends is what the other gets, to the byte, although frames hold any number of
+// messages.
 func TestStatsOfTrafficAgree(t *testing.T) {
 	var told [2]struct{ in, out atomic.Int64 }
 	c := startCluster(t, 2, func(i int, o *ManagerOptions) {

@@ -68,7 +68,8 @@ func TestAStreamThatItsDeadlineCutNeverLooksWhole(t *testing.T) {
 	})
 }
 
-// The end of a stream from a node that may say it of one that was cut short is believed only before the deadline.
+// The end of a stream from a node that may say it of one that was cut short is believed only before
+// the deadline.
 func TestTheEndThatComesAfterTheDeadlineIsBelievedOfSomeOnly(t *testing.T) {
 	cause := errors.New("too slow")
 	for _, test := range []struct {
@@ -251,7 +252,8 @@ func TestAHandlerThatAnInterceptorCutShortHasNotSucceeded(t *testing.T) {
 	})
 }
 
-// Send fails as soon as the handler has returned, however little of what that has sent was read, and all of it can still be read.
+// Send fails as soon as the handler has returned, however little of what that has sent was read,
+// and all of it can still be read.
 func TestSendFailsOnceTheHandlerHasReturned(t *testing.T) {
 	const window = 4
 	for _, messages := range []int{0, 1, window - 1, window, window + 1, 2 * window} {
@@ -499,8 +501,8 @@ type lateContext struct {
 
 func (c lateContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
-// A handler whose input has ended looks at its context to see whether that is all of it. So the context ends first,
-// however long that takes.
+// A handler whose input has ended looks at its context to see whether that is all of it. So the
+// context ends first, however long that takes.
 func TestTheContextOfACanceledHandlerEndsBeforeItsInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startPipes(t, 2, nil)

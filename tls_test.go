@@ -238,7 +238,8 @@ func TestClientTLS(t *testing.T) {
 	}
 }
 
-// tlsPair is two nodes, of which one dials the other. Their configurations can be changed while they run.
+// tlsPair is two nodes, of which one dials the other. Their configurations can be changed while
+// they run.
 type tlsPair struct {
 	ca            *testCA // signs what set makes
 	version       uint16  // of TLS

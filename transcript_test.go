@@ -276,7 +276,8 @@ func registerTranscriptHandlers(m *Manager) error {
 	)
 }
 
-// registerTranscriptCallers registers what a node needs that makes the calls: the capacities of all streams.
+// registerTranscriptCallers registers what a node needs that makes the calls: the capacities of all
+// streams.
 func registerTranscriptCallers(m *Manager) error {
 	absent := func(context.Context, []byte, <-chan []byte, chan<- []byte) *RemoteErr { return nil }
 	return errors.Join(

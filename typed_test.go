@@ -18,7 +18,8 @@ const typedHandler HandlerID = 126
 
 var errWontMarshal = errors.New("this note does not marshal")
 
-// note is a payload without Recycle. A field that is empty is left out, as code generated with omitempty does.
+// note is a payload without Recycle. A field that is empty is left out, as code generated with
+// omitempty does.
 type note struct {
 	Text   string
 	N      int
@@ -83,7 +84,8 @@ func typedConn(t *testing.T, register func(m *Manager) error) *Connection {
 	return connBetween(t, register, register)
 }
 
-// connBetween returns the connection from one node to another, after each was given to its function.
+// connBetween returns the connection from one node to another, after each was given to its
+// function.
 func connBetween(t *testing.T, local, remote func(m *Manager) error) *Connection {
 	t.Helper()
 	g, err := SetupTestGrid(2)
@@ -506,7 +508,8 @@ func inProcess(m *Manager) Requester {
 	})
 }
 
-// callAllocs counts the allocations of one typed call, both ends together, without those of a connection.
+// callAllocs counts the allocations of one typed call, both ends together, without those of a
+// connection.
 func callAllocs[Req, Resp RoundTripper](t *testing.T, h *SingleHandler[Req, Resp], handle func(Req) (Resp, *RemoteErr), newReq func() Req) float64 {
 	t.Helper()
 	m := typedNode(t)

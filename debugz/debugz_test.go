@@ -25,7 +25,8 @@ const (
 	status  = grid.HandlerUserFirst + 2
 )
 
-// startGrid returns connected nodes whose echo fails where it is told to. waiting handles until the test ends.
+// startGrid returns connected nodes whose echo fails where it is told to. waiting handles until the
+// test ends.
 func startGrid(t *testing.T, n int) []*grid.Manager {
 	t.Helper()
 	g, err := grid.SetupTestGrid(n)
@@ -448,7 +449,8 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// Who has never been there is told apart from who has been lost: in the table, the matrix, the drawing and the filter.
+// Who has never been there is told apart from who has been lost: in the table, the matrix, the
+// drawing and the filter.
 func TestAbsentPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const local, dialed, awaited = "http://c:1", "http://b:1", "http://a:1" // the names decide who dials

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestEveryCaseRuns runs each case with each contender for a moment. It does not judge what is measured.
+// TestEveryCaseRuns runs each case with each contender for a moment. It does not judge what is
+// measured.
 func TestEveryCaseRuns(t *testing.T) {
 	o := Options{Warm: time.Millisecond, Time: time.Millisecond, Rounds: 1, Small: true}
 	for _, s := range Sections(o, true) {

@@ -302,7 +302,8 @@ func untilStreams(t *testing.T, c *grid.Connection) {
 	until(t, "streams", func() bool { return c.Stats().IncomingStreams > 0 })
 }
 
-// hostsWhere returns the names of a node and a bench of which the bench, or the node, dials the other.
+// hostsWhere returns the names of a node and a bench of which the bench, or the node, dials the
+// other.
 func hostsWhere(t *testing.T, scheme string, benchDials bool) []string {
 	t.Helper()
 	for {

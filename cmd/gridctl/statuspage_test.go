@@ -13,7 +13,8 @@ import (
 	"github.com/gridmesh/grid/debugz"
 )
 
-// runUntilStopped runs a command in this process. stop ends it as Ctrl-C does and returns its exit code.
+// runUntilStopped runs a command in this process. stop ends it as Ctrl-C does and returns its exit
+// code.
 func runUntilStopped(t *testing.T, args ...string) (stdout, stderr *output, stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -12,7 +12,8 @@ import (
 	"github.com/gridmesh/grid/contrib/gridauth"
 )
 
-// A node that shows and asks for tokens. The secret is in a file that openssl rand -hex 32 wrote, the same on all nodes.
+// A node that shows and asks for tokens. The secret is in a file that openssl rand -hex 32 wrote,
+// the same on all nodes.
 func Example() {
 	const local = "https://node1.example:9000"
 	hosts := []string{local, "https://node2.example:9000"}

@@ -91,8 +91,8 @@ func (ns *nodes) dial(ctx context.Context, network, address string) (net.Conn, e
 	return c, err
 }
 
-// cutAndWait closes all connections, and returns when both of the first two nodes have seen it. Their logs may not say
-// so: lines about a peer that comes and goes are bounded.
+// cutAndWait closes all connections, and returns when both of the first two nodes have seen it.
+// Their logs may not say so: lines about a peer that comes and goes are bounded.
 func (ns *nodes) cutAndWait(t *testing.T) {
 	t.Helper()
 	lastLoss := func(i int) time.Time { return ns.managers[i].Connection(ns.hosts[1-i]).Stats().LastErrorTime }
@@ -156,7 +156,8 @@ func TestNodesConnectWithTheSecret(t *testing.T) {
 	}
 }
 
-// Who dials is decided by the names: whichever node has the wrong secret, the other one is told nothing but no.
+// Who dials is decided by the names: whichever node has the wrong secret, the other one is told
+// nothing but no.
 func TestNodesWithAnotherSecretStayApart(t *testing.T) {
 	for name, keys := range map[string][2]Key{
 		"another secret under the same ID": {key("k1"), {ID: "k1", Secret: key("k2").Secret}},
@@ -193,7 +194,8 @@ func TestATokenOfAnotherNodeIsRejected(t *testing.T) {
 	waitFor(t, ns, "cannot connect", "rejected; the peer's log says why")
 }
 
-// The keys change between the signing of a token and its check, at every step of a rotation, and nobody is refused.
+// The keys change between the signing of a token and its check, at every step of a rotation, and
+// nobody is refused.
 func TestKeysAreRotatedWhileNodesConnect(t *testing.T) {
 	ns := newNodes(t, 2)
 	auths := make([]*Auth, 2)

@@ -254,7 +254,8 @@ func TestForgedTokensAreRefused(t *testing.T) {
 	}
 }
 
-// respell changes the bits of the last letter that stand for nothing: 32 bytes are 42 letters and two thirds.
+// respell changes the bits of the last letter that stand for nothing: 32 bytes are 42 letters and
+// two thirds.
 func respell(signature string) string {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	last := len(signature) - 1
@@ -389,7 +390,8 @@ func TestKeysAreRotated(t *testing.T) {
 	exchange("after a key that was not taken")
 }
 
-// Every token that is made while keys change is taken, whenever it is checked, as long as its key is known.
+// Every token that is made while keys change is taken, whenever it is checked, as long as its key
+// is known.
 func TestKeysChangeUnderThoseWhoUseThem(t *testing.T) {
 	a := newAuth(t, func(o *Options) { o.Verify = []Key{key("k2")} })
 	var users sync.WaitGroup

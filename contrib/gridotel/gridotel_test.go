@@ -40,7 +40,8 @@ type pair struct {
 	meters   *sdkmetric.MeterProvider
 }
 
-// startPair starts two nodes; calls go from the first to the second. more are interceptors of both, behind gridotel's.
+// startPair starts two nodes; calls go from the first to the second. more are interceptors of both,
+// behind gridotel's.
 func startPair(t *testing.T, opts []Option, more ...grid.Interceptor) *pair {
 	t.Helper()
 	p := &pair{exporter: tracetest.NewInMemoryExporter(), reader: sdkmetric.NewManualReader()}

@@ -381,8 +381,8 @@ func TestASlowReaderIsWaitedFor(t *testing.T) {
 	})
 }
 
-// A reader that stops in the middle of a message has the timeout from the last byte that it took, and little
-// more, whenever that was.
+// A reader that stops in the middle of a message has the timeout from the last byte that it took,
+// and little more, whenever that was.
 func TestAReaderThatStopsInMidMessageIsDroppedInTime(t *testing.T) {
 	for stops := time.Duration(0); stops < 2*testConfig.Timeout; stops += testConfig.Timeout / 7 {
 		synctest.Test(t, func(t *testing.T) {
@@ -413,7 +413,8 @@ func TestAReaderThatStopsInMidMessageIsDroppedInTime(t *testing.T) {
 	}
 }
 
-// Bytes that the connection passes on while it takes none are progress, and the last of them decides.
+// Bytes that the connection passes on while it takes none are progress, and the last of them
+// decides.
 func TestBytesThatAreAcknowledgedAreProgress(t *testing.T) {
 	for passing := range 12 {
 		synctest.Test(t, func(t *testing.T) {
@@ -442,7 +443,8 @@ func TestBytesThatAreAcknowledgedAreProgress(t *testing.T) {
 	}
 }
 
-// A connection whose writes fail at once after a deadline, as those of TLS do, is not tried over and over.
+// A connection whose writes fail at once after a deadline, as those of TLS do, is not tried over
+// and over.
 func TestAConnectionThatCannotGoOnIsNotTriedForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()

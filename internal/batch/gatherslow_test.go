@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Who computes between two messages takes long for a turn. The flusher lets one go by, and then none for a while.
+// Who computes between two messages takes long for a turn. The flusher lets one go by, and then
+// none for a while.
 func TestAFlusherAmongGoroutinesThatComputeGivesWayOnce(t *testing.T) {
 	const busy = 60
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))

@@ -402,7 +402,8 @@ func TestALargeMessageThatWaitedTakesItsMemoryOnce(t *testing.T) {
 	}
 }
 
-// Whatever comes while one write does not end, the reader waits for it once where the reserve is used up.
+// Whatever comes while one write does not end, the reader waits for it once where the reserve is
+// used up.
 func TestAFullReserveIsWaitedForOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig
@@ -461,7 +462,8 @@ func TestTheReserveIsWaitedForBeforeTheFirstFlush(t *testing.T) {
 	}
 }
 
-// A flush takes the answers that fill the reserve: there is the whole of it again, not what the last ones have left.
+// A flush takes the answers that fill the reserve: there is the whole of it again, not what the
+// last ones have left.
 func TestAFlushMakesTheWholeReserveFree(t *testing.T) {
 	w, _, _ := pair(testConfig)
 	answer := make([]byte, testConfig.Reserve/2)

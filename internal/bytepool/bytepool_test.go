@@ -64,7 +64,8 @@ func TestPutUsesTheLargestClassThatTheCapacityFills(t *testing.T) {
 				Put(make([]byte, c.cap)) // must not panic, nor be handed out below
 				return
 			}
-			// The goroutine may move between Put and Get, and a collection may empty the pool; once in several tries is proof.
+			// The goroutine may move between Put and Get, and a collection may empty the pool; once
+			// in several tries is proof.
 			for range 100 {
 				in := make([]byte, 1, c.cap)
 				Put(in)

@@ -21,7 +21,8 @@ import (
 
 const getRoute = "GET " + grid.RoutePath + " HTTP/1.1"
 
-// RFC 6455, 4.2.1: what is an upgrade is taken in every form, and who sends what is none is told what it lacks, as is the log.
+// RFC 6455, 4.2.1: what is an upgrade is taken in every form, and who sends what is none is told
+// what it lacks, as is the log.
 func TestUpgradesAreTakenOrExplained(t *testing.T) {
 	body := "hello"
 	for _, test := range []struct {

@@ -17,8 +17,9 @@ import (
 	"github.com/gridmesh/grid/internal/testnode"
 )
 
-// answerUpgrades answers each upgrade with an answer, in which KEY is the right Sec-WebSocket-Accept, and the grid's own
-// handshake with an acceptance. It returns the name that it answers at.
+// answerUpgrades answers each upgrade with an answer, in which KEY is the right
+// Sec-WebSocket-Accept, and the grid's own handshake with an acceptance. It returns the name that
+// it answers at.
 func answerUpgrades(t *testing.T, answer string) string {
 	t.Helper()
 	l, name := testkit.Listen(t)
@@ -174,8 +175,8 @@ func TestUpgradeIsTheRecordedOne(t *testing.T) {
 	}
 }
 
-// sentUpgrade returns the bytes with which a node opens a connection, with the host, the time and the key of another
-// request, whose token it shows.
+// sentUpgrade returns the bytes with which a node opens a connection, with the host, the time and
+// the key of another request, whose token it shows.
 func sentUpgrade(t *testing.T, like *http.Request) string {
 	t.Helper()
 	l, remote := testkit.Listen(t)

@@ -18,8 +18,9 @@ import (
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
-// The tests in this file hold a node, over a real socket, against RFC 6455: what it answers, and how it closes.
-// internal/wsframe tests the reading of frames in more cases, and in every way that bytes can be cut.
+// The tests in this file hold a node, over a real socket, against RFC 6455: what it answers, and
+// how it closes. internal/wsframe tests the reading of frames in more cases, and in every way that
+// bytes can be cut.
 
 // single is the handler that requests are for.
 const single grid.HandlerID = 127
@@ -73,7 +74,8 @@ func rfcClose(code int, reason string) rfcFrame {
 	return rfcFrame{op: ws.OpClose, payload: string(binary.BigEndian.AppendUint16(nil, uint16(code))) + reason}
 }
 
-// rfcRequest is a request whose message has size bytes, so that its frame has; 0 for whatever it takes.
+// rfcRequest is a request whose message has size bytes, so that its frame has; 0 for whatever it
+// takes.
 func rfcRequest(id uint64, size int) string {
 	m := testkit.Message{MuxID: id, DeadlineMS: 60000, Handler: uint8(single), Op: testkit.OpRequest, Flags: testkit.FlagEOF}
 	for have := len(m.Bytes()); have < size; have = len(m.Bytes()) {
@@ -341,7 +343,8 @@ func checkRFC(t *testing.T, m *grid.Manager, p *testkit.Peer, c rfcCase) {
 	<-sent
 }
 
-// observeRFC reads what the node does until it answers the last request and those that are awaited, or closes and hangs up.
+// observeRFC reads what the node does until it answers the last request and those that are awaited,
+// or closes and hangs up.
 func observeRFC(t *testing.T, p *testkit.Peer, awaited ...uint64) (got rfcOutcome) {
 	t.Helper()
 	missing := func(id uint64) bool { return !slices.Contains(got.answers, id) }
@@ -412,7 +415,8 @@ func TestManyPingsAreAnswered(t *testing.T) {
 	}
 }
 
-// A sender in the middle of a message over the limit learns why the connection ends: 10.4 and 7.1.1.
+// A sender in the middle of a message over the limit learns why the connection ends: 10.4 and
+// 7.1.1.
 func TestASenderOfTooMuchLearnsWhy(t *testing.T) {
 	const limit = 4 << 20 // far more than the socket's buffers hold
 	l, local := testkit.Listen(t)

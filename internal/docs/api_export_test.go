@@ -425,7 +425,8 @@ func renderTypeParams(list *ast.FieldList, names []string) string {
 	return "[" + strings.Join(constraints, ", ") + "]"
 }
 
-// canonicalExpr renders the type that src spells, with the type parameters of that names by their position.
+// canonicalExpr renders the type that src spells, with the type parameters of that names by their
+// position.
 func canonicalExpr(src string, typeParams []string) (string, error) {
 	expr, err := parser.ParseExpr(strings.TrimSpace(src))
 	if err != nil {

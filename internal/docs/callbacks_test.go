@@ -10,8 +10,9 @@ import (
 	"github.com/gridmesh/grid"
 )
 
-// The table of the application's code in docs/design.md has a row, with a test, for every function that the options
-// and what hangs on them take. That the tests exist is looked at for all documents.
+// The table of the application's code in docs/design.md has a row, with a test, for every function
+// that the options and what hangs on them take. That the tests exist is looked at for all
+// documents.
 func TestEveryCallOfTheApplicationsCodeIsInTheTable(t *testing.T) {
 	text, err := os.ReadFile("docs/design.md")
 	if err != nil {

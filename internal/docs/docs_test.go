@@ -1,5 +1,6 @@
-// Package docs holds the tests of what the repository says: that the documents compile, link, name and list what there
-// is, and that the exported API and what comes with it into a program are as promised.
+// Package docs holds the tests of what the repository says: that the documents compile, link, name
+// and list what there is, and that the exported API and what comes with it into a program are as
+// promised.
 package docs
 
 import (

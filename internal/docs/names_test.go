@@ -60,7 +60,8 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 	}
 }
 
-// Relative links of the documents lead to files and their headings, and README.md links every document in docs.
+// Relative links of the documents lead to files and their headings, and README.md links every
+// document in docs.
 func TestDocumentsLinkFilesThatExist(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	code := regexp.MustCompile("(?ms)^[ \t]*```.*?^[ \t]*```")

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// The commands in docs/security.md that repeat an attack run tests that there are: each part of a pattern names one.
+// The commands in docs/security.md that repeat an attack run tests that there are: each part of a
+// pattern names one.
 func TestSecurityNamesTestsThatThereAre(t *testing.T) {
 	text, err := os.ReadFile("docs/security.md")
 	if err != nil {

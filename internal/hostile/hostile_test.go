@@ -24,7 +24,8 @@ func TestAPeerMaySendAnything(t *testing.T) {
 	}
 }
 
-// sessions is how often a peer may come in a row: a node holds one back that comes again more often.
+// sessions is how often a peer may come in a row: a node holds one back that comes again more
+// often.
 const sessions = 5
 
 // sendAnything is a peer that comes some times and sends one node what it likes.
@@ -87,8 +88,8 @@ func sendAnything(t *testing.T, random *rand.Rand) {
 	testkit.WaitGoroutines(t, 0)
 }
 
-// A peer that opens calls and gives them up at once makes no more handlers run than it may, also where they take
-// their time to end, and leaves nothing behind (the rapid reset of HTTP/2).
+// A peer that opens calls and gives them up at once makes no more handlers run than it may, also
+// where they take their time to end, and leaves nothing behind (the rapid reset of HTTP/2).
 func TestCallsThatAreResetAtOnceAreLimited(t *testing.T) {
 	const most, rounds = 20, 3000
 	for _, test := range []struct {
@@ -153,7 +154,8 @@ func TestCallsThatAreResetAtOnceAreLimited(t *testing.T) {
 	}
 }
 
-// What a peer asks for and does not read is bounded: pings of WebSocket, of the grid, and of streams.
+// What a peer asks for and does not read is bounded: pings of WebSocket, of the grid, and of
+// streams.
 func TestPingsThatAreNotReadAreBounded(t *testing.T) {
 	const most, rounds = 64 << 10, 200_000 // more than the kernel has room for
 	for name, m := range map[string]testkit.Message{

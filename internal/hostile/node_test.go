@@ -1,5 +1,6 @@
-// Package hostile holds nodes against peers that mean them harm: that send anything, flood, or are slow on purpose. The
-// peers are driven by hand, and the nodes are made by the exported API; internal/door tells what they hold.
+// Package hostile holds nodes against peers that mean them harm: that send anything, flood, or are
+// slow on purpose. The peers are driven by hand, and the nodes are made by the exported API;
+// internal/door tells what they hold.
 package hostile
 
 import (

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// LogLines keeps what is logged, and wakes those who wait for a line. Its methods may be called at any time.
+// LogLines keeps what is logged, and wakes those who wait for a line. Its methods may be called at
+// any time.
 type LogLines struct {
 	mu      sync.Mutex // Protects following.
 	lines   []string

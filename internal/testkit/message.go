@@ -32,8 +32,8 @@ const (
 	fieldsOfMessage = 7
 )
 
-// Message is what peers send each other, in the words of docs/protocol.md. It is written and read by this package's own
-// code, so that a mistake of the library's is not made twice.
+// Message is what peers send each other, in the words of docs/protocol.md. It is written and read
+// by this package's own code, so that a mistake of the library's is not made twice.
 type Message struct {
 	MuxID              uint64
 	Seq, DeadlineMS    uint32
@@ -42,8 +42,8 @@ type Message struct {
 	Metadata, Subroute []byte // nil for none; a subroute has 32 bytes
 }
 
-// Bytes returns the message as it goes over the wire. Flags that follow from the other fields are set as they ask for, and
-// a checksum is written where its flag is set.
+// Bytes returns the message as it goes over the wire. Flags that follow from the other fields are
+// set as they ask for, and a checksum is written where its flag is set.
 func (m Message) Bytes() []byte {
 	flags := m.Flags &^ optionsOfParts
 	if m.Payload != nil && len(m.Payload) == 0 {

@@ -30,8 +30,8 @@ func NameThat(ok func(name string) bool) string {
 	}
 }
 
-// Peer stands at the other end of a node's socket. It speaks for itself what goes over the wire, so that a test sees and
-// decides about every message. One goroutine may send while another receives.
+// Peer stands at the other end of a node's socket. It speaks for itself what goes over the wire, so
+// that a test sees and decides about every message. One goroutine may send while another receives.
 type Peer struct {
 	Conn   net.Conn
 	In     io.Reader // Conn, behind what was read ahead
@@ -79,8 +79,8 @@ func Accept(t *testing.T, l net.Listener, name string) *Peer {
 	return p
 }
 
-// NewPeer returns a peer with a connection that exists. In is Conn where it is nil. The connection ends with the test, and
-// Patience bounds its waits.
+// NewPeer returns a peer with a connection that exists. In is Conn where it is nil. The connection
+// ends with the test, and Patience bounds its waits.
 func NewPeer(t *testing.T, p Peer) *Peer {
 	t.Helper()
 	t.Cleanup(func() { p.Conn.Close() })
@@ -120,8 +120,8 @@ func (p *Peer) Frame(messages ...[]byte) []byte {
 	return ws.MustCompileFrame(frame)
 }
 
-// Next reads one message, out of an OpMerged where the node has merged some. Whatever a node of the original would not
-// understand is an error.
+// Next reads one message, out of an OpMerged where the node has merged some. Whatever a node of the
+// original would not understand is an error.
 func (p *Peer) Next() ([]byte, error) {
 	for len(p.pending) == 0 {
 		frame, err := p.NextFrame()
@@ -144,7 +144,8 @@ func (p *Peer) Next() ([]byte, error) {
 	return one, nil
 }
 
-// NextFrame reads any frame of the node, with its payload as it came. It must not be used where messages are pending.
+// NextFrame reads any frame of the node, with its payload as it came. It must not be used where
+// messages are pending.
 func (p *Peer) NextFrame() (f ws.Frame, err error) {
 	if f.Header, err = ws.ReadHeader(p.In); err != nil {
 		return f, err
@@ -174,8 +175,8 @@ func (p *Peer) Receive(t *testing.T) (m Message, raw []byte) {
 	}
 }
 
-// Handshake goes through the handshake in the peer's role, as one without features. The node, whose ID it is given, has to
-// accept it in so many bytes.
+// Handshake goes through the handshake in the peer's role, as one without features. The node, whose
+// ID it is given, has to accept it in so many bytes.
 func (p *Peer) Handshake(t *testing.T, node [16]byte) {
 	t.Helper()
 	if !p.Dialed {
@@ -202,7 +203,8 @@ func (p *Peer) Greet(t *testing.T, h Hello) {
 	}
 }
 
-// ExpectRejection fails unless the node, whose ID it is given, answers that it does not take the peer, and hangs up.
+// ExpectRejection fails unless the node, whose ID it is given, answers that it does not take the
+// peer, and hangs up.
 func (p *Peer) ExpectRejection(t *testing.T, node [16]byte) {
 	t.Helper()
 	m, raw := p.Receive(t)
@@ -216,8 +218,8 @@ func (p *Peer) ExpectRejection(t *testing.T, node [16]byte) {
 	p.ExpectClose(t)
 }
 
-// ExpectClose fails unless the node closes the connection without saying more than pings. The peer closes its end then,
-// which the node waits for.
+// ExpectClose fails unless the node closes the connection without saying more than pings. The peer
+// closes its end then, which the node waits for.
 func (p *Peer) ExpectClose(t *testing.T) {
 	t.Helper()
 	defer p.Conn.Close()

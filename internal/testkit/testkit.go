@@ -1,5 +1,6 @@
-// Package testkit has what tests at the root and those of other packages share: waiting, logs, listeners, and a peer that
-// is driven by hand. It knows nothing of package grid, whose own tests import it.
+// Package testkit has what tests at the root and those of other packages share: waiting, logs,
+// listeners, and a peer that is driven by hand. It knows nothing of package grid, whose own tests
+// import it.
 package testkit
 
 import (
@@ -94,7 +95,8 @@ func Listen(t *testing.T) (l net.Listener, name string) {
 	return l, "http://" + l.Addr().String()
 }
 
-// Serve serves h on l until the test ends, when it closes the server and waits for its end. The server logs to log.
+// Serve serves h on l until the test ends, when it closes the server and waits for its end. The
+// server logs to log.
 func Serve(t *testing.T, l net.Listener, h http.Handler, log slog.Handler) *http.Server {
 	server := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(log, slog.LevelWarn)}
 	done := make(chan struct{})

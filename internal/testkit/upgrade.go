@@ -41,7 +41,8 @@ func UpgradeRequest(t *testing.T, url string) *http.Request {
 	return r
 }
 
-// RawUpgrade is a request for a WebSocket: the first line, and headers in place of those that are always there.
+// RawUpgrade is a request for a WebSocket: the first line, and headers in place of those that are
+// always there.
 func RawUpgrade(first string, lines ...string) string {
 	has := func(name string) bool {
 		for _, line := range lines {

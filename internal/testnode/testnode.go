@@ -1,4 +1,5 @@
-// Package testnode starts nodes for the tests of other packages, whose other end is a peer of internal/testkit.
+// Package testnode starts nodes for the tests of other packages, whose other end is a peer of
+// internal/testkit.
 package testnode
 
 import (
@@ -54,7 +55,8 @@ func Serve(t *testing.T, l net.Listener, o grid.ManagerOptions) *grid.Manager {
 	return m
 }
 
-// Logged starts a node whose log a test reads, and which has a peer that dials it. wrap may put a middleware in front of it.
+// Logged starts a node whose log a test reads, and which has a peer that dials it. wrap may put a
+// middleware in front of it.
 func Logged(t *testing.T, wrap func(http.Handler) http.Handler, edit func(*grid.ManagerOptions)) (address string, m *grid.Manager, log *testkit.LogLines) {
 	t.Helper()
 	l, local := testkit.Listen(t)
@@ -73,7 +75,8 @@ func Logged(t *testing.T, wrap func(http.Handler) http.Handler, edit func(*grid.
 	return l.Addr().String(), m, log
 }
 
-// AcceptPeer starts a node, and a peer that has opened a WebSocket to it, before the handshake. edit may be nil.
+// AcceptPeer starts a node, and a peer that has opened a WebSocket to it, before the handshake.
+// edit may be nil.
 func AcceptPeer(t *testing.T, edit func(*grid.ManagerOptions)) (*grid.Manager, *testkit.Peer) {
 	t.Helper()
 	l, local := testkit.Listen(t)

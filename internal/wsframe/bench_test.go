@@ -17,7 +17,8 @@ func BenchmarkReader(b *testing.B) {
 	}
 }
 
-// BenchmarkReaderTCP reads what another goroutine writes to a loopback connection, 64 KiB or one message at a time.
+// BenchmarkReaderTCP reads what another goroutine writes to a loopback connection, 64 KiB or one
+// message at a time.
 func BenchmarkReaderTCP(b *testing.B) {
 	for _, n := range []int{512, 64 << 10, 1 << 20} {
 		for _, client := range []bool{true, false} {
@@ -52,7 +53,8 @@ func benchmarkNext(b *testing.B, src io.Reader, n int, client bool) {
 	}
 }
 
-// loopback returns the receiving end of a connection on which batch is sent until the benchmark ends.
+// loopback returns the receiving end of a connection on which batch is sent until the benchmark
+// ends.
 func loopback(b *testing.B, batch []byte) net.Conn {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"unsafe"
 )
 
-// growthMeter is a source of one frame for each read, or less, that sees by its Reader's message how often
-// that moves to another buffer, and how many bytes are copied there.
+// growthMeter is a source of one frame for each read, or less, that sees by its Reader's message
+// how often that moves to another buffer, and how many bytes are copied there.
 type growthMeter struct {
 	r      *Reader
 	frames [][]byte

@@ -14,9 +14,9 @@ import (
 
 const fuzzLimit = 1 << 17
 
-// FuzzReader feeds arbitrary bytes: the result must be that of a plain reader built on the other implementation, however
-// the bytes are cut, with memory that follows what arrived. Run it with -fuzzminimizetime=50x: the engine would otherwise spend
-// its time on making large inputs smaller.
+// FuzzReader feeds arbitrary bytes: the result must be that of a plain reader built on the other
+// implementation, however the bytes are cut, with memory that follows what arrived. Run it with
+// -fuzzminimizetime=50x: the engine would otherwise spend its time on making large inputs smaller.
 func FuzzReader(f *testing.F) {
 	for _, frames := range [][]frame{
 		{binaryFrame("a"), ping("p"), pong("q"), closing(1000, "bye")},
@@ -58,8 +58,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// same allows for the plain reader's habit of taking a whole header before it looks at it: bytes that end within a broken
-// header are an end to it and an error to us.
+// same allows for the plain reader's habit of taking a whole header before it looks at it: bytes
+// that end within a broken header are an end to it and an error to us.
 func same(got, want []event, wire []byte) bool {
 	n := len(want) - 1
 	if len(got) != len(want) || !slices.Equal(got[:n], want[:n]) {
@@ -161,7 +161,8 @@ func plainClose(payload []byte) event {
 	return closed(int(code), reason)
 }
 
-// FuzzHeader writes a header, compares it with that of the other implementation and reads it back with both.
+// FuzzHeader writes a header, compares it with that of the other implementation and reads it back
+// with both.
 func FuzzHeader(f *testing.F) {
 	for _, n := range []int{0, 125, 126, 65535, 65536} {
 		f.Add(n, true, []byte("\x01\x02\x03\x04"), byte(2))

@@ -69,7 +69,8 @@ func TestFraming(t *testing.T) {
 	testReader(t, cases)
 }
 
-// A text is not handed out, but has to be one: RFC 6455, 8.1. The examples are those of the Unicode standard, 3.9.
+// A text is not handed out, but has to be one: RFC 6455, 8.1. The examples are those of the Unicode
+// standard, 3.9.
 func TestTextIsUTF8(t *testing.T) {
 	var cases []readerCase
 	for _, text := range []string{"", "a", "κόσμε", "\x7f\u0080\u07ff\u0800\uffff\U00010000\U0010ffff", "\ud7ff\ue000\ufffd", "\x00"} {

@@ -1,5 +1,5 @@
-// Package browser looks at the status page of package debugz with Chromium. It is a module of its own because of what
-// drives the browser.
+// Package browser looks at the status page of package debugz with Chromium. It is a module of its
+// own because of what drives the browser.
 package browser
 
 import (
@@ -236,7 +236,8 @@ func (c *cluster) waitState(t *testing.T, from, to int, state grid.State) {
 	}
 }
 
-// traffic calls handlers among all nodes until the test ends, and keeps some calls and streams open.
+// traffic calls handlers among all nodes until the test ends, and keeps some calls and streams
+// open.
 func (c *cluster) traffic(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -385,7 +386,8 @@ func size(width, height int64, scheme string) []step {
 	}
 }
 
-// The page shows that a connection is cut, and that it is back, with one of the next two looks: within two seconds.
+// The page shows that a connection is cut, and that it is back, with one of the next two looks:
+// within two seconds.
 func TestPageFollowsConnection(t *testing.T) {
 	c := startCluster(t, 3)
 	p := open(t, c.server.URL+"/debug/grid/")
@@ -549,7 +551,8 @@ const contrastScript = `(() => {
 	return [...faults];
 })()`
 
-// TestScreenshots writes docs/debugz-*.png again where UPDATE_SCREENSHOTS is set, and else only looks whether it could.
+// TestScreenshots writes docs/debugz-*.png again where UPDATE_SCREENSHOTS is set, and else only
+// looks whether it could.
 func TestScreenshots(t *testing.T) {
 	c := startCluster(t, 5)
 	c.traffic(t)

@@ -1,5 +1,5 @@
-// Package dashboard holds the dashboard of package gridprom against what that really exposes. It is a module of its
-// own because of PromQL's parser.
+// Package dashboard holds the dashboard of package gridprom against what that really exposes. It is
+// a module of its own because of PromQL's parser.
 package dashboard
 
 import (
@@ -27,7 +27,8 @@ var targetLabels = []string{"instance", "job"}
 // exposition knows the labels of every series name that a node exposes.
 type exposition map[string][]string
 
-// expose runs two nodes with traffic, streams and errors between them, and gathers what both expose.
+// expose runs two nodes with traffic, streams and errors between them, and gathers what both
+// expose.
 func expose(t *testing.T) exposition {
 	t.Helper()
 	g, err := grid.SetupTestGrid(2)

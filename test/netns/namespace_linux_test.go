@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is a network namespace without a name. The kernel removes it, with its interfaces, once no thread, process or file
-// is left in it: however this process ends, nothing of it stays.
+// namespace is a network namespace without a name. The kernel removes it, with its interfaces, once
+// no thread, process or file is left in it: however this process ends, nothing of it stays.
 type namespace struct {
 	file *os.File    // by which other threads enter it
 	jobs chan func() // for its own thread
@@ -64,7 +64,8 @@ func (n *namespace) run(f func() error) error {
 	return <-done
 }
 
-// enter runs f on another thread in the namespace, where it may take its time. Sockets that it opens stay in the namespace.
+// enter runs f on another thread in the namespace, where it may take its time. Sockets that it
+// opens stay in the namespace.
 func (n *namespace) enter(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -102,7 +103,8 @@ func (n *namespace) ip(commands ...string) error {
 	return nil
 }
 
-// tap is the end of a cable outside of a namespace: what its interface sends is read here, and what is written here it receives.
+// tap is the end of a cable outside of a namespace: what its interface sends is read here, and what
+// is written here it receives.
 type tap struct {
 	file *os.File
 	fd   int // of file, which must not become blocking

@@ -17,7 +17,8 @@ const (
 	recoveryLimit = 3 * time.Second  // from the heal until calls succeed again
 )
 
-// brisk are limits with which dead peers are noticed soon. What is promised of the defaults is seen in other scenarios.
+// brisk are limits with which dead peers are noticed soon. What is promised of the defaults is seen
+// in other scenarios.
 var brisk = grid.Limits{PingInterval: time.Second, PeerTimeout: 4 * time.Second}
 
 // scenario is something that happens to the victim, or to its links.
@@ -27,7 +28,8 @@ type scenario struct {
 	needs  func() error // says why it cannot run here; nil needs nothing special
 
 	fault func(w *world, l *load)
-	// lasts waits until the fault has lasted long enough. Where dead is set it begins when all have noticed; nil is no longer than that.
+	// lasts waits until the fault has lasted long enough. Where dead is set it begins when all have
+	// noticed; nil is no longer than that.
 	lasts func(w *world, l *load)
 	heal  func(w *world, l *load) (healed time.Time)
 
@@ -65,7 +67,8 @@ func scenarios() []scenario {
 			limits: brisk,
 			fault:  impair(fault{forge: 0.02}),
 			harm:   20,
-			// A length that is wrong looks like a large message that is slow to come, until the peer is taken for silent.
+			// A length that is wrong looks like a large message that is slow to come, until the
+			// peer is taken for silent.
 			slack: brisk.PeerTimeout,
 		},
 		{
@@ -198,7 +201,8 @@ func impair(f fault) func(*world, *load) {
 	}
 }
 
-// retransmitLimit reports whether the kernel lacks what the library uses to have retransmissions not become rare.
+// retransmitLimit reports whether the kernel lacks what the library uses to have retransmissions
+// not become rare.
 func retransmitLimit() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
@@ -278,7 +282,8 @@ func (s *scenario) checkRoles(w *world) {
 	}
 }
 
-// notice waits until all that are affected have noticed that the victim is dead. It returns how long that took.
+// notice waits until all that are affected have noticed that the victim is dead. It returns how
+// long that took.
 func (s *scenario) notice(w *world, began time.Time) (longest time.Duration) {
 	for _, p := range s.affected {
 		var at time.Time
@@ -316,7 +321,8 @@ func (s *scenario) last(w *world, l *load, harmedBefore int) {
 	w.waitFor(fmt.Sprintf("%d frames to be harmed", s.harm), func() bool { return w.wire.seen().harmed()-harmedBefore >= s.harm })
 }
 
-// checkHealthyNodes sees whether calls go on between nodes that nothing has happened to, with nodes that are processes.
+// checkHealthyNodes sees whether calls go on between nodes that nothing has happened to, with nodes
+// that are processes.
 func (s *scenario) checkHealthyNodes(w *world) {
 	w.waitFor("an answer of c to a during the fault", func() bool {
 		status, err := w.status("a")

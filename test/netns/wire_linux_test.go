@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// wire is the Ethernet that joins the machines. All of it can fail, for each two machines and each direction apart.
+// wire is the Ethernet that joins the machines. All of it can fail, for each two machines and each
+// direction apart.
 type wire struct {
 	mu     sync.Mutex // Protects following.
 	ports  map[mac]*port
@@ -151,7 +152,8 @@ func (w *wire) forward(from *port, frame []byte) {
 	}
 }
 
-// pass lets a frame suffer what the link does to it. It returns whether the frame goes on as it is, at once. w.mu is held.
+// pass lets a frame suffer what the link does to it. It returns whether the frame goes on as it is,
+// at once. w.mu is held.
 func (w *wire) pass(l link, to *port, frame []byte, now time.Time) bool {
 	f := w.faults[l]
 	switch {
@@ -265,8 +267,8 @@ const (
 	ipHeader    = 20 // without options, which the kernel sends none of here
 )
 
-// tcpSegment returns the IP packet of a frame, its TCP segment, and where the payload begins in the segment. ok is false for
-// anything else.
+// tcpSegment returns the IP packet of a frame, its TCP segment, and where the payload begins in the
+// segment. ok is false for anything else.
 func tcpSegment(frame []byte) (packet, segment []byte, payload int, ok bool) {
 	if len(frame) < etherHeader+ipHeader+20 || binary.BigEndian.Uint16(frame[12:]) != 0x0800 {
 		return nil, nil, 0, false
@@ -281,8 +283,8 @@ func tcpSegment(frame []byte) (packet, segment []byte, payload int, ok bool) {
 	return packet, segment, payload, payload <= len(segment)
 }
 
-// corrupted flips a bit of a copy of a TCP segment or its IP header. Others are left alone: on real Ethernet a checksum of the
-// frame protects those too that have none of their own.
+// corrupted flips a bit of a copy of a TCP segment or its IP header. Others are left alone: on real
+// Ethernet a checksum of the frame protects those too that have none of their own.
 func corrupted(frame *[]byte) bool {
 	if _, _, _, ok := tcpSegment(*frame); !ok {
 		return false

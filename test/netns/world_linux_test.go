@@ -23,8 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The members of each grid. The names are such that the victim dials some of the others and is dialed by some: of those
-// that call it, and of those that are processes.
+// The members of each grid. The names are such that the victim dials some of the others and is
+// dialed by some: of those that call it, and of those that are processes.
 var (
 	nodes   = []string{"a", victim, "c"} // processes of gridctl node
 	callers = []string{"x", "y"}         // managers in this process, with sockets in their namespaces
@@ -40,7 +40,8 @@ const (
 	statusAddress = "127.0.0.1:8080"
 	secret        = "of-the-tests-in-network-namespaces"
 
-	// patience bounds how long a test waits for something that must happen, and whose time is not judged.
+	// patience bounds how long a test waits for something that must happen, and whose time is not
+	// judged.
 	patience = time.Minute
 )
 
@@ -341,7 +342,8 @@ func (w *world) status(name string) (*debugz.Status, error) {
 	return status, json.NewDecoder(resp.Body).Decode(status)
 }
 
-// waitFor waits for a condition, and ends the test where it does not come. what says what is waited for.
+// waitFor waits for a condition, and ends the test where it does not come. what says what is waited
+// for.
 func (w *world) waitFor(what string, condition func() bool) {
 	w.t.Helper()
 	for end := time.Now().Add(patience); !condition(); time.Sleep(pollPause) {

@@ -37,7 +37,8 @@ const (
 
 var answer = bytes.Repeat([]byte("answer"), 20)
 
-// A node that shuts down under load behind a proxy loses neither an answer nor the tail of a stream.
+// A node that shuts down under load behind a proxy loses neither an answer nor the tail of a
+// stream.
 func TestAShutdownLosesNothing(t *testing.T) {
 	for _, p := range all {
 		t.Run(p.name, func(t *testing.T) {
@@ -231,7 +232,8 @@ func (c *child) expect(t *testing.T, want string) {
 	}
 }
 
-// leaver is the process of the node that leaves. It leaves when it is told to, while all handlers run, and ends at once when that is done.
+// leaver is the process of the node that leaves. It leaves when it is told to, while all handlers
+// run, and ends at once when that is done.
 func leaver() {
 	var own, peer, front string
 	fmt.Sscan(os.Getenv("GRID_LEAVER"), &own, &peer, &front)

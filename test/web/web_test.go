@@ -233,7 +233,8 @@ func TestNodesConnectBehindRoutersAndMiddleware(t *testing.T) {
 	}
 }
 
-// What gives no connection away is named in the log of the node behind it, and its peer is told where to look.
+// What gives no connection away is named in the log of the node behind it, and its peer is told
+// where to look.
 func TestMiddlewareThatHidesTheConnectionIsNamed(t *testing.T) {
 	for name, test := range map[string]struct {
 		wrap func(http.Handler) http.Handler
@@ -299,7 +300,8 @@ func TestRefusalsPassThroughMiddleware(t *testing.T) {
 	}
 }
 
-// A server of HTTP/2 and HTTP/1.1 has nodes too: they ask for HTTP/1.1. A client of HTTP/2 is told so.
+// A server of HTTP/2 and HTTP/1.1 has nodes too: they ask for HTTP/1.1. A client of HTTP/2 is told
+// so.
 func TestHTTP2IsExplained(t *testing.T) {
 	for name, serve := range servers {
 		t.Run(name, func(t *testing.T) {
