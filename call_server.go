@@ -87,7 +87,7 @@ func (in *request) serve() {
 }
 
 // respond sends the answer unless nobody waits for it anymore: the deadline has passed, or the
-// handler's context had ended when it returned because the caller or the connection is gone.
+// caller or the connection is gone, which had ended the context before the handler returned.
 func (in *request) respond(out []byte, failure *RemoteErr) {
 	cs, now := in.cs, time.Since(in.cs.began)
 	if in.over != limitNone {
