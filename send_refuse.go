@@ -23,8 +23,8 @@ func (s *sender) refuseUnknown(m *message) {
 
 // overloaded refuses a request or a stream that exceeds a limit.
 func (s *sender) overloaded(m *message, over limit) {
+	s.countRefusal(RoleServer, m.Handler, over) // before the peer can see it
 	s.refuse(m, string(ErrOverloaded))
-	s.countRefusal(RoleServer, m.Handler, over)
 }
 
 // errorResponse returns the answer of a handler that failed.
