@@ -31,7 +31,7 @@ type node struct {
 
 	ctx    context.Context // ends with the Manager
 	cancel context.CancelFunc
-	work   sync.WaitGroup // dialers and accepted sessions
+	work   sync.WaitGroup // what goWork has started
 
 	mu      sync.Mutex  // Protects following.
 	closing bool        // no more goroutines are started

@@ -32,8 +32,8 @@ var (
 // a new one, so nothing of an old session can touch the new one.
 //
 // Three goroutines run while it lives: the reader (run), the flusher (batch.Writer.Run) and the
-// janitor. None of them ever waits for a peer, a handler or a consumer; only the flusher waits for
-// the socket.
+// janitor. None of them ever waits for a handler or a consumer, and only the flusher writes to the
+// socket.
 type session struct {
 	sender
 	socket net.Conn
