@@ -76,13 +76,12 @@ lint: ## check format, vet and staticcheck
 	$(call each,$(GO) vet ./...)
 	$(call each,$(TOOL) staticcheck ./...)
 
-# All modules; in that of the library the packages of LINT, all of them where it is not set.
-LINT  ?= ./...
+# The modules below that of the library.
 LINTED = $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
 
 .PHONY: golangci
 golangci: ## run golangci-lint in all modules (builds it at first, which takes minutes)
-	@$(GOLANGCI) run --allow-parallel-runners $(LINT)
+	@$(GOLANGCI) run --allow-parallel-runners ./...
 	@set -e; for mod in $(LINTED); do echo "--- $$mod"; (cd $$mod && $(GOLANGCI) run --allow-parallel-runners ./...); done
 
 .PHONY: fmt

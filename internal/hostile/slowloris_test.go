@@ -206,7 +206,6 @@ func TestHalfAFrameTakesNoMemory(t *testing.T) {
 		if _, err := p.Conn.Write(b); err != nil {
 			t.Fatal(err)
 		}
-		b = nil
 		synctest.Wait()
 		if took := testkit.Memory() - before; took > 256<<10 {
 			t.Errorf("%d bytes for half a frame of 1000", took)
