@@ -155,13 +155,12 @@ func (in *request) Done(error) {
 // reserve counts more bytes for the request before its payload is decoded. If requests hold too
 // much, this one is refused.
 func (in *request) reserve(bytes int) error {
-	l := in.cs.link
-	if most := l.limits.MaxRequestBytes; bytes > most {
-		return tooLarge(bytes, limitRequestBytes, most)
-	}
-	if !l.requestQuota.reserve(bytes) {
-		in.over = limitRequestBytes
-		return errOverQuota
+	cs := in.cs
+	if err := cs.requestQuota.reserve(bytes); err != nil {
+		if err == errOverQuota {
+			in.over = limitRequestBytes
+		}
+		return err
 	}
 	in.size += bytes
 	return nil

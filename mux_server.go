@@ -265,13 +265,11 @@ func (r *requestRoom) reserve(bytes int) error { return (*muxServer)(r).reserveF
 // reserveFor counts more bytes, for a request or else until the stream ends. If streams hold too
 // much, this one ends.
 func (m *muxServer) reserveFor(bytes int, request bool) error {
-	l := m.link
-	if most := l.limits.MaxStreamBytes; bytes > most {
-		return tooLarge(bytes, limitStreamBytes, most)
-	}
-	if !l.streamQuota.reserve(bytes) {
-		m.overload()
-		return errOverQuota
+	if err := m.streamQuota.reserve(bytes); err != nil {
+		if err == errOverQuota {
+			m.overload()
+		}
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

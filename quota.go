@@ -76,15 +76,19 @@ func (q *quota) leave(bytes int) { q.used.Add(-(1<<quotaShift + int64(bytes))) }
 // hold counts more bytes. It returns false if they are too many, but counts them all the same.
 func (q *quota) hold(bytes int) bool { return q.used.Add(int64(bytes))&quotaBytes <= q.maxHeld }
 
-// reserve counts more bytes, unless they are too many.
-func (q *quota) reserve(bytes int) bool {
+// reserve counts more bytes, unless they are too many: alone, or with those that are held. The error of
+// the latter is errOverQuota.
+func (q *quota) reserve(bytes int) error {
+	if int64(bytes) > q.maxHeld {
+		return fmt.Errorf("the value may take %d bytes of memory, more than Limits.%s, which is %d", bytes, limitNames[q.bytes], q.maxHeld)
+	}
 	for {
 		used := q.used.Load()
 		if used&quotaBytes+int64(bytes) > q.maxHeld {
-			return false
+			return errOverQuota
 		}
 		if q.used.CompareAndSwap(used, used+int64(bytes)) {
-			return true
+			return nil
 		}
 	}
 }
@@ -116,8 +120,3 @@ type room interface {
 // errOverQuota is returned by reserve if the call is refused, or ended, because other calls of the
 // peer hold too much.
 var errOverQuota = errors.New("over a limit of this node")
-
-// tooLarge is returned by reserve if the value alone is too much.
-func tooLarge(bytes int, limit limit, most int) error {
-	return fmt.Errorf("the value may take %d bytes of memory, more than Limits.%s, which is %d", bytes, limitNames[limit], most)
-}
