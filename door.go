@@ -14,8 +14,8 @@ func (c *Connection) holds() (h door.Held) {
 	h.QuotaStreams, h.QuotaStreamBytes = c.streamQuota.holds()
 	c.mu.Lock()
 	s := c.newest
-	if current := c.current.Load(); s == nil {
-		s = current
+	if s == nil {
+		s = c.current.Load()
 	}
 	c.mu.Unlock()
 	if s == nil {

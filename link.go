@@ -11,8 +11,8 @@ import (
 )
 
 // link is what the sessions of a Connection, and the calls and streams on them, know of it: who the
-// two nodes are, what the peer may make this node do, and where to count and log. It outlives sessions, as handlers may. Nothing in it leads back to the Connection or the
-// Manager.
+// two nodes are, what the peer may make this node do, and where to count and log. It outlives
+// sessions, as handlers may. Nothing in it leads back to the Connection or the Manager.
 type link struct {
 	local, remote string
 	log           *slog.Logger
