@@ -262,19 +262,11 @@ func TestAnyMessageOfAStreamIsASignOfLifeOfItsCaller(t *testing.T) {
 		})
 		p := c.knock(t, n)
 		p.introduce(t, host)
-		go func() {
-			for {
-				b, err := p.frames.Next()
-				if err != nil {
-					return
-				}
-				for _, m := range parseAll(t, bytes.Clone(b)) {
-					if m.Op == OpPing && m.MuxID == 0 {
-						writeHandshake(p.socket, message{Op: OpPong, Payload: encoded(t, &pongMsg{})}, true) // may be at its end
-					}
-				}
+		go p.each(t, func(m message) {
+			if m.Op == OpPing && m.MuxID == 0 {
+				writeHandshake(p.socket, message{Op: OpPong, Payload: encoded(t, &pongMsg{})}, true) // may be at its end
 			}
-		}()
+		})
 		p.send(t, message{MuxID: 1, Op: OpConnectMux, Handler: testStream})
 		for i := range 5 {
 			time.Sleep(50 * time.Second)

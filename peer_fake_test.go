@@ -73,6 +73,20 @@ func (p *fakePeer) send(t *testing.T, m message) {
 	}
 }
 
+// each calls f with every message, pings too, until reading fails.
+func (p *fakePeer) each(t *testing.T, f func(m message)) {
+	t.Helper()
+	for {
+		b, err := p.frames.Next()
+		if err != nil {
+			return
+		}
+		for _, m := range parseAll(t, bytes.Clone(b)) {
+			f(m)
+		}
+	}
+}
+
 // next returns the next message that is no ping.
 func (p *fakePeer) next(t *testing.T) message {
 	t.Helper()
@@ -415,19 +429,11 @@ func TestOneMessageGrantsSeveralCreditsButNeverMoreThanTheCapacity(t *testing.T)
 		})
 		p := c.knock(t, n)
 		p.introduce(t, host)
-		go func() {
-			for {
-				b, err := p.frames.Next()
-				if err != nil {
-					return
-				}
-				for _, m := range parseAll(t, bytes.Clone(b)) {
-					if m.Op == OpMuxServerMsg {
-						sent.Add(1)
-					}
-				}
+		go p.each(t, func(m message) {
+			if m.Op == OpMuxServerMsg {
+				sent.Add(1)
 			}
-		}()
+		})
 		p.send(t, message{MuxID: 1, Handler: testStream, Op: OpConnectMux, Flags: FlagEOF | FlagCRCxxh3})
 		want := int32(0)
 		for seq, grant := range []struct{ credits, want int32 }{

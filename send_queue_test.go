@@ -352,19 +352,13 @@ func TestAnswersThatWaitForRoomSurviveAShutdown(t *testing.T) {
 		synctest.Wait()
 		came := make(map[Op]int)
 		var last Op
-		for {
-			b, err := p.frames.Next()
-			if err != nil {
-				break
+		p.each(t, func(m message) {
+			if m.Op == OpMuxServerMsg && len(m.Payload) != size {
+				return
 			}
-			for _, m := range parseAll(t, bytes.Clone(b)) {
-				if m.Op == OpMuxServerMsg && len(m.Payload) != size {
-					continue
-				}
-				came[m.Op]++
-				last = m.Op
-			}
-		}
+			came[m.Op]++
+			last = m.Op
+		})
 		p.socket.Close()
 		if came[OpResponse] != answers || came[OpMuxServerMsg] != streams || came[OpRequest] != 0 {
 			t.Errorf("%d answers of %d, %d stream messages of %d, %d requests", came[OpResponse], answers, came[OpMuxServerMsg], streams, came[OpRequest])
@@ -506,17 +500,12 @@ func waitingNode(t *testing.T) (*cluster, *Connection, *fakePeer) {
 func (p *fakePeer) readFor(t *testing.T, d time.Duration) (all []message) {
 	t.Helper()
 	p.socket.SetReadDeadline(time.Now().Add(d))
-	for {
-		b, err := p.frames.Next()
-		if err != nil {
-			return all
+	p.each(t, func(m message) {
+		if m.Op != OpPing {
+			all = append(all, m)
 		}
-		for _, m := range parseAll(t, bytes.Clone(b)) {
-			if m.Op != OpPing {
-				all = append(all, m)
-			}
-		}
-	}
+	})
+	return all
 }
 
 // What waits for room has the deadline that is left when it is sent, rounded up.
