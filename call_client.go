@@ -82,8 +82,8 @@ func (cc *callClient) recycle(c *call) {
 	cc.pool.Put(c)
 }
 
-// request sends one request and waits for its answer. route is nil without a subroute.
-func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string, route *routeID, payload []byte) ([]byte, error) {
+// request sends one request and waits for its answer. to is nil without a subroute.
+func (cc *callClient) request(ctx context.Context, h HandlerID, to *route, payload []byte) ([]byte, error) {
 	deadline, err := deadlineMS(ctx)
 	if err != nil {
 		return nil, err
@@ -98,10 +98,10 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string,
 		deadline = uint32(defaultDeadline / time.Millisecond)
 		sweepAfter = defaultDeadline
 	case ctx.Done() == nil: // a context that never reports that its deadline has passed
-		return cc.requestInTime(ctx, h, subroute, route, payload)
+		return cc.requestInTime(ctx, h, to, payload)
 	}
 	c := cc.newCall()
-	c.tick, c.handler, c.subroute = cc.ticks.Load(), h, subroute
+	c.tick, c.handler, c.subroute = cc.ticks.Load(), h, to.text()
 	c.sweepAt = c.tick + cc.rounds(sweepAfter)
 	id := cc.nextMuxID()
 	if !cc.table.put(id, c) {
@@ -115,7 +115,7 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, subroute string,
 		Op:         OpRequest,
 		Flags:      FlagEOF,
 		Payload:    payload,
-		subroute:   route,
+		subroute:   to.wire(),
 		metadata:   metadata,
 	})
 	if err != nil {
@@ -165,11 +165,11 @@ func (cc *callClient) swept(ctx context.Context, c *call) ([]byte, error) {
 }
 
 // requestInTime is request for a context that has a deadline but a nil Done channel.
-func (cc *callClient) requestInTime(ctx context.Context, h HandlerID, subroute string, route *routeID, payload []byte) ([]byte, error) {
+func (cc *callClient) requestInTime(ctx context.Context, h HandlerID, to *route, payload []byte) ([]byte, error) {
 	deadline, _ := ctx.Deadline()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	return cc.request(ctx, h, subroute, route, payload)
+	return cc.request(ctx, h, to, payload)
 }
 
 // send queues the request, or puts it in line for room.

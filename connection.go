@@ -89,7 +89,7 @@ func newConnection(n *node, remote string, handlers *atomic.Pointer[registry], i
 // if the peer has refused the request because of its Limits; ErrMessageTooLarge; ErrMetadata; or
 // context.Cause(ctx) when ctx ends.
 func (c *Connection) Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error) {
-	return c.request(ctx, h, "", nil, req)
+	return c.request(ctx, h, nil, req)
 }
 
 // NewStream opens a stream to handler h of the peer. The handler must be registered on this node
@@ -97,10 +97,11 @@ func (c *Connection) Request(ctx context.Context, h HandlerID, req []byte) ([]by
 // ends with ctx. NewStream does not wait for the peer to accept the stream: if it refuses,
 // Stream.Results returns the error. payload may be reused once NewStream returns.
 func (c *Connection) NewStream(ctx context.Context, h HandlerID, payload []byte) (st *Stream, err error) {
-	return c.newStream(ctx, h, "", nil, payload)
+	return c.newStream(ctx, h, nil, payload)
 }
 
-// Subroute narrows the connection to handlers registered on a subroute. The result may be kept.
+// Subroute narrows the connection to handlers registered on a subroute. Keep the result for many
+// calls: it hashes the subroute once.
 func (c *Connection) Subroute(s string) *Subroute {
 	if c == nil {
 		return nil
@@ -164,7 +165,7 @@ func (c *Connection) StringReverse() string {
 }
 
 // request is Request on a route, which is nil for none.
-func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) ([]byte, error) {
+func (c *Connection) request(ctx context.Context, h HandlerID, to *route, req []byte) ([]byte, error) {
 	switch {
 	case c == nil:
 		return nil, ErrDisconnected
@@ -173,28 +174,28 @@ func (c *Connection) request(ctx context.Context, h HandlerID, subroute string, 
 	case h == handlerInvalid:
 		return nil, fmt.Errorf("%w: %v", ErrUnknownHandler, h)
 	case c.interceptors.clientRequests != nil:
-		info := callInfo(&c.link, h, subroute)
+		info := callInfo(&c.link, h, to.text())
 		return c.interceptors.request(ctx, &info, req, func(ctx context.Context, req []byte) ([]byte, error) {
-			return c.do(ctx, h, subroute, route, req)
+			return c.do(ctx, h, to, req)
 		})
 	}
-	return c.do(ctx, h, subroute, route, req)
+	return c.do(ctx, h, to, req)
 }
 
 // do makes a request, behind all interceptors.
-func (c *Connection) do(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) (resp []byte, err error) {
-	if trace := startTrace(ctx, c.node.TraceTo, &c.link, h, subroute, len(req)); trace != nil {
+func (c *Connection) do(ctx context.Context, h HandlerID, to *route, req []byte) (resp []byte, err error) {
+	if trace := startTrace(ctx, c.node.TraceTo, &c.link, h, to.text(), len(req)); trace != nil {
 		defer func() { trace.end(len(resp), err) }()
 	}
-	resp, err = c.roundTrip(ctx, h, subroute, route, req)
+	resp, err = c.roundTrip(ctx, h, to, req)
 	if err != nil {
-		return nil, c.named(err, false, h, subroute)
+		return nil, c.named(err, false, h, to.text())
 	}
 	return resp, nil
 }
 
 // roundTrip sends a request and waits for its answer. Its errors do not name the call yet.
-func (c *Connection) roundTrip(ctx context.Context, h HandlerID, subroute string, route *routeID, req []byte) ([]byte, error) {
+func (c *Connection) roundTrip(ctx context.Context, h HandlerID, to *route, req []byte) ([]byte, error) {
 	if !c.active.enter() {
 		return nil, ErrShutdown
 	}
@@ -206,7 +207,7 @@ func (c *Connection) roundTrip(ctx context.Context, h HandlerID, subroute string
 	}
 	calls := c.called.get(int(h))
 	watch := calls.begin()
-	resp, err := s.callClient.request(ctx, h, subroute, route, req)
+	resp, err := s.callClient.request(ctx, h, to, req)
 	calls.end(watch)
 	if err != nil {
 		c.callFailed(ctx, calls, h, err)
@@ -215,24 +216,24 @@ func (c *Connection) roundTrip(ctx context.Context, h HandlerID, subroute string
 }
 
 // newStream is NewStream on a route, which is nil for none.
-func (c *Connection) newStream(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte) (*Stream, error) {
+func (c *Connection) newStream(ctx context.Context, id HandlerID, to *route, payload []byte) (*Stream, error) {
 	switch {
 	case c == nil:
 		return nil, ErrDisconnected
 	case ctx == nil:
 		return nil, errNilContext
 	case c.interceptors.clientStreams != nil:
-		return c.interceptors.stream(ctx, callInfo(&c.link, id, subroute), payload,
+		return c.interceptors.stream(ctx, callInfo(&c.link, id, to.text()), payload,
 			func(ctx context.Context, payload []byte, observers []StreamObserver) (*Stream, error) {
-				return c.open(ctx, id, subroute, route, payload, observers)
+				return c.open(ctx, id, to, payload, observers)
 			})
 	}
-	return c.open(ctx, id, subroute, route, payload, nil)
+	return c.open(ctx, id, to, payload, nil)
 }
 
 // open opens a stream, behind all interceptors, with the given observers.
-func (c *Connection) open(ctx context.Context, id HandlerID, subroute string, route *routeID, payload []byte, observers []StreamObserver) (st *Stream, err error) {
-	if trace := startTrace(ctx, c.node.TraceTo, &c.link, id, subroute, len(payload)); trace != nil {
+func (c *Connection) open(ctx context.Context, id HandlerID, to *route, payload []byte, observers []StreamObserver) (st *Stream, err error) {
+	if trace := startTrace(ctx, c.node.TraceTo, &c.link, id, to.text(), len(payload)); trace != nil {
 		defer func() {
 			told := false
 			defer func() {
@@ -244,9 +245,9 @@ func (c *Connection) open(ctx context.Context, id HandlerID, subroute string, ro
 			told = true
 		}()
 	}
-	m, err := c.openMux(ctx, id, route, payload, observers)
+	m, err := c.openMux(ctx, id, to.wire(), payload, observers)
 	if err != nil {
-		return nil, c.named(err, true, id, subroute)
+		return nil, c.named(err, true, id, to.text())
 	}
 	return newStream(m), nil
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"sync"
 	"testing"
 )
 
@@ -37,6 +38,40 @@ func TestRegisteringManySubroutesIsNotQuadratic(t *testing.T) {
 		if got := old.get(id(i*1000 + 1)); got != 0 {
 			t.Errorf("a table has a handler that was registered later: %d", got)
 		}
+	}
+}
+
+// Callers share a Subroute, and with it what leads to each handler.
+func TestASubrouteKnowsTheRouteToEachHandler(t *testing.T) {
+	s := (&Connection{}).Subroute("disks").Subroute("sda")
+	var made [256]*route
+	for h := range made {
+		made[h] = s.to(HandlerID(h))
+	}
+	fresh := (&Connection{}).Subroute("disks/sda")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for h := range made {
+				r := s.to(HandlerID(h))
+				if r != made[h] {
+					t.Errorf("handler %d has more than one route", h)
+				}
+				for _, r := range []*route{r, fresh.to(HandlerID(h))} {
+					if want := makeRouteID(HandlerID(h), "disks/sda"); r.id != want || r.name != "disks/sda" {
+						t.Errorf("the route to handler %d is %x, %s, want %x", h, r.id, r.name, want)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	n := 0
+	for r := fresh.routes.Load(); r != nil; r = r.next {
+		n++
+	}
+	if n != len(made) {
+		t.Errorf("there are %d routes to %d handlers", n, len(made))
 	}
 }
 

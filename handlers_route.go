@@ -13,6 +13,43 @@ func joinRoute(a, b string) string {
 	return a + "/" + b
 }
 
+// route leads to a handler on a subroute. It is never changed.
+type route struct {
+	name string
+	id   routeID
+	next *route // to another handler on the same subroute
+}
+
+// newRoute returns the route to a handler, with next, which may be nil, behind it.
+func newRoute(h HandlerID, name string, next *route) *route {
+	r := &route{name: name, next: next}
+	if next == nil {
+		r.id = makeRouteID(h, name)
+		return r
+	}
+	r.id = next.id // but for the handler
+	r.id[0] = byte(h)
+	return r
+}
+
+func (r *route) leadsTo(h HandlerID) bool { return r.id[0] == byte(h) }
+
+// text returns the name of a route; empty for none.
+func (r *route) text() string {
+	if r == nil {
+		return ""
+	}
+	return r.name
+}
+
+// wire returns what a route is on the wire; nil for none.
+func (r *route) wire() *routeID {
+	if r == nil {
+		return nil
+	}
+	return &r.id
+}
+
 // makeRouteID returns what a subroute of a handler is on the wire.
 func makeRouteID(h HandlerID, route string) routeID {
 	id := routeID(sha256.Sum256([]byte(route)))
