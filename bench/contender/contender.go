@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 )
 
 // Contender is a way of calling other nodes.
@@ -26,8 +27,9 @@ type Contender struct {
 	Streams bool // clients are Streamers
 	TLS     bool // nodes can be started with Setup.TLS
 	Shared  bool // a client may be used by several goroutines at once
+	Apart   bool // the nodes may be in several processes, see Setup.Part; clients are Askers
 
-	// Start starts nodes on loopback that can call each other.
+	// Start starts nodes that can call each other, on loopback unless Setup.Part is set.
 	Start func(Setup) (Nodes, error)
 }
 
@@ -36,6 +38,17 @@ type Setup struct {
 	Nodes  int  // at least 2
 	TLS    bool // encrypt all connections
 	Window int  // messages of a stream that may be on their way, where a library counts messages; 0 is 1
+
+	// Part is what this process has of the nodes; nil is all of them.
+	Part *Part
+}
+
+// Part is the share of one process in nodes that are in several. Node 0 is the only one that calls.
+type Part struct {
+	First     int               // the number of the first node here
+	Listeners []net.Listener    // of the nodes here, which own them
+	Addrs     []string          // at which each node of all processes listens
+	Via       map[string]string // where to dial in place of some of Addrs, such as a relay
 }
 
 // Nodes are running nodes.
@@ -65,6 +78,14 @@ type Streamer interface {
 	// Stream opens a stream, on which the other node sends what is ordered. It calls each with the
 	// size of each message until the stream ends, each returns false, or ctx ends.
 	Stream(ctx context.Context, o Order, each func(size int) bool) error
+}
+
+// Asker is a client that can call for more than an echo.
+type Asker interface {
+	Client
+
+	// Ask sends a request that begins with a Task, and returns the size of the answer.
+	Ask(request []byte) (int, error)
 }
 
 // All are the contenders, in the order of the report.

@@ -15,6 +15,7 @@ import (
 const (
 	drpcModule = "storj.io/drpc"
 	drpcEcho   = "echo"
+	drpcAsk    = "ask"
 	drpcTalk   = "talk"
 	drpcSource = "source"
 )
@@ -26,6 +27,7 @@ var drpcPool = Contender{
 	Streams: true,
 	TLS:     true,
 	Shared:  true,
+	Apart:   true,
 	Start: func(s Setup) (Nodes, error) {
 		return startDRPC(s, func(conn drpc.Conn) (Client, error) { return drpcClient{conn}, nil })
 	},
@@ -45,13 +47,14 @@ type drpcKey struct{ from, to int }
 type drpcNodes struct {
 	setup     Setup
 	listeners []net.Listener
+	addrs     []string
 	stop      context.CancelFunc
 	pool      *drpcpool.Pool[drpcKey, *drpcconn.Conn]
 	client    func(drpc.Conn) (Client, error)
 }
 
 func startDRPC(s Setup, client func(drpc.Conn) (Client, error)) (Nodes, error) {
-	listeners, err := s.listenSecure()
+	listeners, addrs, err := s.listenSecure()
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +62,7 @@ func startDRPC(s Setup, client func(drpc.Conn) (Client, error)) (Nodes, error) {
 	n := &drpcNodes{
 		setup:     s,
 		listeners: listeners,
+		addrs:     addrs,
 		stop:      stop,
 		pool:      drpcpool.New[drpcKey, *drpcconn.Conn](drpcpool.Options{}),
 		client:    client,
@@ -71,7 +75,7 @@ func startDRPC(s Setup, client func(drpc.Conn) (Client, error)) (Nodes, error) {
 
 func (n *drpcNodes) Client(from, to int) (Client, error) {
 	return n.client(n.pool.Get(context.Background(), drpcKey{from, to}, func(_ context.Context, k drpcKey) (*drpcconn.Conn, error) {
-		c, err := n.setup.dial(n.listeners[k.to].Addr())
+		c, err := n.setup.dial(n.addrs[k.to])
 		if err != nil {
 			return nil, err
 		}
@@ -96,6 +100,15 @@ func (drpcHandler) HandleRPC(st drpc.Stream, rpc string) error {
 			return err
 		}
 		return st.MsgSend(&m, drpcCodec{})
+	case drpcAsk:
+		if err := st.MsgRecv(&m, drpcCodec{}); err != nil {
+			return err
+		}
+		answer, err := perform(m, zeros)
+		if err != nil {
+			return err
+		}
+		return st.MsgSend(&answer, drpcCodec{})
 	case drpcTalk:
 		for {
 			if err := st.MsgRecv(&m, drpcCodec{}); err != nil {
@@ -150,6 +163,12 @@ func (c drpcClient) Stream(ctx context.Context, o Order, each func(size int) boo
 		err := st.MsgRecv(&m, drpcCodec{})
 		return len(m), err
 	}, each)
+}
+
+func (c drpcClient) Ask(request []byte) (int, error) {
+	var answer []byte
+	err := c.conn.Invoke(context.Background(), drpcAsk, drpcCodec{}, &request, &answer)
+	return len(answer), err
 }
 
 func (drpcClient) Close() error { return nil }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 const (
 	gridEcho   = grid.HandlerUserFirst
 	gridSource = grid.HandlerUserFirst + 1
+	gridAsk    = grid.HandlerUserFirst + 2
 )
 
 // connectTime is how long the nodes of a mesh may take to connect to each other.
@@ -25,6 +27,7 @@ var gridRaw = Contender{
 	Streams: true,
 	TLS:     true,
 	Shared:  true,
+	Apart:   true,
 	Start: func(s Setup) (Nodes, error) {
 		return startGrid(s, registerRaw, func(c *grid.Connection) Client { return gridClient{c} })
 	},
@@ -44,13 +47,13 @@ var gridTyped = Contender{
 
 type gridNodes struct {
 	hosts    []string
-	managers []*grid.Manager
+	managers []*grid.Manager // of the nodes here, all of them if Setup.Part is not set
 	servers  []*http.Server
 	client   func(*grid.Connection) Client
 }
 
 func startGrid(s Setup, register func(*grid.Manager, Setup) error, client func(*grid.Connection) Client) (_ Nodes, err error) {
-	listeners, err := s.listenSecure()
+	listeners, addrs, err := s.listenSecure()
 	if err != nil {
 		return nil, err
 	}
@@ -68,15 +71,16 @@ func startGrid(s Setup, register func(*grid.Manager, Setup) error, client func(*
 			return nil, err
 		}
 	}
-	for _, l := range listeners {
-		n.hosts = append(n.hosts, scheme+l.Addr().String())
+	for _, addr := range addrs {
+		n.hosts = append(n.hosts, scheme+addr)
 	}
 	ready := make(chan struct{})
 	for i, l := range listeners {
 		m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
-			Local:        n.hosts[i],
+			Local:        n.hosts[s.first()+i],
 			Hosts:        n.hosts,
 			AuthRequest:  func(*http.Request) error { return nil },
+			Dialer:       s.dialer(),
 			BlockConnect: ready,
 			TLSConfig:    tlsConfig,
 			Logger:       slog.New(slog.DiscardHandler),
@@ -95,7 +99,20 @@ func startGrid(s Setup, register func(*grid.Manager, Setup) error, client func(*
 		go server.Serve(l)
 	}
 	close(ready)
+	if s.first() > 0 {
+		return n, nil // node 0 waits
+	}
 	return n, n.waitConnected()
+}
+
+// dialer returns what opens the connections of nodes that are in several processes, nil for others.
+func (s Setup) dialer() grid.ContextDialer {
+	if s.Part == nil || len(s.Part.Via) == 0 {
+		return nil // what users have
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, s.via(addr))
+	}
 }
 
 func (n *gridNodes) waitConnected() error {
@@ -123,6 +140,17 @@ func (n *gridNodes) Close() error {
 
 func registerRaw(m *grid.Manager, s Setup) error {
 	err := m.RegisterSingleHandler(gridEcho, func(payload []byte) ([]byte, *grid.RemoteErr) { return payload, nil })
+	if err != nil {
+		return err
+	}
+	err = m.RegisterSingleHandler(gridAsk, func(request []byte) ([]byte, *grid.RemoteErr) {
+		answer, err := perform(request, func(n int) []byte { return grid.GetByteBufferCap(n)[:n] })
+		grid.PutByteBuffer(request)
+		if err != nil {
+			return nil, grid.NewRemoteErr(err)
+		}
+		return answer, nil
+	})
 	if err != nil {
 		return err
 	}
@@ -162,6 +190,16 @@ func (c gridClient) Echo(payload []byte) error {
 	err = Check(payload, answer)
 	grid.PutByteBuffer(answer)
 	return err
+}
+
+func (c gridClient) Ask(request []byte) (int, error) {
+	answer, err := c.conn.Request(context.Background(), gridAsk, request)
+	if err != nil {
+		return 0, err
+	}
+	n := len(answer)
+	grid.PutByteBuffer(answer)
+	return n, nil
 }
 
 func (c gridClient) Stream(ctx context.Context, o Order, each func(size int) bool) error {

@@ -15,9 +15,10 @@ import (
 const (
 	grpcModule = "google.golang.org/grpc"
 	grpcEcho   = "/bench.Echo/Echo"
+	grpcAsk    = "/bench.Echo/Ask"
 	grpcTalk   = "/bench.Echo/Talk"
 	grpcSource = "/bench.Echo/Source"
-	grpcLimit  = 64 << 20 // bytes of a message
+	grpcLimit  = 65 << 20 // bytes of a message
 )
 
 var grpcUnary = Contender{
@@ -27,6 +28,7 @@ var grpcUnary = Contender{
 	Streams: true,
 	TLS:     true,
 	Shared:  true,
+	Apart:   true,
 	Start: func(s Setup) (Nodes, error) {
 		return startGRPC(s, func(cc *grpc.ClientConn) (Client, error) { return grpcClient{cc}, nil })
 	},
@@ -49,7 +51,7 @@ type grpcNodes struct {
 }
 
 func startGRPC(s Setup, client func(*grpc.ClientConn) (Client, error)) (Nodes, error) {
-	listeners, err := s.listen()
+	listeners, addrs, err := s.listen()
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +77,7 @@ func startGRPC(s Setup, client func(*grpc.ClientConn) (Client, error)) (Nodes, e
 		go server.Serve(l)
 	}
 	n.links = newLinks(func(_, to int) (*grpc.ClientConn, error) {
-		return grpc.NewClient(listeners[to].Addr().String(),
+		return grpc.NewClient(s.via(addrs[to]),
 			grpc.WithTransportCredentials(clientTLS),
 			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(grpcCodec{}), grpc.MaxCallRecvMsgSize(grpcLimit)))
 	})
@@ -106,6 +108,17 @@ var grpcService = grpc.ServiceDesc{
 		Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 			m := new(grpcMessage)
 			return m, decode(m)
+		},
+	}, {
+		MethodName: "Ask",
+		Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			m := new(grpcMessage)
+			if err := decode(m); err != nil {
+				return nil, err
+			}
+			defer m.data.Free()
+			answer, err := perform(m.head(), zeros)
+			return newGRPCMessage(answer), err
 		},
 	}},
 	Streams: []grpc.StreamDesc{
@@ -172,6 +185,15 @@ func (c grpcClient) Stream(ctx context.Context, o Order, each func(size int) boo
 	}, each)
 }
 
+func (c grpcClient) Ask(request []byte) (int, error) {
+	answer := new(grpcMessage)
+	if err := c.conn.Invoke(context.Background(), grpcAsk, newGRPCMessage(request), answer); err != nil {
+		return 0, err
+	}
+	defer answer.data.Free()
+	return answer.data.Len(), nil
+}
+
 func (grpcClient) Close() error { return nil }
 
 // grpcTalker calls over a stream.
@@ -218,6 +240,15 @@ func (m *grpcMessage) take() []byte {
 	b := m.data.Materialize()
 	m.data.Free()
 	return b
+}
+
+// head returns a copy of the first bytes, those of a Task.
+func (m *grpcMessage) head() []byte {
+	b := make([]byte, taskSize)
+	r := m.data.Reader()
+	defer r.Close()
+	n, _ := io.ReadFull(r, b)
+	return b[:n]
 }
 
 func (m *grpcMessage) check(sent []byte) error {

@@ -42,7 +42,7 @@ type httpNodes struct {
 }
 
 func startHTTP(s Setup, p *http.Protocols) (Nodes, error) {
-	listeners, err := s.listen()
+	listeners, _, err := s.listen()
 	if err != nil {
 		return nil, err
 	}

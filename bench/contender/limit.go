@@ -13,6 +13,7 @@ var limitContender = Contender{
 	Streams: true,
 	TLS:     true,
 	Shared:  true,
+	Apart:   true,
 	Start:   startLimit,
 }
 
@@ -20,18 +21,24 @@ var limitContender = Contender{
 type limitNodes struct {
 	setup     Setup
 	listeners []net.Listener
+	addrs     []string
 	peers     [][]*limit.Peer // by node, and by the other node
 	accepted  chan net.Conn
 }
 
 func startLimit(s Setup) (Nodes, error) {
-	listeners, err := s.listenSecure()
+	listeners, addrs, err := s.listenSecure()
 	if err != nil {
 		return nil, err
 	}
-	n := &limitNodes{setup: s, listeners: listeners, accepted: make(chan net.Conn)}
-	for _, l := range listeners {
+	n := &limitNodes{setup: s, listeners: listeners, addrs: addrs, accepted: make(chan net.Conn)}
+	for range s.Nodes {
 		n.peers = append(n.peers, make([]*limit.Peer, s.Nodes))
+	}
+	if s.Part != nil {
+		return n, n.startPart()
+	}
+	for _, l := range listeners {
 		go accept(l, func(c net.Conn) { n.accepted <- c })
 	}
 	for from := range s.Nodes {
@@ -45,10 +52,34 @@ func startLimit(s Setup) (Nodes, error) {
 	return n, nil
 }
 
+// startPart connects node 0 to the others, which accept.
+func (n *limitNodes) startPart() error {
+	for _, l := range n.listeners {
+		go accept(l, func(c net.Conn) { limit.NewAnswering(c, limitAnswer) })
+	}
+	if n.setup.first() > 0 {
+		return nil
+	}
+	for to := 1; to < n.setup.Nodes; to++ {
+		c, err := n.setup.dial(n.addrs[to])
+		if err != nil {
+			return err
+		}
+		n.peers[0][to] = limit.New(c)
+	}
+	return nil
+}
+
+// limitAnswer is nil for a request without a task.
+func limitAnswer(request []byte) []byte {
+	answer, _ := perform(request, zeros)
+	return answer
+}
+
 func (n *limitNodes) connect(from, to int) error {
 	accepted := make(chan *limit.Peer, 1)
 	go func() { accepted <- limit.New(<-n.accepted) }()
-	c, err := n.setup.dial(n.listeners[to].Addr())
+	c, err := n.setup.dial(n.addrs[to])
 	if err != nil {
 		return err
 	}
@@ -85,6 +116,14 @@ func (c limitClient) Echo(payload []byte) error {
 func (c limitClient) Stream(ctx context.Context, o Order, each func(size int) bool) error {
 	order := limit.Order{Messages: o.Messages, Size: o.Size, Hold: o.Hold, Window: max(1, c.window)}
 	return c.peer.Stream(ctx, order, func(message []byte) bool { return each(len(message)) })
+}
+
+func (c limitClient) Ask(request []byte) (size int, err error) {
+	err = c.peer.Ask(request, func(answer []byte) error {
+		size = len(answer)
+		return nil
+	})
+	return size, err
 }
 
 func (limitClient) Close() error { return nil }

@@ -49,7 +49,7 @@ type muxerNodes struct {
 }
 
 func startMuxer(s Setup, server, client func(net.Conn) (muxSession, error)) (Nodes, error) {
-	listeners, err := s.listenSecure()
+	listeners, addrs, err := s.listenSecure()
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func startMuxer(s Setup, server, client func(net.Conn) (muxSession, error)) (Nod
 		})
 	}
 	return &muxerNodes{listeners, newLinks(func(_, to int) (muxSession, error) {
-		c, err := s.dial(listeners[to].Addr())
+		c, err := s.dial(addrs[to])
 		if err != nil {
 			return nil, err
 		}

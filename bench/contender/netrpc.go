@@ -5,13 +5,17 @@ import (
 	"net/rpc"
 )
 
-const netRPCEcho = "Echo.Echo"
+const (
+	netRPCEcho = "Echo.Echo"
+	netRPCAsk  = "Echo.Ask"
+)
 
 var netRPC = Contender{
 	Name:   "net/rpc",
 	About:  "net/rpc of the standard library, with gob",
 	TLS:    true,
 	Shared: true,
+	Apart:  true,
 	Start:  startNetRPC,
 }
 
@@ -29,8 +33,14 @@ func (netRPCService) Echo(payload []byte, answer *[]byte) error {
 	return nil
 }
 
+// Ask carries a Task out.
+func (netRPCService) Ask(request []byte, answer *[]byte) (err error) {
+	*answer, err = perform(request, zeros)
+	return err
+}
+
 func startNetRPC(s Setup) (Nodes, error) {
-	listeners, err := s.listenSecure()
+	listeners, addrs, err := s.listenSecure()
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +53,7 @@ func startNetRPC(s Setup) (Nodes, error) {
 		go accept(l, func(c net.Conn) { server.ServeConn(c) })
 	}
 	return &netRPCNodes{listeners, newLinks(func(_, to int) (*rpc.Client, error) {
-		c, err := s.dial(listeners[to].Addr())
+		c, err := s.dial(addrs[to])
 		if err != nil {
 			return nil, err
 		}
@@ -69,6 +79,12 @@ func (c netRPCClient) Echo(payload []byte) error {
 		return err
 	}
 	return Check(payload, answer)
+}
+
+func (c netRPCClient) Ask(request []byte) (int, error) {
+	var answer []byte
+	err := c.client.Call(netRPCAsk, request, &answer)
+	return len(answer), err
 }
 
 func (netRPCClient) Close() error { return nil }

@@ -14,47 +14,69 @@ import (
 	"time"
 )
 
-// listen returns a listener on loopback for each node.
-func (s Setup) listen() ([]net.Listener, error) {
-	var all []net.Listener
+// listen returns a listener for each node of this process, and the addresses of all nodes.
+func (s Setup) listen() (here []net.Listener, addrs []string, err error) {
+	if s.Part != nil {
+		return s.Part.Listeners, s.Part.Addrs, nil
+	}
 	for range s.Nodes {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			closeAll(all)
-			return nil, err
+			closeAll(here)
+			return nil, nil, err
 		}
-		all = append(all, l)
+		here = append(here, l)
+		addrs = append(addrs, l.Addr().String())
 	}
-	return all, nil
+	return here, addrs, nil
 }
 
 // listenSecure is listen, with TLS if that is asked for.
-func (s Setup) listenSecure() ([]net.Listener, error) {
-	all, err := s.listen()
+func (s Setup) listenSecure() (here []net.Listener, addrs []string, err error) {
+	here, addrs, err = s.listen()
 	if err != nil || !s.TLS {
-		return all, err
+		return here, addrs, err
 	}
 	server, _, err := tlsConfigs()
 	if err != nil {
-		closeAll(all)
-		return nil, err
+		closeAll(here)
+		return nil, nil, err
 	}
-	for i, l := range all {
-		all[i] = tls.NewListener(l, server)
+	for i, l := range here {
+		here[i] = tls.NewListener(l, server)
 	}
-	return all, nil
+	return here, addrs, nil
+}
+
+// first returns the number of the first node of this process.
+func (s Setup) first() int {
+	if s.Part == nil {
+		return 0
+	}
+	return s.Part.First
+}
+
+// via returns where to dial for the node that listens at addr.
+func (s Setup) via(addr string) string {
+	if s.Part != nil {
+		if other, ok := s.Part.Via[addr]; ok {
+			return other
+		}
+	}
+	return addr
 }
 
 // dial connects to a listener of listenSecure.
-func (s Setup) dial(addr net.Addr) (net.Conn, error) {
+func (s Setup) dial(addr string) (net.Conn, error) {
+	addr = s.via(addr)
 	if !s.TLS {
-		return net.Dial("tcp", addr.String())
+		return net.Dial("tcp", addr)
 	}
 	_, client, err := tlsConfigs()
 	if err != nil {
 		return nil, err
 	}
-	return tls.Dial("tcp", addr.String(), client)
+	return tls.Dial("tcp", addr, client)
 }
 
 // tlsConfigs returns the sides of a TLS connection to 127.0.0.1, with a certificate for this

@@ -18,10 +18,11 @@ const tcpReadBuffer = 64 << 10 // bytes
 type tcpNodes struct {
 	setup     Setup
 	listeners []net.Listener
+	addrs     []string
 }
 
 func startTCP(s Setup) (Nodes, error) {
-	listeners, err := s.listenSecure()
+	listeners, addrs, err := s.listenSecure()
 	if err != nil {
 		return nil, err
 	}
@@ -41,11 +42,11 @@ func startTCP(s Setup) (Nodes, error) {
 			}
 		})
 	}
-	return &tcpNodes{s, listeners}, nil
+	return &tcpNodes{s, listeners, addrs}, nil
 }
 
 func (n *tcpNodes) Client(_, to int) (Client, error) {
-	c, err := n.setup.dial(n.listeners[to].Addr())
+	c, err := n.setup.dial(n.addrs[to])
 	if err != nil {
 		return nil, err
 	}

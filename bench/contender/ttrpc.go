@@ -11,6 +11,7 @@ import (
 const (
 	ttrpcService = "bench.Echo"
 	ttrpcEcho    = "Echo"
+	ttrpcAsk     = "Ask"
 )
 
 var ttrpcContender = Contender{
@@ -19,6 +20,7 @@ var ttrpcContender = Contender{
 	Module: "github.com/containerd/ttrpc",
 	TLS:    true,
 	Shared: true,
+	Apart:  true,
 	Start:  startTTRPC,
 }
 
@@ -28,7 +30,7 @@ type ttrpcNodes struct {
 }
 
 func startTTRPC(s Setup) (Nodes, error) {
-	listeners, err := s.listenSecure()
+	listeners, addrs, err := s.listenSecure()
 	if err != nil {
 		return nil, err
 	}
@@ -44,12 +46,20 @@ func startTTRPC(s Setup) (Nodes, error) {
 				m := new(wrapperspb.BytesValue)
 				return m, decode(m)
 			},
+			ttrpcAsk: func(_ context.Context, decode func(any) error) (any, error) {
+				m := new(wrapperspb.BytesValue)
+				if err := decode(m); err != nil {
+					return nil, err
+				}
+				answer, err := perform(m.Value, zeros)
+				return wrapperspb.Bytes(answer), err
+			},
 		}})
 		n.servers = append(n.servers, server)
 		go serveTTRPC(server, l)
 	}
 	n.links = newLinks(func(_, to int) (*ttrpc.Client, error) {
-		c, err := s.dial(listeners[to].Addr())
+		c, err := s.dial(addrs[to])
 		if err != nil {
 			return nil, err
 		}
@@ -82,6 +92,12 @@ func (c ttrpcClient) Echo(payload []byte) error {
 		return err
 	}
 	return Check(payload, answer.Value)
+}
+
+func (c ttrpcClient) Ask(request []byte) (int, error) {
+	var answer wrapperspb.BytesValue
+	err := c.client.Call(context.Background(), ttrpcService, ttrpcAsk, wrapperspb.Bytes(request), &answer)
+	return len(answer.Value), err
 }
 
 func (ttrpcClient) Close() error { return nil }

@@ -28,6 +28,7 @@ const (
 // The kinds of messages.
 const (
 	kindCall uint64 = iota << kindShift
+	kindAsk
 	kindReply
 	kindOpen
 	kindData
@@ -38,8 +39,9 @@ const (
 
 // Peer is one end of a connection. It echoes what the other end calls with.
 type Peer struct {
-	conn net.Conn
-	wake chan struct{}
+	conn   net.Conn
+	wake   chan struct{}
+	answer func(request []byte) []byte // for kindAsk
 
 	mu     sync.Mutex // Protects following.
 	batch  []byte
@@ -62,9 +64,14 @@ type call struct {
 var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
 
 // New returns an end of c and starts its two goroutines. Close ends them.
-func New(c net.Conn) *Peer {
+func New(c net.Conn) *Peer { return NewAnswering(c, nil) }
+
+// NewAnswering is New for an end that takes requests of Ask. answer must not keep its request, and
+// nothing else is read while it runs.
+func NewAnswering(c net.Conn, answer func(request []byte) []byte) *Peer {
 	p := &Peer{
 		conn:    c,
+		answer:  answer,
 		wake:    make(chan struct{}, 1),
 		calls:   make(map[uint64]*call),
 		streams: make(map[uint64]*stream),
@@ -77,13 +84,22 @@ func New(c net.Conn) *Peer {
 
 // Call sends payload and gives what comes back to use, which must not keep it.
 func (p *Peer) Call(payload []byte, use func(answer []byte) error) error {
+	return p.call(kindCall, payload, use)
+}
+
+// Ask is Call, but what comes back is what NewAnswering's function says.
+func (p *Peer) Ask(payload []byte, use func(answer []byte) error) error {
+	return p.call(kindAsk, payload, use)
+}
+
+func (p *Peer) call(kind uint64, payload []byte, use func(answer []byte) error) error {
 	c := calls.Get().(*call)
 	p.callsMu.Lock()
 	p.lastID++
 	id := p.lastID
 	p.calls[id] = c
 	p.callsMu.Unlock()
-	p.send(kindCall|id, payload)
+	p.send(kind|id, payload)
 	<-c.done
 	err := use(c.answer)
 	calls.Put(c)
@@ -183,6 +199,8 @@ func (p *Peer) handle(id uint64, payload []byte) {
 	switch kind {
 	case kindCall:
 		p.send(kindReply|id, payload)
+	case kindAsk:
+		p.send(kindReply|id, p.answer(payload))
 	case kindReply:
 		p.callsMu.Lock()
 		c := p.calls[id]
