@@ -1,0 +1,11 @@
+//go:build !unix
+
+package pair
+
+import (
+	"errors"
+	"net"
+	"os"
+)
+
+func pipes() (net.Conn, *os.File, error) { return nil, nil, errors.ErrUnsupported }

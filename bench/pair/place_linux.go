@@ -1,0 +1,39 @@
+package pair
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// onProcessor runs start, on this thread, which must be locked, so that the process which it starts
+// is where c says.
+func onProcessor(place Place, side int, start func() error) (err error) {
+	if place == Anywhere {
+		return start()
+	}
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return err
+	}
+	var cpus []int
+	for cpu := range len(all) * 64 {
+		if all.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	if len(cpus) < 2 {
+		return errors.New("there is one processor only")
+	}
+	cpu := cpus[0]
+	if place == Apart {
+		cpu = cpus[side]
+	}
+	var one unix.CPUSet
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.SchedSetaffinity(0, &all)) }()
+	return start()
+}
