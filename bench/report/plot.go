@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/gridmesh/grid/bench/scenario"
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
@@ -56,7 +57,7 @@ func (r Report) plot() (p *plot.Plot, lines int, err error) {
 	p.Title.Text = s.Title + ": thousands of calls per second"
 	p.X.Min = 0
 	p.Legend.Top = false
-	names := s.Contenders()
+	names := scenario.Contenders(s.Results)
 	slices.Reverse(names) // the first is drawn on top
 	width := barSpace / vg.Length(len(s.Results))
 	for i, res := range s.Results {

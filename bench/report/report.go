@@ -67,10 +67,10 @@ func (r Report) writeHow(b *strings.Builder) {
 	if m.Busy() {
 		b.WriteString("**The machine was busy with other things. These figures are good for a first look only.**\n\n")
 	}
-	fmt.Fprintf(b, `Both ends run in one process and talk over loopback. All contenders get the same payloads and the same number of
-callers in the same run. They take turns: %s, each in a different order, with new nodes every time.
+	fmt.Fprintf(b, `Both ends run in one process and talk over loopback, unless the section says otherwise. All contenders get the same payloads and the
+same number of callers in the same run. They take turns: %s, each in a different order, with new nodes every time.
 A figure is the median of the rounds. The ratio in parentheses is the median of the rounds' ratios to `+"`limit`"+`, unless the section says
-otherwise. Less is better. Every answer is compared with what was sent.
+otherwise. Less is better, but for what is done in a second. Every echo is compared with what was sent.
 
 `, rounds(r.Rounds))
 }
@@ -88,7 +88,14 @@ func (s Section) write(b *strings.Builder) {
 	if len(s.Results) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "## %s\n\n%s\n\n| |", s.Title, s.Text)
+	fmt.Fprintf(b, "## %s\n\n%s\n\n", s.Title, s.Text)
+	if len(s.Tables) > 0 {
+		for _, t := range s.Tables {
+			s.writeTable(b, t)
+		}
+		return
+	}
+	b.WriteString("| |")
 	columns := 0
 	for i, res := range s.Results {
 		unit := ""
@@ -105,7 +112,7 @@ func (s Section) write(b *strings.Builder) {
 		}
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---:|", columns) + "\n")
-	for _, name := range s.Contenders() {
+	for _, name := range scenario.Contenders(s.Results) {
 		fmt.Fprintf(b, "| %s |", name)
 		for i, res := range s.Results {
 			writeCells(b, res, name, s.showsAll(i))
@@ -113,6 +120,60 @@ func (s Section) write(b *strings.Builder) {
 		b.WriteString("\n")
 	}
 	b.WriteString("\n")
+}
+
+// writeTable writes a table of some figures, with a line for each case.
+func (s Section) writeTable(b *strings.Builder, t scenario.Table) {
+	names := scenario.Contenders(s.Results)
+	lines := new(strings.Builder)
+	for _, res := range s.Results {
+		if t.NotZero && !anyFigure(res, t) {
+			continue
+		}
+		lines.WriteString("| " + res.Name + " |")
+		for _, name := range names {
+			if cell := tableCell(t, res, name); cell != "" {
+				lines.WriteString(" " + cell)
+			}
+			lines.WriteString(" |")
+		}
+		lines.WriteString("\n")
+	}
+	if lines.Len() > 0 {
+		fmt.Fprintf(b, "%s:\n\n| | %s |\n|---|%s\n%s\n", t.Title, strings.Join(names, " | "), strings.Repeat("---:|", len(names)), lines.String())
+	}
+}
+
+// anyFigure reports whether a figure of a table is not 0 in a case.
+func anyFigure(res scenario.Result, t scenario.Table) bool {
+	for _, series := range res.Series {
+		for _, column := range t.Columns {
+			if series.Err == nil && series.Median(column) != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// tableCell returns what a contender has in a case, empty if it is not there.
+func tableCell(t scenario.Table, res scenario.Result, name string) string {
+	series, ok := res.Of(name)
+	switch {
+	case !ok:
+		return ""
+	case series.Err != nil:
+		return "failed"
+	}
+	var figures []string
+	for _, column := range t.Columns {
+		figures = append(figures, Number(series.Median(column)))
+	}
+	cell := strings.Join(figures, " / ")
+	if base, ok := res.Of(res.Baseline); ok && t.Ratio && base.Err == nil {
+		cell += fmt.Sprintf(" (%s×)", Ratio(series.Ratio(base, t.Columns[0])))
+	}
+	return cell
 }
 
 // showsAll reports whether all figures of a case are shown: of the last, and
@@ -161,8 +222,10 @@ func Number(v float64) string {
 	switch {
 	case math.IsNaN(v) || math.IsInf(v, 0):
 		return "-"
-	case math.Abs(v) < 0.05:
+	case math.Abs(v) < 0.005:
 		return "0"
+	case math.Abs(v) < 1:
+		return fmt.Sprintf("%.2f", v)
 	case math.Abs(v) < 10:
 		return fmt.Sprintf("%.1f", v)
 	}

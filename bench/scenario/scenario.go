@@ -3,6 +3,7 @@ package scenario
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -15,7 +16,12 @@ type Options struct {
 	Warm   time.Duration // before each measurement
 	Time   time.Duration // of each measurement
 	Rounds int
-	Small  bool // fewer nodes and streams, for tests
+	Small  bool   // fewer nodes, streams and cases, for tests
+	Procs  int    // GOMAXPROCS of the processes of a pair, 0 is the default
+	Before string // the path of another gridbench, whose grid is a contender of all pairs
+
+	// What is measured of a section; nil is all.
+	Cases, Contenders *regexp.Regexp
 }
 
 // Section is one table of the report.
@@ -24,6 +30,17 @@ type Section struct {
 	Title string
 	Text  string
 	Cases []Case
+
+	Tables []Table      // nil is one for all
+	Able   func() error // returns why it cannot be measured here; nil is that it can be
+}
+
+// Table shows some of the figures of all cases of a section.
+type Table struct {
+	Title   string
+	Columns []int // of each case, in one cell
+	Ratio   bool  // to the baseline, of the first column
+	NotZero bool  // cases whose figures are all 0 are left out
 }
 
 // Case is one load, put on several contenders.
@@ -33,7 +50,8 @@ type Case struct {
 	Contenders []string
 	Baseline   string // the contender that ratios are to, or empty
 
-	run func(o Options, c contender.Contender) ([]float64, error)
+	run  func(o Options, c contender.Contender) ([]float64, error)
+	pair *pairCase // in place of run
 }
 
 // Column is a figure that a case gives. Less is better for the first of a case.
@@ -50,9 +68,19 @@ type Result struct {
 
 // Run measures the case. It tells progress before each measurement.
 func (c Case) Run(o Options, progress func(contender string)) Result {
+	if c.pair != nil && o.Before != "" && slices.Contains(c.Contenders, gridName) {
+		at := slices.Index(c.Contenders, gridName) + 1
+		c.Contenders = slices.Insert(slices.Clone(c.Contenders), at, Before)
+	}
+	if o.Contenders != nil {
+		c.Contenders = slices.DeleteFunc(slices.Clone(c.Contenders), func(name string) bool { return !o.Contenders.MatchString(name) })
+	}
 	r := Result{Case: c}
 	r.Series = measure.Interleave(o.Rounds, len(c.Contenders), func(i int) ([]float64, error) {
 		progress(c.Contenders[i])
+		if c.pair != nil {
+			return c.pair.run(o, c.Contenders[i])
+		}
 		ct, err := contender.Find(c.Contenders[i])
 		if err != nil {
 			return nil, err
@@ -71,21 +99,37 @@ func (r Result) Of(name string) (measure.Series, bool) {
 	return r.Series[i], true
 }
 
-// Contenders returns the names of all contenders of the section, in the order of contender.All.
-func (s Section) Contenders() []string {
+// Contenders returns the names of all contenders of some results, in the order of contender.All.
+// Before is behind grid.
+func Contenders(results []Result) []string {
 	var names []string
+	add := func(name string) {
+		if slices.ContainsFunc(results, func(r Result) bool { return slices.Contains(r.Contenders, name) }) {
+			names = append(names, name)
+		}
+	}
 	for _, c := range contender.All() {
-		if slices.ContainsFunc(s.Cases, func(k Case) bool { return slices.Contains(k.Contenders, c.Name) }) {
-			names = append(names, c.Name)
+		add(c.Name)
+		if c.Name == gridName {
+			add(Before)
 		}
 	}
 	return names
 }
 
+// Chosen returns the cases of a section that the options choose.
+func (s Section) Chosen(o Options) []Case {
+	return slices.DeleteFunc(slices.Clone(s.Cases), func(c Case) bool { return o.Cases != nil && !o.Cases.MatchString(c.Name) })
+}
+
 const (
 	limitName = "limit"
 	tcpName   = "tcp"
+	gridName  = "grid"
 )
+
+// Before is the name of the grid of another program, Options.Before.
+const Before = "before"
 
 // small is the size of a small payload, in bytes.
 const small = 512
@@ -100,6 +144,7 @@ func Sections(o Options, meshMemory bool) []Section {
 		streamSection(), secureStreamSection(), shortStreamSection(),
 		largeSection(), mixedSection(), idleSection(o),
 	}
+	all = append(all, pairSections(o)...)
 	if meshMemory {
 		all = append(all, meshMemorySection(o))
 	}

@@ -2,9 +2,18 @@ package scenario
 
 import (
 	"math"
+	"os"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/gridmesh/grid/bench/pair"
 )
+
+func TestMain(m *testing.M) {
+	pair.BeNode()
+	os.Exit(m.Run())
+}
 
 // TestEveryCaseRuns runs each case with each contender for a moment. It does not judge what is
 // measured.
@@ -42,15 +51,21 @@ func TestSectionsAreWhole(t *testing.T) {
 			t.Errorf("section %q lacks something or is there twice", s.Name)
 		}
 		seen[s.Name] = true
+		var results []Result
 		for _, c := range s.Cases {
-			r := Result{Case: c}
+			results = append(results, Result{Case: c})
+		}
+		known := Contenders(results)
+		for _, r := range results {
+			c := r.Case
 			for _, name := range append(c.Contenders, c.Baseline) {
-				known := false
-				for _, k := range s.Contenders() {
-					known = known || k == name
-				}
-				if !known {
+				if name != "" && !slices.Contains(known, name) {
 					t.Errorf("%s, %s: no contender is named %q", s.Name, c.Name, name)
+				}
+			}
+			for _, shown := range s.Tables {
+				if slices.Max(shown.Columns) >= len(c.Columns) {
+					t.Errorf("%s, %s: there is no column %d", s.Name, c.Name, slices.Max(shown.Columns))
 				}
 			}
 			if _, ok := r.Of("nobody"); ok {

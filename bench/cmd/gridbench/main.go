@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gridmesh/grid/bench/pair"
 	"github.com/gridmesh/grid/bench/report"
 	"github.com/gridmesh/grid/bench/scenario"
 )
@@ -29,6 +30,7 @@ const (
 )
 
 func main() {
+	pair.BeNode()
 	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
 			fmt.Fprintln(os.Stderr, "gridbench:", err)
@@ -42,7 +44,6 @@ type config struct {
 	scenario.Options
 	sections *regexp.Regexp
 	mesh     bool
-	procs    int
 	out      string
 	command  string
 }
@@ -52,14 +53,22 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	runtime.GOMAXPROCS(c.procs)
+	runtime.GOMAXPROCS(c.Procs)
 	r := report.Report{Machine: report.ThisMachine(), Command: c.command, Rounds: c.Rounds}
+	skipped := 0
 	for _, s := range scenario.Sections(c.Options, c.mesh) {
 		if c.sections.MatchString(s.Name) {
+			if s.Able != nil {
+				if err := s.Able(); err != nil {
+					fmt.Fprintf(stderr, "SKIPPED: %s: %v\n", s.Title, err)
+					skipped++
+					continue
+				}
+			}
 			r.Sections = append(r.Sections, measureSection(s, c.Options, stderr))
 		}
 	}
-	if len(r.Sections) == 0 {
+	if len(r.Sections)+skipped == 0 {
 		return fmt.Errorf("no section is named like %q", c.sections)
 	}
 	if c.out != "" {
@@ -78,11 +87,14 @@ func parse(args []string, stderr io.Writer) (c config, err error) {
 	f.SetOutput(stderr)
 	short := f.Bool("short", false, "run everything once, as briefly as possible, and write no files")
 	sections := f.String("run", "", "measure only the sections whose names match this `expression`: "+sectionNames()+"; writes no files")
+	cases := f.String("cases", "", "measure only the cases whose names, as in the heads of tables, match this `expression`; writes no files")
+	contenders := f.String("contenders", "", "measure only the contenders whose names match this `expression`; writes no files")
 	f.BoolVar(&c.mesh, "mesh", false, "also measure the memory of meshes of up to 100 nodes (needs 10,000 open files)")
 	f.IntVar(&c.Rounds, "rounds", 5, "`rounds` of each case")
 	f.DurationVar(&c.Time, "time", 500*time.Millisecond, "of each measurement")
 	f.DurationVar(&c.Warm, "warm", 100*time.Millisecond, "before each measurement")
-	f.IntVar(&c.procs, "procs", 2, "GOMAXPROCS")
+	f.IntVar(&c.Procs, "procs", 2, "GOMAXPROCS of each process")
+	f.StringVar(&c.Before, "before", "", "the path of another gridbench, `program`, whose grid is measured as well, as \"before\", in two processes")
 	f.StringVar(&c.out, "out", "", "`directory` to write "+textFile+" and "+plotFile+" to (default ../docs after a full run)")
 	if err := f.Parse(args); err != nil {
 		return c, err
@@ -90,16 +102,22 @@ func parse(args []string, stderr io.Writer) (c config, err error) {
 	if f.NArg() > 0 {
 		return c, fmt.Errorf("unknown argument %q", f.Arg(0))
 	}
-	if c.Rounds < 1 || c.procs < 1 || c.Time <= 0 {
+	if c.Rounds < 1 || c.Procs < 1 || c.Time <= 0 {
 		return c, errors.New("-rounds, -procs and -time must be positive")
 	}
 	if c.sections, err = regexp.Compile(*sections); err != nil {
 		return c, err
 	}
+	if c.Cases, err = regexp.Compile(*cases); err != nil {
+		return c, err
+	}
+	if c.Contenders, err = regexp.Compile(*contenders); err != nil {
+		return c, err
+	}
 	if *short {
 		c.Small, c.Rounds, c.Time, c.Warm = true, 1, 20*time.Millisecond, 5*time.Millisecond
 	}
-	if c.out == "" && !*short && *sections == "" {
+	if c.out == "" && !*short && *sections+*cases+*contenders == "" {
 		c.out = filepath.Join("..", "docs")
 	}
 	c.command = strings.TrimSpace("go run ./cmd/gridbench " + strings.Join(args, " "))
@@ -117,7 +135,7 @@ func sectionNames() string {
 // measureSection measures all cases of a section and tells about it.
 func measureSection(s scenario.Section, o scenario.Options, progress io.Writer) report.Section {
 	measured := report.Section{Section: s}
-	for _, c := range s.Cases {
+	for _, c := range s.Chosen(o) {
 		began := time.Now()
 		fmt.Fprintf(progress, "%s, %s:", s.Title, c.Name)
 		measured.Results = append(measured.Results, c.Run(o, func(string) { fmt.Fprint(progress, ".") }))
