@@ -177,7 +177,7 @@ func (c *call) send(m message) (waits bool, err error) {
 	if err := c.cc.fits(&m); err != nil {
 		return false, err
 	}
-	slot, err := c.begin(c.cc.batch, c, &m, nil)
+	slot, err := c.begin(c.cc.sender, c, &m, nil)
 	switch err {
 	case nil:
 		return false, c.cc.append(slot, m, nil)
@@ -192,13 +192,13 @@ func (c *call) send(m message) (waits bool, err error) {
 // never sent.
 func (c *call) giveUpRoom() bool {
 	unsent := c.unsent()
-	c.m = message{}
+	c.m, c.pieces = message{}, pieces{}
 	c.late.Store(false)
 	return unsent
 }
 
 // unsent takes a waiting request out of the line. It reports whether the request was never sent.
-func (c *call) unsent() bool { return c.withdraw(c.cc.batch) || c.late.Load() }
+func (c *call) unsent() bool { return c.withdraw(c.cc.sender) || c.late.Load() }
 
 // Opens is part of batch.Item.
 func (c *call) Opens() bool { return true }
@@ -208,8 +208,7 @@ func (c *call) Admit(now time.Time) (size int, ok bool) {
 	if !c.wear(now) {
 		return 0, false // its context ends the call, or the sweep does
 	}
-	c.cc.stamp(&c.m)
-	return c.m.size(), true
+	return c.measure(c.cc.sender), true
 }
 
 // AppendTo is part of batch.Item.
@@ -232,6 +231,9 @@ func (cc *callClient) answer(m *message) {
 		c.complete(cc.said(m))
 	}
 }
+
+// waits reports whether a call waits for the answer with an ID.
+func (cc *callClient) waits(id uint64) bool { return cc.table.has(id) }
 
 // refused ends a request that the peer did not accept. It reports whether there was one with that
 // ID.

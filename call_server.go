@@ -57,8 +57,8 @@ func (cs *callServer) handle(m *message, now time.Time) {
 		cs.reply(cs.marked(cs.errorResponse(m.MuxID, m.Seq, &errShutdown), ErrShutdown), nil)
 		return
 	}
-	size := m.footprint()
-	if over := cs.requestQuota.enter(size); over != limitNone {
+	size, over := cs.admitted(m, &cs.requestQuota)
+	if over != limitNone {
 		cs.active.leave()
 		cs.overloaded(m, over)
 		return
@@ -119,7 +119,7 @@ func (in *request) respond(out []byte, failure *RemoteErr) {
 // send queues the answer or puts it in line. Only the end of the session ends the wait; the
 // caller's open requests bound how many wait. It reports whether the answer waits.
 func (in *request) send(answer message) (waits bool) {
-	slot, err := in.begin(in.cs.batch, in, &answer, nil)
+	slot, err := in.begin(in.cs.sender, in, &answer, nil)
 	switch err {
 	case nil:
 		in.uncount()
@@ -135,8 +135,7 @@ func (in *request) Opens() bool { return false }
 
 // Admit is part of batch.Item.
 func (in *request) Admit(time.Time) (size int, ok bool) {
-	in.cs.stamp(&in.m)
-	return in.m.size(), true
+	return in.measure(in.cs.sender), true
 }
 
 // AppendTo is part of batch.Item. It uncounts the request before its answer can be seen, so that a
@@ -144,6 +143,14 @@ func (in *request) Admit(time.Time) (size int, ok bool) {
 func (in *request) AppendTo(b []byte) []byte {
 	in.uncount()
 	return in.m.appendTo(b)
+}
+
+// AppendPiece is part of batch.Item.
+func (in *request) AppendPiece(b []byte, n int) []byte {
+	if in.pieces.last(n) {
+		in.uncount()
+	}
+	return in.berth.AppendPiece(b, n)
 }
 
 // Done is part of batch.Item.
@@ -179,7 +186,7 @@ func (in *request) release() {
 	in.uncount()
 	cs := in.cs
 	in.payload, in.ctx, in.cancel, in.cut, in.over = nil, nil, nil, nil, limitNone
-	in.out, in.m = nil, message{}
+	in.out, in.m, in.pieces = nil, message{}, pieces{}
 	cs.pool.put(in)
 	cs.active.leave()
 }
@@ -206,8 +213,12 @@ func (in *request) call() (out []byte, err *RemoteErr) {
 // close cancels the handlers that have a context: the caller is gone.
 func (cs *callServer) close() { cs.running.close() }
 
-// cancel tells the handler of a request that its caller has given up.
-func (cs *callServer) cancel(id uint64) { cs.running.cancel(id) }
+// cancel tells the handler of a request that its caller has given up, and stops sending an answer
+// in pieces.
+func (cs *callServer) cancel(id uint64) {
+	cs.running.cancel(id)
+	cs.cancelPieces(id)
+}
 
 // count returns the number of requests being handled.
 func (cs *callServer) count() int { return cs.pool.running() }

@@ -55,6 +55,14 @@ func (t *callTable) take(id uint64) *call {
 	return c
 }
 
+// has reports whether there is a call.
+func (t *callTable) has(id uint64) bool {
+	sh := t.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.calls[id] != nil
+}
+
 // shrink frees the table of a past burst. sh.mu is held.
 func (sh *callShard) shrink() {
 	if len(sh.calls) == 0 && sh.most > keptCalls {

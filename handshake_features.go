@@ -16,8 +16,10 @@ const (
 	// by itself, whose streams end without a credit, that learns of a handler's return before the
 	// stream can end, and that states the capacities of a stream when it opens.
 	featureStreams uint32 = 1 << 4
+	// featurePieces marks a node that takes large messages in pieces.
+	featurePieces uint32 = 1 << 5
 
-	nativeFeatures = featureNative | featureMetadata | featureErrors | featureStreams
+	nativeFeatures = featureNative | featureMetadata | featureErrors | featureStreams | featurePieces
 )
 
 // agreement is what the two nodes of a session have told each other in the handshake.

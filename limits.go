@@ -11,17 +11,17 @@ import (
 //
 // # Memory
 //
-// Memory is allocated only for bytes that have arrived, never for a length that a message claims.
-// Whatever one peer does, this node holds for it at most
+// Memory is allocated for bytes that have arrived, and never for more than a megabyte that a message
+// only claims. Whatever one peer does, this node holds for it at most
 //
-//	2 × MaxMessageSize                               for what is being received
+//	6 × MaxMessageSize                               for what is being received
 //	+ 4 × (MaxMessageSize + MaxQueuedBytes +
 //	       MaxQueuedControlBytes)                    for what is being sent
 //	+ MaxRequestBytes + MaxStreamBytes               for payloads, and what they are decoded to
 //	+ MaxRequests × 4 KiB + MaxStreams × 16 KiB      for goroutines and tables
 //
 // besides what handlers allocate and answer, the answers that this node has requested, and 16 MiB
-// in the whole process for decoding nested values. That is 1.5 GiB with the defaults, and a few
+// in the whole process for decoding nested values. That is 1.7 GiB with the defaults, and a few
 // kilobytes for a peer that sends nothing. Before the end of its handshake, which HandshakeTimeout
 // bounds, a connection can make a node hold 2 × MaxHandshakeSize. There are at most MaxHandshakes
 // such connections.

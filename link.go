@@ -85,6 +85,17 @@ func (l *link) handlerContext(deadline time.Time, subroute string, m *message, r
 	}
 }
 
+// admitted enters a call that m opens into a quota, unless that was done when its first piece came.
+// It returns the bytes counted for it and, if they are too many, the limit.
+func (l *link) admitted(m *message, q *quota) (size int, over limit) {
+	if m.counted > 0 {
+		size, m.counted = m.counted, 0
+		return size, limitNone
+	}
+	size = m.footprint()
+	return size, q.enter(size)
+}
+
 // ignore logs an unknown operation.
 func (l *link) ignore(op Op) {
 	if more, ok := l.ignored.allow(op.String()); ok {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid/internal/mpack"
-	"github.com/tinylib/msgp/msgp"
 	"github.com/zeebo/xxh3"
 )
 
@@ -57,6 +56,10 @@ const (
 	OpDisconnect
 	// OpMerged holds several messages.
 	OpMerged
+	// OpPiece holds a part of a large message. The original does not know it.
+	OpPiece
+	// OpAckPieces acknowledges bytes of large messages. The original does not know it.
+	OpAckPieces
 )
 
 // Flags qualify a message.
@@ -115,6 +118,12 @@ type message struct {
 
 	subroute *routeID `msg:"-"` // nil for none; points into the parsed bytes
 	metadata []byte   `msg:"-"` // nil for none
+
+	// Set only if the message came in pieces.
+	coming  int  `msg:"-"` // bytes of the payload, once it is whole
+	owned   bool `msg:"-"` // Payload is a buffer of its own
+	counted int  `msg:"-"` // bytes that a quota has counted for the message; 0 once it is somebody's
+	checked bool `msg:"-"` // its number was right when it began
 }
 
 // routeID stands for a subroute and a handler on the wire.
@@ -166,6 +175,17 @@ func (m *message) wireFlags() Flags {
 // the other fields ask for.
 func (m *message) appendTo(dst []byte) []byte {
 	start := len(dst)
+	dst = m.appendHead(dst, len(m.Payload))
+	dst = append(dst, m.Payload...)
+	dst = m.appendTail(dst)
+	if m.Flags&FlagCRCxxh3 != 0 {
+		dst = appendChecksum(dst, start)
+	}
+	return dst
+}
+
+// appendHead appends what comes before a payload of n bytes.
+func (m *message) appendHead(dst []byte, n int) []byte {
 	dst = append(dst, 0x90|messageFields)
 	dst = mpack.AppendUint(dst, m.MuxID)
 	dst = mpack.AppendUint(dst, uint64(m.Seq))
@@ -173,17 +193,21 @@ func (m *message) appendTo(dst []byte) []byte {
 	dst = mpack.AppendUint(dst, uint64(m.Handler))
 	dst = mpack.AppendUint(dst, uint64(m.Op))
 	dst = mpack.AppendUint(dst, uint64(m.wireFlags()))
-	dst = msgp.AppendBytes(dst, m.Payload)
-	if m.metadata != nil {
-		dst = append(dst, m.metadata...)
-	}
+	return mpack.AppendBinHeader(dst, n)
+}
+
+// appendTail appends what comes between the payload and the checksum.
+func (m *message) appendTail(dst []byte) []byte {
+	dst = append(dst, m.metadata...)
 	if m.subroute != nil {
 		dst = append(dst, m.subroute[:]...)
 	}
-	if m.Flags&FlagCRCxxh3 != 0 {
-		dst = binary.LittleEndian.AppendUint32(dst, uint32(xxh3.Hash(dst[start:])))
-	}
 	return dst
+}
+
+// appendChecksum appends the checksum of the message that begins at start.
+func appendChecksum(dst []byte, start int) []byte {
+	return binary.LittleEndian.AppendUint32(dst, uint32(xxh3.Hash(dst[start:])))
 }
 
 // parse reads a message from b, which Payload, subroute and metadata point into. The payload of an
@@ -253,6 +277,15 @@ func (m *message) normalizePayload() {
 // parseShortest reads the array where everything in it has the form that nodes write. It
 // returns false where something has not, which is not an error yet.
 func (m *message) parseShortest(b []byte) (rest []byte, ok bool) {
+	if b, ok = m.parseFields(b); !ok {
+		return nil, false
+	}
+	m.Payload, rest, ok = mpack.CutBin(b)
+	return rest, ok
+}
+
+// parseFields reads the fields before the payload, in the same way.
+func (m *message) parseFields(b []byte) (rest []byte, ok bool) {
 	if len(b) < 9 || b[0] != 0x90|messageFields {
 		return nil, false
 	}
@@ -275,8 +308,7 @@ func (m *message) parseShortest(b []byte) (rest []byte, ok bool) {
 		}
 	}
 	m.Handler, m.Op, m.Flags = HandlerID(small[0]), Op(small[1]), Flags(small[2])
-	m.Payload, rest, ok = mpack.CutBin(b)
-	return rest, ok
+	return b, true
 }
 
 // appendMergedHeader appends the head of an OpMerged with n messages.
@@ -303,6 +335,9 @@ func (o Op) counted() bool {
 	return false
 }
 
+// checked reports whether messages of an operation have a checksum where messages need one.
+func (o Op) checked(muxID uint64) bool { return muxID != 0 || o == OpAckPieces }
+
 // final reports whether nothing of the same direction may follow a message.
 func (m *message) final() bool {
 	switch m.Op {
@@ -322,7 +357,10 @@ func (m *message) credits() int {
 // footprint is what a message's payload holds once it is copied out of the read buffer. Metadata
 // counts as if it were in the same buffer, so that no message counts for more than the largest.
 func (m *message) footprint() int {
-	if m.Payload == nil && m.metadata == nil {
+	switch {
+	case m.coming > 0:
+		return footprint(m.coming)
+	case m.Payload == nil && m.metadata == nil:
 		return messageFootprint
 	}
 	return footprint(len(m.Payload) + len(m.metadata))
@@ -339,10 +377,15 @@ func (m *message) deadline(now time.Time) time.Time {
 	return now.Add(time.Duration(m.DeadlineMS) * time.Millisecond)
 }
 
-// ownPayload copies the payload out of the read buffer.
+// ownPayload copies the payload out of the read buffer, unless it has a buffer of its own. The caller
+// owns it.
 func (m *message) ownPayload() []byte {
-	if m.Payload == nil {
+	switch {
+	case m.Payload == nil:
 		return nil
+	case m.owned:
+		m.owned = false
+		return m.Payload
 	}
 	return append(GetByteBufferCap(len(m.Payload)), m.Payload...)
 }

@@ -48,6 +48,23 @@ func (x *muxes) toClient(m *message, now time.Time) {
 	}
 }
 
+// receiveFirst handles the first piece of a message of a stream that the reader got now. It reports
+// whether the message is wanted.
+func (x *muxes) receiveFirst(m *message, now time.Time) bool {
+	if m.Op == OpMuxClientMsg {
+		if mux, ok := x.servers.get(m.MuxID); ok {
+			return mux.receiveFirst(m, now)
+		}
+		x.toServer(m, now) // says that there is no such stream
+		return false
+	}
+	if mux, ok := x.clients.get(m.MuxID); ok {
+		return mux.receiveFirst(m, now)
+	}
+	x.toClient(m, now)
+	return false
+}
+
 // refused ends a stream that the peer did not accept.
 func (x *muxes) refused(id uint64, err error) {
 	if mux, ok := x.clients.get(id); ok {

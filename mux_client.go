@@ -209,12 +209,8 @@ func (m *muxClient) receive(msg *message, now time.Time) {
 	if m.late {
 		return
 	}
-	if msg.Op.counted() {
-		if msg.Seq != m.received {
-			m.cancel(fmt.Errorf("%w: want %d, got %d", ErrIncorrectSequence, m.received, msg.Seq))
-			return
-		}
-		m.received++
+	if !m.inOrder(msg) {
+		return
 	}
 	m.heard.Store(int64(now.Sub(m.muxes.began)))
 	switch msg.Op {
@@ -241,6 +237,45 @@ func (m *muxClient) receive(msg *message, now time.Time) {
 			m.lose(now)
 		}
 	}
+}
+
+// inOrder checks the number of a message, unless that was done when its first piece came. A wrong
+// one ends the stream.
+func (m *muxClient) inOrder(msg *message) bool {
+	if msg.checked || !msg.Op.counted() {
+		return true
+	}
+	if msg.Seq != m.received {
+		m.cancel(fmt.Errorf("%w: want %d, got %d", ErrIncorrectSequence, m.received, msg.Seq))
+		return false
+	}
+	m.received++
+	return true
+}
+
+// receiveFirst handles the first piece of a message that the reader got now. It reports whether the
+// message is wanted.
+func (m *muxClient) receiveFirst(msg *message, now time.Time) bool {
+	if m.late || !m.inOrder(msg) {
+		return false
+	}
+	m.heard.Store(int64(now.Sub(m.muxes.began)))
+	return msg.Flags&FlagPayloadIsErr != 0 || m.hold(msg)
+}
+
+// hold counts the payload of a message that is to be queued, unless that was done when its first
+// piece came. If streams hold too much, this one may end; then hold returns false.
+func (m *muxClient) hold(msg *message) bool {
+	if msg.counted > 0 {
+		return true
+	}
+	size := msg.footprint()
+	if !m.muxes.hold(m, size) {
+		m.overload()
+		return false
+	}
+	msg.counted = size
+	return true
 }
 
 // handlerReturned records that the handler has returned while some of its messages still wait for
@@ -280,15 +315,14 @@ func (m *muxClient) deliver(msg *message, now time.Time) {
 	}
 	last := msg.Flags&FlagEOF != 0
 	if !last || msg.Payload != nil {
-		size := msg.footprint()
-		if !m.muxes.hold(m, size) {
-			m.overload()
+		if !m.hold(msg) {
 			return
 		}
 		fits, queued := m.enqueue(msg)
 		if !queued {
-			m.streamQuota.free(size)
+			m.streamQuota.free(msg.counted)
 		}
+		msg.counted = 0
 		if !fits {
 			m.cancel(errCredit)
 			return

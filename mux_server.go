@@ -68,8 +68,8 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		x.refuse(msg, string(ErrShutdown))
 		return
 	}
-	size := msg.footprint()
-	if over := x.streamQuota.enter(size); over != limitNone {
+	size, over := x.admitted(msg, &x.streamQuota)
+	if over != limitNone {
 		x.active.leave()
 		x.overloaded(msg, over)
 		return
@@ -105,15 +105,8 @@ func (x *muxes) accept(msg *message, now time.Time) {
 
 // receive handles a message that the reader got now.
 func (m *muxServer) receive(msg *message, now time.Time) {
-	if msg.Op.counted() {
-		if msg.Seq != m.received {
-			m.fail(&libraryError{
-				ErrIncorrectSequence,
-				fmt.Sprintf("receive sequence number mismatch. want %d, got %d", m.received, msg.Seq),
-			})
-			return
-		}
-		m.received++
+	if !m.inOrder(msg) {
+		return
 	}
 	switch msg.Op {
 	case OpMuxClientMsg:
@@ -137,20 +130,62 @@ func (m *muxServer) receive(msg *message, now time.Time) {
 	}
 }
 
-// accept queues a request for the handler. It returns what the peer did wrong.
+// inOrder checks the number of a message, unless that was done when its first piece came. A wrong
+// one ends the stream.
+func (m *muxServer) inOrder(msg *message) bool {
+	if msg.checked || !msg.Op.counted() {
+		return true
+	}
+	if msg.Seq != m.received {
+		m.fail(&libraryError{
+			ErrIncorrectSequence,
+			fmt.Sprintf("receive sequence number mismatch. want %d, got %d", m.received, msg.Seq),
+		})
+		return false
+	}
+	m.received++
+	return true
+}
+
+// receiveFirst handles the first piece of a message that the reader got now. It reports whether the
+// message is wanted.
+func (m *muxServer) receiveFirst(msg *message, now time.Time) bool {
+	if !m.inOrder(msg) {
+		return false
+	}
+	m.mu.Lock()
+	m.heard = now
+	m.mu.Unlock()
+	return m.hold(msg)
+}
+
+// hold counts the payload of a message that is to be queued, unless that was done when its first
+// piece came. If streams hold too much, this one may end; then hold returns false.
+func (m *muxServer) hold(msg *message) bool {
+	if msg.counted > 0 {
+		return true
+	}
+	size := msg.footprint()
+	if !m.muxes.hold(m, size) {
+		m.overload()
+		return false
+	}
+	msg.counted = size
+	return true
+}
+
+// accept queues a request for the handler. It returns what the peer did wrong, if that is to end
+// the stream.
 func (m *muxServer) accept(msg *message, now time.Time) string {
-	size := 0
-	if msg.Flags&FlagEOF == 0 || msg.Payload != nil {
-		size = msg.footprint()
-		if !m.muxes.hold(m, size) {
-			m.countRefusal(RoleServer, m.handler.id, limitStreamBytes)
-			return string(ErrOverloaded)
-		}
+	payload := msg.Flags&FlagEOF == 0 || msg.Payload != nil
+	if payload && !m.hold(msg) {
+		return ""
 	}
-	text, queued := m.enqueue(msg, size > 0, now)
+	text, queued := m.enqueue(msg, payload, now)
 	if !queued {
-		m.streamQuota.free(size)
+		m.streamQuota.free(msg.counted)
 	}
+	msg.counted = 0
 	return text
 }
 

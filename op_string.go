@@ -25,11 +25,13 @@ func _() {
 	_ = x[OpResponse-15]
 	_ = x[OpDisconnect-16]
 	_ = x[OpMerged-17]
+	_ = x[OpPiece-18]
+	_ = x[OpAckPieces-19]
 }
 
-const _Op_name = "ConnectConnectResponsePingPongConnectMuxMuxConnectErrorDisconnectClientMuxDisconnectServerMuxMuxClientMsgMuxServerMsgUnblockSrvMuxUnblockClMuxAckMuxRequestResponseDisconnectMerged"
+const _Op_name = "ConnectConnectResponsePingPongConnectMuxMuxConnectErrorDisconnectClientMuxDisconnectServerMuxMuxClientMsgMuxServerMsgUnblockSrvMuxUnblockClMuxAckMuxRequestResponseDisconnectMergedPieceAckPieces"
 
-var _Op_index = [...]uint8{0, 7, 22, 26, 30, 40, 55, 74, 93, 105, 117, 130, 142, 148, 155, 163, 173, 179}
+var _Op_index = [...]uint8{0, 7, 22, 26, 30, 40, 55, 74, 93, 105, 117, 130, 142, 148, 155, 163, 173, 179, 184, 193}
 
 func (i Op) String() string {
 	idx := int(i) - 1

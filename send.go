@@ -29,18 +29,21 @@ var errPast = errors.New("deadline passed while waiting for room in the send que
 // batch.Item that sends it.
 type berth struct {
 	batch.Waiter
-	m     message
-	since time.Time   // when the wait began; zero if m has no deadline to shorten
-	late  atomic.Bool // the deadline has passed meanwhile: the message is skipped
+	m      message
+	pieces pieces      // of m, if it is a large message
+	since  time.Time   // when the wait began; zero if m has no deadline to shorten
+	late   atomic.Bool // the deadline has passed meanwhile: the message is skipped
 }
 
-// begin locks the queue for m, as batch.Writer.Begin does. If there is no room, m waits in the
-// berth, as a message of item, and begin returns batch.ErrQueued. Otherwise the berth stays empty.
-// ready, which may be nil, is called before the wait.
-func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func()) (batch.Slot, error) {
-	slot, err := out.Begin()
-	if err != batch.ErrNoRoom {
-		return slot, err
+// begin locks the queue for m, as batch.Writer.Begin does. If there is no room, or m is to go in
+// pieces, it waits in the berth, as a message of item, and begin returns batch.ErrQueued. Otherwise
+// the berth stays empty. ready, which may be nil, is called before the wait.
+func (b *berth) begin(s *sender, item batch.Item, m *message, ready func()) (slot batch.Slot, err error) {
+	large := s.inPieces(m)
+	if !large {
+		if slot, err = s.batch.Begin(); err != batch.ErrNoRoom {
+			return slot, err
+		}
 	}
 	if ready != nil {
 		ready()
@@ -50,7 +53,12 @@ func (b *berth) begin(out *batch.Writer, item batch.Item, m *message, ready func
 	if m.opens() && m.DeadlineMS > 0 {
 		b.since = time.Now()
 	}
-	if slot, err = out.BeginOrWait(&b.Waiter, item, m.size()); err != batch.ErrQueued {
+	if large {
+		err = b.beginPieces(s, item)
+	} else {
+		slot, err = s.batch.BeginOrWait(&b.Waiter, item, m.size())
+	}
+	if err != batch.ErrQueued {
 		b.m = message{} // there is room after all, or never will be
 	}
 	return slot, err
@@ -73,8 +81,14 @@ func (b *berth) wear(now time.Time) bool {
 }
 
 // withdraw takes the message out of the line. It reports whether it was still there, and so will
-// not be sent.
-func (b *berth) withdraw(from *batch.Writer) bool { return from.Withdraw(&b.Waiter) }
+// not be sent. The peer drops what it has of it.
+func (b *berth) withdraw(s *sender) bool {
+	gone, begun := s.batch.Withdraw(&b.Waiter)
+	if begun {
+		s.abandonPieces(b.m.MuxID)
+	}
+	return gone
+}
 
 // sender is the sending half of a session: all that its calls and streams know of it.
 type sender struct {
@@ -105,7 +119,7 @@ func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 	if err := o.s.fits(&m); err != nil {
 		return err
 	}
-	slot, err := o.begin(o.s.batch, o, &m, o.ready)
+	slot, err := o.begin(o.s, o, &m, o.ready)
 	switch err {
 	case nil:
 		o.ending(&m)
@@ -143,7 +157,7 @@ func (o *outbox) wait(cancel, over <-chan struct{}) error {
 	case <-over:
 		err = errMuxDone
 	}
-	if o.withdraw(o.s.batch) {
+	if o.withdraw(o.s) {
 		o.m = message{}
 		return err
 	}
@@ -162,13 +176,21 @@ func (o *outbox) Admit(now time.Time) (size int, ok bool) {
 	if o.err = o.s.number(&o.m, o.q); o.err != nil {
 		return 0, false
 	}
-	return o.m.size(), true
+	return o.measure(o.s), true
 }
 
 // AppendTo is part of batch.Item.
 func (o *outbox) AppendTo(b []byte) []byte {
 	o.ending(&o.m)
 	return o.m.appendTo(b)
+}
+
+// AppendPiece is part of batch.Item.
+func (o *outbox) AppendPiece(b []byte, n int) []byte {
+	if o.pieces.last(n) {
+		o.ending(&o.m)
+	}
+	return o.berth.AppendPiece(b, n)
 }
 
 // Done is part of batch.Item.
@@ -231,7 +253,7 @@ type goodbye struct {
 func (s *sender) sendGoodbye() {
 	p := &goodbye{s: s}
 	m := message{Op: OpDisconnect}
-	if slot, err := p.begin(s.batch, p, &m, nil); err == nil {
+	if slot, err := p.begin(s, p, &m, nil); err == nil {
 		_ = s.append(slot, m, nil) // fails for streams alone
 	}
 }
@@ -248,16 +270,15 @@ func (p *goodbye) AppendTo(b []byte) []byte { return p.m.appendTo(b) }
 // Done is part of batch.Item.
 func (p *goodbye) Done(error) {}
 
-// stamp prepares m for encoding.
+// stamp prepares m for encoding as a whole.
 func (s *sender) stamp(m *message) {
-	if m.MuxID != 0 {
+	if m.Op.checked(m.MuxID) {
 		m.Flags |= s.checksum
 	}
 }
 
-// number prepares m for encoding as the next message of its stream. The batch is locked.
+// number gives m its number as the next message of its stream. The batch is locked.
 func (s *sender) number(m *message, q *sequence) error {
-	s.stamp(m)
 	if q == nil {
 		return nil
 	}
@@ -280,6 +301,7 @@ func (s *sender) append(slot batch.Slot, m message, q *sequence) error {
 		slot.Abort()
 		return err
 	}
+	s.stamp(&m)
 	switch m.Op {
 	case OpPing, OpPong, OpDisconnect:
 		slot.Hurry() // if it waits, the peer takes a busy node for a dead one

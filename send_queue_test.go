@@ -192,7 +192,7 @@ func slowPath(t *testing.T, target string, rate int) string {
 			if err != nil {
 				return
 			}
-			in.(*net.TCPConn).SetReadBuffer(16 << 10)
+			in.(*net.TCPConn).SetReadBuffer(32 << 10) // with less than a segment of the loopback device, the kernel waits for its probes
 			out, err := net.Dial("tcp", target)
 			if err != nil {
 				in.Close()
@@ -615,7 +615,7 @@ func TestABerthIsEmptyUnlessItsMessageWaits(t *testing.T) {
 				}
 				slot.Commit(append(slot.Open(1000), make([]byte, 1000)...))
 				c := &call{answered: make(chan struct{}, 1)}
-				slot, err = c.begin(w, c, &message{Op: OpRequest, Payload: []byte("payload")}, func() {
+				slot, err = c.begin(&sender{batch: w}, c, &message{Op: OpRequest, Payload: []byte("payload")}, func() {
 					go test.meanwhile(w)
 					synctest.Wait()
 				})

@@ -44,6 +44,7 @@ type session struct {
 	callClient callClient // single requests from here
 	callServer callServer // single requests of the peer
 	muxes      muxes      // streams, in both directions
+	assembly   assembly   // of large messages of the peer; the reader's alone
 
 	forged  bool // an unsolicited pong came; the reader's alone
 	leaving bool // the peer has said that it is leaving; the reader's alone
@@ -96,6 +97,7 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 		Limit:          l.limits.MaxQueuedBytes,
 		Reserve:        l.limits.MaxQueuedControlBytes,
 		MaxShared:      s.maxMessage,
+		MaxBegun:       2 * s.maxMessage,
 		Large:          min(largeMessage, s.maxMessage/16),
 		Timeout:        l.limits.WriteTimeout,
 		OneShot:        overTLS(s.socket),
@@ -125,6 +127,7 @@ func (s *session) run() error {
 	})
 	wg.Go(s.janitor)
 	err := s.readLoop()
+	s.dropPartials()
 	s.abandon()
 	s.end(s.closeHandshake(err))
 	s.batch.Close()

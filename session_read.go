@@ -3,6 +3,7 @@ package grid
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -68,12 +69,20 @@ func (s *session) receive(b []byte, now time.Time) error {
 	return nil
 }
 
-// dispatch hands a message to the call, stream or session it concerns. m and its payload are valid
-// only during the call. Nothing in here waits.
+// dispatch checks a message, and hands it to what it concerns, unless it is only a part of one. m
+// and its payload are valid only during the call. Nothing in here waits.
 func (s *session) dispatch(m *message, now time.Time) error {
-	if m.MuxID != 0 && s.has(featureNative) && s.checksum&^m.Flags != 0 { // a flipped bit in the flags would disable the check
+	if m.Op.checked(m.MuxID) && s.has(featureNative) && s.checksum&^m.Flags != 0 { // a flipped bit in the flags would disable the check
 		return errUnchecked
 	}
+	if m.Op == OpPiece && s.has(featurePieces) {
+		return s.piece(m, now)
+	}
+	return s.route(m, now)
+}
+
+// route hands a whole message to the call, stream or session it concerns.
+func (s *session) route(m *message, now time.Time) error {
 	if m.metadata != nil {
 		if err := s.takeMetadata(m); err != nil {
 			return err
@@ -123,6 +132,14 @@ func (s *session) dispatchConnection(m *message) error {
 		return s.pong(m)
 	case OpDisconnect:
 		s.peerLeaves()
+		return nil
+	case OpAckPieces:
+		if !s.has(featurePieces) {
+			break
+		}
+		if n := int(min(m.Seq, math.MaxInt32)); !s.batch.Acknowledge(n) {
+			return fmt.Errorf("%d bytes of pieces acknowledged that were not sent", n)
+		}
 		return nil
 	}
 	return fmt.Errorf("%w: %v", errMessageNoMux, m.Op)

@@ -15,7 +15,7 @@
 //	}
 //
 // If there is none, BeginOrWait puts the message in line, and Run encodes it when its turn comes:
-// see Item.
+// see Item. A large message goes in pieces, between which others are sent: see AddLarge.
 package batch
 
 import (
@@ -53,8 +53,8 @@ const (
 )
 
 var (
-	// ErrClosed is returned by Begin, BeginOrWait, BeginNow and BeginAdvice once the writer is
-	// closed.
+	// ErrClosed is returned by Begin, BeginOrWait, BeginNow, BeginAdvice and AddLarge once the writer
+	// is closed.
 	ErrClosed = errors.New("writer closed")
 	// ErrNoRoom is returned by Begin if the queue is full, or others already wait.
 	ErrNoRoom = errors.New("no room in the send queue")
@@ -79,6 +79,9 @@ type Config struct {
 	// Large is the size in bytes from which Detach takes a message. Smaller ones do not hold the
 	// lock for long, and one buffer for all is faster.
 	Large int
+	// MaxBegun bounds the sum of the sizes of the messages in pieces that are begun and not
+	// finished, in bytes. It must be at least twice the size of the largest.
+	MaxBegun int
 	// Timeout is how long the connection may neither take a byte that is to be written nor pass one
 	// on. Run then fails, at most a quarter of the timeout late.
 	Timeout time.Duration
@@ -111,6 +114,7 @@ type Writer struct {
 	closed  bool          // nothing more is taken
 	drain   bool          // Run writes what is queued, then ends
 	waiting line          // items waiting for room
+	larges  larges        // messages that go in pieces
 	taken   chan struct{} // closed when the queue is taken; nil while WaitReserve does not wait
 	temper  temper        // of WaitReserve, since the queue was taken
 	apart   int           // bytes of messages between Detach and Attach
@@ -349,11 +353,11 @@ func (w *Writer) Queued() int {
 }
 
 // Backlog returns the bytes waiting to be written: those in the queue, and those of messages in
-// line for room in it, which nothing here bounds. What Run is writing no longer waits.
+// line for room in it or for their turn, which nothing here bounds. What Run is writing no longer waits.
 func (w *Writer) Backlog() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.queued() + w.waiting.bytes
+	return w.queued() + w.waiting.bytes + w.larges.left
 }
 
 // queued is Queued with the lock held.
@@ -372,8 +376,9 @@ func (w *Writer) Flushes() (n uint64, writing bool) {
 func (w *Writer) Close() { w.close(false, nil) }
 
 // CloseAfterFlush accepts no more messages and makes Run return once everything queued or in line
-// is written, followed by last, a finished frame. Messages in line that open something get
-// ErrClosed at once instead. A failed write, or Close, cuts the flush short.
+// is written, followed by last, finished frames. Messages in line that open something get ErrClosed
+// at once instead, also if some pieces of them are written. A failed write, or Close, cuts the flush
+// short.
 func (w *Writer) CloseAfterFlush(last []byte) { w.close(true, last) }
 
 func (w *Writer) close(drain bool, last []byte) {
@@ -430,8 +435,8 @@ func (w *Writer) sleep() bool {
 	w.mu.Lock()
 	w.writing = false
 	for {
-		pending := len(w.frames) > 0 || len(w.control) > 0 || w.waiting.first != nil
-		if pending || w.closed && !(w.drain && w.apart > 0) {
+		pending := len(w.frames) > 0 || len(w.control) > 0 || w.waiting.first != nil || w.larges.ready(w.cfg.MaxBegun)
+		if pending || w.closed && !(w.drain && (w.apart > 0 || w.larges.left > 0)) {
 			flush := pending && (w.drain || !w.closed)
 			w.mu.Unlock()
 			return flush
@@ -443,8 +448,8 @@ func (w *Writer) sleep() bool {
 	}
 }
 
-// take empties the queue, and fills up what it returns with the messages in line whose turn it is.
-// The next queue uses frames.
+// take empties the queue, and fills up what it returns with the messages in line whose turn it is,
+// and one piece of a large one. The next queue uses frames.
 func (w *Writer) take(frames []frame) (control []byte, q queue) {
 	w.mu.Lock()
 	w.flushes++
@@ -460,8 +465,10 @@ func (w *Writer) take(frames []frame) (control []byte, q queue) {
 	}
 	w.temper = patient
 	turn, shared := w.admit()
+	large, n := w.nextPiece()
 	w.mu.Unlock()
 	w.encode(&q, turn, shared)
+	w.encodePiece(&q, large, n)
 	return control, q
 }
 

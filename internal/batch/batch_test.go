@@ -23,6 +23,7 @@ func mergedHeader(dst []byte, n int) []byte {
 var testConfig = Config{
 	Limit:        1000,
 	Reserve:      1000,
+	MaxBegun:     128 << 20,
 	Large:        256 << 10,
 	Timeout:      3 * time.Second,
 	MergedHeader: mergedHeader,
@@ -48,7 +49,7 @@ func appendMessage(w *Writer, cancel <-chan struct{}, msg []byte) error {
 	case err := <-x.done:
 		return err
 	case <-cancel:
-		if w.Withdraw(&x.Waiter) {
+		if gone, _ := w.Withdraw(&x.Waiter); gone {
 			return errCanceled
 		}
 		return <-x.done
@@ -68,7 +69,14 @@ type item struct {
 func (x *item) Opens() bool                         { return x.opens }
 func (x *item) Admit(time.Time) (size int, ok bool) { return len(x.msg), true }
 func (x *item) AppendTo(b []byte) []byte            { return append(b, x.msg...) }
-func (x *item) Done(err error)                      { x.done <- err }
+
+// AppendPiece consumes the message.
+func (x *item) AppendPiece(b []byte, n int) []byte {
+	b = append(b, x.msg[:n]...)
+	x.msg = x.msg[n:]
+	return b
+}
+func (x *item) Done(err error) { x.done <- err }
 
 // messages reads frames until the connection ends and returns the messages in them.
 func messages(t *testing.T, conn net.Conn, client bool) (all [][]byte) {

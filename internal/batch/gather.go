@@ -51,7 +51,8 @@ func (w *Writer) yielded(took time.Duration, now time.Time) (more bool) {
 }
 
 // gather lets every goroutine that is ready to send get into the batch: it yields until the queue
-// no longer grows. An urgent message, such as a pong, does not wait for others.
+// no longer grows. An urgent message, such as a pong, does not wait for others, and a piece of a
+// large message takes long enough to write: what comes meanwhile is in the next batch.
 func (w *Writer) gather() {
 	start := time.Now()
 	queued, hurry, rest := w.gathered()
@@ -80,5 +81,6 @@ func (w *Writer) gather() {
 func (w *Writer) gathered() (queued int, hurry bool, rest time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.queued(), len(w.control) > 0 || w.hurry, w.restraint.until
+	hurry = len(w.control) > 0 || w.hurry || w.larges.ready(w.cfg.MaxBegun)
+	return w.queued(), hurry, w.restraint.until
 }

@@ -27,6 +27,10 @@ type Item interface {
 	// AppendTo appends the message, of the size Admit returned. Run calls it after Admit, without
 	// the lock.
 	AppendTo(b []byte) []byte
+	// AppendPiece takes the place of AppendTo if the message is a large one (see AddLarge): it
+	// appends a message that carries the next n bytes, and at most pieceOverhead bytes more. Run
+	// calls it until it has all of the size Admit returned, without the lock.
+	AppendPiece(b []byte, n int) []byte
 	// Done is called last, at the end of the wait: with nil once the message is encoded or skipped,
 	// with ErrClosed if the writer was closed first.
 	Done(err error)
@@ -37,8 +41,9 @@ type Waiter struct {
 	// Guarded by the lock of the queue.
 	item       Item
 	prev, next *Waiter
-	linked     bool
-	size       int // of the message, in bytes; -1 to skip it
+	in         *line // nil for none
+	size       int   // of the message, in bytes; -1 to skip it
+	large      largeState
 
 	encoding sync.Mutex // held by Run from the time the item leaves the line until it is encoded
 }
@@ -53,7 +58,7 @@ type line struct {
 }
 
 func (l *line) push(x *Waiter) {
-	x.prev, x.next, x.linked = l.last, nil, true
+	x.prev, x.next, x.in = l.last, nil, l
 	if l.last == nil {
 		l.first = x
 	} else {
@@ -74,26 +79,41 @@ func (l *line) remove(x *Waiter) {
 	} else {
 		x.next.prev = x.prev
 	}
-	x.prev, x.next, x.linked = nil, nil, false
+	x.prev, x.next, x.in = nil, nil, nil
 	l.bytes -= x.size
 }
 
-// Withdraw takes an item out of the line. It returns false if the item was no longer there, because
-// it is encoded or the writer is closed; then Done has been or will be called. When Withdraw
-// returns, nothing of the message is read anymore.
-func (w *Writer) Withdraw(x *Waiter) bool {
+// Withdraw takes an item out of the line. gone is false if all of the message is encoded or the
+// writer is closed: then Done has been or will be called. Otherwise begun reports whether some
+// pieces of it have been encoded. When Withdraw returns, nothing of the message is read anymore.
+func (w *Writer) Withdraw(x *Waiter) (gone, begun bool) {
 	w.mu.Lock()
-	linked := x.linked
-	if linked {
-		w.waiting.remove(x)
-		x.item = nil
-	}
+	waits := x.in != nil
+	gone, begun = w.withdraw(x, withdrawn)
 	w.mu.Unlock()
-	if !linked {
+	if !waits {
 		x.encoding.Lock()
 		x.encoding.Unlock() //lint:ignore SA2001 Run may be at it, and is waited for
 	}
-	return linked
+	return gone, begun
+}
+
+// withdraw takes an item out of its line, or has Run end it as told when a piece of it, not the
+// last, is encoded. w.mu is held.
+func (w *Writer) withdraw(x *Waiter, how ending) (gone, begun bool) {
+	s := &x.large
+	begun = s.begun && s.left > 0
+	switch {
+	case x.in != nil:
+		x.in.remove(x)
+		w.larges.forget(x)
+		x.item = nil
+		return true, begun
+	case begun && s.ended == goesOn:
+		s.ended = how
+		return true, true
+	}
+	return false, false
 }
 
 // admit takes the items whose turn it is out of the line, up to the limit. It returns them linked
@@ -157,25 +177,26 @@ func (w *Writer) encode(q *queue, turn *Waiter, shared int) {
 	}
 }
 
-// dismiss takes all items out of the line, or only those that open something, and returns them
+// dismiss takes all items out of their lines, or only those that open something, and returns them
 // linked by next. w.mu is held.
 func (w *Writer) dismiss(openers bool) (gone *Waiter) {
-	var stay line
 	var last *Waiter
-	for w.waiting.first != nil {
-		x := w.waiting.first
-		w.waiting.remove(x)
-		switch {
-		case openers && !x.item.Opens():
-			stay.push(x)
-			continue
-		case last == nil:
-			gone = x
-		default:
-			last.next = x
+	for _, l := range []*line{&w.waiting, &w.larges.turn, &w.larges.next[0], &w.larges.next[1]} {
+		for x := l.first; x != nil; {
+			one := x
+			x = x.next
+			if openers && !one.item.Opens() {
+				continue
+			}
+			l.remove(one)
+			w.larges.forget(one)
+			if last == nil {
+				gone = one
+			} else {
+				last.next = one
+			}
+			last = one
 		}
-		last = x
 	}
-	w.waiting = stay
 	return gone
 }

@@ -60,20 +60,23 @@ func CutUint(b []byte, limit uint64) (n uint64, rest []byte, ok bool) {
 	return n, rest, n <= limit
 }
 
-// CutBin takes a bin off the front of b.
-func CutBin(b []byte) (bin, rest []byte, ok bool) {
-	var n uint64
+// CutBinHeader takes the header of a bin of n bytes off the front of b.
+func CutBinHeader(b []byte) (n uint64, rest []byte, ok bool) {
 	switch {
 	case len(b) >= 2 && b[0] == 0xc4:
-		n, b = uint64(b[1]), b[2:]
+		return uint64(b[1]), b[2:], true
 	case len(b) >= 3 && b[0] == 0xc5:
-		n, b = uint64(binary.BigEndian.Uint16(b[1:])), b[3:]
+		return uint64(binary.BigEndian.Uint16(b[1:])), b[3:], true
 	case len(b) >= 5 && b[0] == 0xc6:
-		n, b = uint64(binary.BigEndian.Uint32(b[1:])), b[5:]
-	default:
-		return nil, nil, false
+		return uint64(binary.BigEndian.Uint32(b[1:])), b[5:], true
 	}
-	if n > uint64(len(b)) {
+	return 0, nil, false
+}
+
+// CutBin takes a bin off the front of b.
+func CutBin(b []byte) (bin, rest []byte, ok bool) {
+	n, b, ok := CutBinHeader(b)
+	if !ok || n > uint64(len(b)) {
 		return nil, nil, false
 	}
 	return b[:n:n], b[n:], true

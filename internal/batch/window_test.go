@@ -1,0 +1,99 @@
+package batch
+
+import (
+	"testing"
+	"time"
+)
+
+// testLine is a network, and the reader behind it.
+type testLine struct {
+	rate  float64       // bytes a second; 0 for as many as are sent
+	delay time.Duration // there and back, besides what waits
+	turn  time.Duration // the reader runs once in this time; 0 for always
+}
+
+// run sends as much as the window allows for a time. It returns the rate of the last half, and the
+// mean time that a byte then waits in the line.
+func (l testLine) run(f *window, start time.Time, total time.Duration) (rate float64, wait time.Duration) {
+	type piece struct {
+		n  int
+		at time.Duration // when it is acknowledged
+	}
+	var way []piece
+	var free time.Duration // when the line has sent everything
+	now, half := time.Duration(0), 0
+	var waits, pieces time.Duration
+	for now < total {
+		for f.open() {
+			n := f.piece()
+			f.send(n, start.Add(now))
+			begin := max(free, now)
+			if l.rate > 0 {
+				free = begin + time.Duration(float64(n)/l.rate*1e9)
+			} else {
+				free = begin + time.Microsecond
+			}
+			at := free + l.delay
+			if l.turn > 0 {
+				at = (at/l.turn + 1) * l.turn
+			}
+			way = append(way, piece{n, at})
+			if now > total/2 {
+				waits += begin - now
+				pieces++
+			}
+		}
+		one := way[0]
+		way = way[1:]
+		now = max(now, one.at)
+		f.acknowledge(one.n, start.Add(now))
+		if now > total/2 {
+			half += one.n
+		}
+	}
+	f.inFlight = 0 // what is on its way arrives
+	return float64(half) / (total / 2).Seconds(), waits / max(pieces, 1)
+}
+
+func TestTheWindowFindsTheRateOfTheLine(t *testing.T) {
+	for name, c := range map[string]struct {
+		line testLine
+		wait time.Duration // at most
+	}{
+		"100 Mbit/s near":        {testLine{rate: 12.5e6, delay: 200 * time.Microsecond}, 11 * time.Millisecond},
+		"1 Gbit/s near":          {testLine{rate: 125e6, delay: 200 * time.Microsecond}, 3 * time.Millisecond},
+		"100 Mbit/s, 100 ms":     {testLine{rate: 12.5e6, delay: 100 * time.Millisecond}, 150 * time.Millisecond},
+		"1 Gbit/s, 20 ms":        {testLine{rate: 125e6, delay: 20 * time.Millisecond}, 40 * time.Millisecond},
+		"10 Gbit/s, 100 us":      {testLine{rate: 1250e6, delay: 100 * time.Microsecond}, time.Millisecond},
+		"a busy process at 1 Gb": {testLine{rate: 125e6, delay: 100 * time.Microsecond, turn: 10 * time.Millisecond}, 40 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var f window
+			rate, wait := c.line.run(&f, time.Now(), 25*time.Second)
+			t.Logf("%.2f of the rate, %v in the line, window %d", rate/c.line.rate, wait, f.limit())
+			if rate < 0.9*c.line.rate {
+				t.Errorf("%.2f of the rate", rate/c.line.rate)
+			}
+			if wait > c.wait {
+				t.Errorf("a byte waits for %v in the line, more than %v", wait, c.wait)
+			}
+		})
+	}
+}
+
+func TestTheWindowFollowsTheLine(t *testing.T) {
+	var f window
+	fast := testLine{rate: 125e6, delay: 20 * time.Millisecond}
+	slow := testLine{rate: 12.5e6, delay: time.Millisecond}
+	start := time.Now()
+	fast.run(&f, start, 25*time.Second)
+	large := f.limit()
+	slow.run(&f, start.Add(time.Minute), 80*time.Second)
+	small := f.limit()
+	if small > 128<<10 {
+		t.Errorf("from %d the window only fell to %d", large, small)
+	}
+	if rate, _ := fast.run(&f, start.Add(3*time.Minute), 60*time.Second); rate < 0.9*fast.rate {
+		t.Errorf("then it rose to %d, for %.2f of the rate", f.limit(), rate/fast.rate)
+	}
+}
