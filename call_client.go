@@ -30,18 +30,13 @@ func (cc *callClient) init(s *sender, tick time.Duration) { cc.sender, cc.tick =
 // answer, the caller that gives up, the sweep of overdue calls or the end of the session.
 // Everything else leaves it alone. That makes it safe to reuse calls.
 type call struct {
+	entry
 	answered chan struct{} // has room for the one signal
 	payload  []byte
 	err      error
-	sweepAt  uint32 // tick of the janitor by which the deadline has certainly passed
 
 	cc *callClient
 	berth
-
-	// For listings of open calls, while the call is in the table.
-	tick     uint32 // of the janitor, when the call began
-	handler  HandlerID
-	subroute string
 }
 
 // rounds converts d to rounds of the janitor, counting the current one. It never returns 0.
@@ -101,8 +96,8 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, to *route, paylo
 		return cc.requestInTime(ctx, h, to, payload)
 	}
 	c := cc.newCall()
-	c.tick, c.handler, c.subroute = cc.ticks.Load(), h, to.text()
-	c.sweepAt = c.tick + cc.rounds(sweepAfter)
+	tick := cc.ticks.Load()
+	c.describe(h, to, tick, tick+cc.rounds(sweepAfter))
 	id := cc.nextMuxID()
 	if !cc.table.put(id, c) {
 		cc.pool.Put(c)

@@ -19,21 +19,28 @@ func TestTablesOfAnEndedSessionTakeNothing(t *testing.T) {
 	}
 
 	var calls callTable
-	open := make([]*call, 2*callShards) // the lowest bit of an ID does not choose a shard
-	for id := range open {
+	open := make(map[uint64]*call)
+	for i := range uint64(2 * callSlots) { // half of them in slots
+		id := 2*i + 1
 		open[id] = &call{answered: make(chan struct{}, 1)}
-		if !calls.put(uint64(id), open[id]) {
+		if !calls.put(id, open[id]) {
 			t.Fatalf("call %d was not taken", id)
 		}
 	}
+	if n := calls.crowded.Load(); n != callSlots {
+		t.Errorf("%d calls are in shards, want %d", n, callSlots)
+	}
 	calls.close(ErrDisconnected)
 	for id, c := range open {
+		if len(c.answered) != 1 {
+			t.Fatalf("call %d is open", id)
+		}
 		<-c.answered
 		if c.err != ErrDisconnected {
 			t.Errorf("call %d got %v", id, c.err)
 		}
-		if calls.put(uint64(len(open)+id), c) {
-			t.Errorf("a closed table took call %d", len(open)+id)
+		if calls.put(4*callSlots+id, c) || calls.putCrowded(4*callSlots+id, c) {
+			t.Errorf("a closed table took call %d", 4*callSlots+id)
 		}
 	}
 	if n := calls.len(); n != 0 {
