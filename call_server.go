@@ -217,7 +217,7 @@ func (cs *callServer) close() { cs.running.close() }
 // in pieces.
 func (cs *callServer) cancel(id uint64) {
 	cs.running.cancel(id)
-	cs.cancelPieces(id)
+	cs.batch.Cancel(id)
 }
 
 // count returns the number of requests being handled.

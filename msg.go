@@ -121,6 +121,7 @@ type message struct {
 
 	// Set only if the message came in pieces.
 	coming  int  `msg:"-"` // bytes of the payload, once it is whole
+	behind  int  `msg:"-"` // bytes behind it that are kept
 	owned   bool `msg:"-"` // Payload is a buffer of its own
 	counted int  `msg:"-"` // bytes that a quota has counted for the message; 0 once it is somebody's
 	checked bool `msg:"-"` // its number was right when it began
@@ -335,6 +336,16 @@ func (o Op) counted() bool {
 	return false
 }
 
+// large reports whether messages of an operation go in pieces if their payload is large: those that
+// can be taken back, and refused.
+func (o Op) large() bool {
+	switch o {
+	case OpRequest, OpResponse, OpConnectMux, OpMuxClientMsg, OpMuxServerMsg:
+		return true
+	}
+	return false
+}
+
 // checked reports whether messages of an operation have a checksum where messages need one.
 func (o Op) checked(muxID uint64) bool { return muxID != 0 || o == OpAckPieces }
 
@@ -359,7 +370,7 @@ func (m *message) credits() int {
 func (m *message) footprint() int {
 	switch {
 	case m.coming > 0:
-		return footprint(m.coming)
+		return footprint(m.coming + m.behind)
 	case m.Payload == nil && m.metadata == nil:
 		return messageFootprint
 	}

@@ -48,7 +48,7 @@ func (b *berth) begin(s *sender, item batch.Item, m *message, ready func()) (slo
 	if ready != nil {
 		ready()
 	}
-	b.m = *m // complete before the message is in line
+	b.m, b.pieces = *m, pieces{} // complete before the message is in line
 	b.since = time.Time{}
 	if m.opens() && m.DeadlineMS > 0 {
 		b.since = time.Now()
@@ -83,11 +83,7 @@ func (b *berth) wear(now time.Time) bool {
 // withdraw takes the message out of the line. It reports whether it was still there, and so will
 // not be sent. The peer drops what it has of it.
 func (b *berth) withdraw(s *sender) bool {
-	gone, begun := s.batch.Withdraw(&b.Waiter)
-	if begun {
-		s.abandonPieces(b.m.MuxID)
-	}
-	return gone
+	return s.batch.Withdraw(&b.Waiter)
 }
 
 // sender is the sending half of a session: all that its calls and streams know of it.

@@ -16,10 +16,12 @@ type pieces struct {
 	checksum Flags
 }
 
-// inPieces reports whether m goes in pieces. Only what can be taken back does: a request, an answer,
-// a message of a stream or its opening.
+// maxGrown is how many bytes longer a message may be when it is numbered than it was before.
+const maxGrown = 4
+
+// inPieces reports whether m goes in pieces.
 func (s *sender) inPieces(m *message) bool {
-	return len(m.Payload) > pieceThreshold && s.has(featurePieces)
+	return len(m.Payload) > pieceThreshold && m.Op.large() && s.has(featurePieces)
 }
 
 // beginPieces puts the message in the berth in line, to go in pieces.
@@ -29,7 +31,7 @@ func (b *berth) beginPieces(s *sender, item batch.Item) error {
 	if b.m.Op == OpResponse {
 		key = b.m.MuxID
 	}
-	return s.batch.AddLarge(&b.Waiter, item, b.pieces.total, key)
+	return s.batch.AddLarge(&b.Waiter, item, b.pieces.total+maxGrown, key)
 }
 
 // measure prepares the message in the berth for encoding, now that its fields have their final
@@ -87,13 +89,8 @@ func appendSection(dst, section []byte, from, n int) ([]byte, int, int) {
 	return append(dst, part...), 0, n - len(part)
 }
 
-// abandonPieces tells the peer that the rest of a message does not come. What is queued from now on
-// follows all of its pieces.
-func (s *sender) abandonPieces(id uint64) { s.advise(message{MuxID: id, Op: OpPiece}, nil) }
-
-// cancelPieces stops sending an answer in pieces, because its caller has given up.
-func (s *sender) cancelPieces(id uint64) {
-	if _, begun := s.batch.Cancel(id); begun {
-		s.abandonPieces(id)
-	}
+// AppendAbandoned is part of batch.Item.
+func (b *berth) AppendAbandoned(dst []byte) []byte {
+	m := message{MuxID: b.m.MuxID, Op: OpPiece, Flags: b.pieces.checksum}
+	return m.appendTo(dst)
 }

@@ -49,7 +49,7 @@ func appendMessage(w *Writer, cancel <-chan struct{}, msg []byte) error {
 	case err := <-x.done:
 		return err
 	case <-cancel:
-		if gone, _ := w.Withdraw(&x.Waiter); gone {
+		if w.Withdraw(&x.Waiter) {
 			return errCanceled
 		}
 		return <-x.done
@@ -76,6 +76,10 @@ func (x *item) AppendPiece(b []byte, n int) []byte {
 	x.msg = x.msg[n:]
 	return b
 }
+
+// AppendAbandoned appends a message that is no other's.
+func (x *item) AppendAbandoned(b []byte) []byte { return append(b, "abandoned"...) }
+
 func (x *item) Done(err error) { x.done <- err }
 
 // messages reads frames until the connection ends and returns the messages in them.

@@ -67,8 +67,9 @@ func class(size int) int {
 	return 0
 }
 
-// AddLarge puts a message of size bytes in line, at x, to go in pieces. It returns ErrQueued, or
-// ErrClosed once the writer is closed. A key other than 0 stands for the message in Cancel.
+// AddLarge puts a message of at most size bytes in line, at x, to go in pieces; Admit has the last
+// word. It returns ErrQueued, or ErrClosed once the writer is closed. A key other than 0 stands for
+// the message in Cancel.
 func (w *Writer) AddLarge(x *Waiter, item Item, size int, key uint64) error {
 	w.mu.Lock()
 	if w.closed {
@@ -83,21 +84,20 @@ func (w *Writer) AddLarge(x *Waiter, item Item, size int, key uint64) error {
 }
 
 // Cancel withdraws the large message that a key stands for, as Withdraw does, and calls its Done
-// with ErrCanceled.
-func (w *Writer) Cancel(key uint64) (gone, begun bool) {
+// with ErrCanceled. It does nothing if there is none, or only its last piece is still being encoded.
+func (w *Writer) Cancel(key uint64) {
 	w.mu.Lock()
 	x := w.larges.keys[key]
 	if x == nil {
 		w.mu.Unlock()
-		return false, false
+		return
 	}
 	item, waits := x.item, x.in != nil
-	gone, begun = w.withdraw(x, canceled)
-	w.mu.Unlock()
+	gone := w.withdraw(x, canceled)
+	w.signalAndUnlock()
 	if gone && waits { // else Run calls Done, once it is through with the piece
 		item.Done(ErrCanceled)
 	}
-	return gone, begun
 }
 
 // Acknowledge records that the other end has read n more bytes of large messages. It returns false
@@ -107,6 +107,34 @@ func (w *Writer) Acknowledge(n int) bool {
 	ok := w.larges.window.acknowledge(n, time.Now())
 	w.signalAndUnlock()
 	return ok
+}
+
+// Pieces returns how many bytes of large messages are on their way or with the other end, since the
+// beginning, and how many of them it has not acknowledged.
+func (w *Writer) Pieces() (sent int64, unacknowledged int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.larges.window.sent, w.larges.window.inFlight
+}
+
+// LiftWindow sends what is left of large messages without waiting for acknowledgments, which nobody
+// reads anymore.
+func (w *Writer) LiftWindow() {
+	w.mu.Lock()
+	w.larges.window.lifted = true
+	w.signalAndUnlock()
+}
+
+// abandon tells the other end that the rest of a message does not come, if some of it was sent. It
+// does so under the same lock as whatever lets another message begin, so that the other end never
+// has more begun than this one. w.mu is held.
+func (w *Writer) abandon(x *Waiter) {
+	if !x.large.begun || w.closed && !w.drain {
+		return
+	}
+	var room [pieceOverhead]byte
+	b := x.item.AppendAbandoned(room[:0])
+	w.commit(append(w.open(len(b), w.cfg.MaxShared), b...))
 }
 
 // add puts a message in line to begin.
@@ -187,7 +215,7 @@ func (w *Writer) nextPiece() (x *Waiter, n int) {
 	n = min(s.left, l.window.piece())
 	s.left -= n
 	l.left -= n
-	l.window.send(n, now)
+	l.window.send(n)
 	return x, n
 }
 
@@ -211,6 +239,7 @@ func (w *Writer) encodePiece(q *queue, x *Waiter, n int) {
 		w.larges.forget(x)
 	case w.closed && (!w.drain || item.Opens()):
 		err = ErrClosed
+		w.abandon(x)
 		w.larges.forget(x)
 	default:
 		over = false

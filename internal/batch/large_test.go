@@ -2,9 +2,16 @@ package batch
 
 import (
 	"bytes"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
 	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/gridmesh/grid/internal/wsframe"
 )
@@ -112,17 +119,15 @@ func TestNoMoreThanTheWindowIsOnItsWay(t *testing.T) {
 }
 
 func TestALargeMessageCanBeGivenUp(t *testing.T) {
-	for name, giveUp := range map[string]func(w *Writer, x *item) (gone, begun bool){
-		"by its owner": func(w *Writer, x *item) (bool, bool) { return w.Withdraw(&x.Waiter) },
-		"by its key":   func(w *Writer, x *item) (bool, bool) { return w.Cancel(7) },
+	for name, giveUp := range map[string]func(w *Writer, x *item){
+		"by its owner": func(w *Writer, x *item) { w.Withdraw(&x.Waiter) },
+		"by its key":   func(w *Writer, x *item) { w.Cancel(7) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, conn, peer := pair(testConfig)
 				x := addLarge(t, w, 'a', 1<<20, 7, false)
-				if gone, begun := giveUp(w, x); !gone || begun {
-					t.Errorf("before it began: gone %v, begun %v", gone, begun)
-				}
+				giveUp(w, x)
 				if n := w.Backlog(); n != 0 {
 					t.Errorf("%d bytes still wait", n)
 				}
@@ -134,21 +139,32 @@ func TestALargeMessageCanBeGivenUp(t *testing.T) {
 				x = addLarge(t, w, 'a', 1<<20, 7, false)
 				go w.Run()
 				next := frames(peer)
+				var came []string
+				read := make(chan struct{})
 				go func() {
-					for _, ok := next(); ok; _, ok = next() {
+					defer close(read)
+					for b, ok := next(); ok; b, ok = next() {
+						came = append(came, string(b))
 					}
 				}()
 				synctest.Wait() // the window is full
-				if gone, begun := giveUp(w, x); !gone || !begun {
-					t.Errorf("after it began: gone %v, begun %v", gone, begun)
+				begun := len(came)
+				giveUp(w, x)
+				synctest.Wait()
+				if begun == 0 || len(came) != begun+1 || came[begun] != "abandoned" {
+					t.Errorf("%d pieces came, and then %.20q", begun, came[begun:])
 				}
-				if gone, _ := giveUp(w, x); gone {
-					t.Error("it was given up twice")
-				}
+				giveUp(w, x) // once is enough
 				w.Acknowledge(minWindow)
 				y := addLarge(t, w, 'b', minWindow, 8, false)
 				if err := <-y.done; err != nil {
 					t.Errorf("the next one: %v", err)
+				}
+				synctest.Wait()
+				for _, b := range came[begun+1:] {
+					if b[0] != 'b' {
+						t.Errorf("after that came %.20q", b)
+					}
 				}
 				if n := w.Backlog(); n != 0 {
 					t.Errorf("%d bytes still wait", n)
@@ -158,6 +174,7 @@ func TestALargeMessageCanBeGivenUp(t *testing.T) {
 				}
 				conn.Close()
 				w.Close()
+				<-read
 			})
 		})
 	}
@@ -248,6 +265,235 @@ func TestAFlushFinishesWhatIsBegun(t *testing.T) {
 		}
 		if w.larges.left != 0 || w.larges.begun != [2]int{} {
 			t.Errorf("something is left: %+v", w.larges)
+		}
+		conn.Close()
+	})
+}
+
+// The other end is told of what is given up before it gets anything that takes its place, also
+// while a flush is under way. Otherwise it would have more to hold than was agreed.
+func TestWhatIsGivenUpMakesRoomOnlyOnceTheOtherEndKnows(t *testing.T) {
+	for name, giveUp := range map[string]func(w *Writer, x *item){
+		"by its owner": func(w *Writer, x *item) { w.Withdraw(&x.Waiter) },
+		"by its key":   func(w *Writer, x *item) { w.Cancel(7) },
+		"by a flush":   func(w *Writer, x *item) { w.CloseAfterFlush(nil) },
+		"in a flush": func(w *Writer, x *item) {
+			x.opens = false
+			w.CloseAfterFlush(nil)
+			w.Withdraw(&x.Waiter)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := testConfig
+				cfg.MaxBegun = 4 << 20
+				w, conn, peer := pair(cfg)
+				x := addLarge(t, w, 'a', 2<<20, 7, true)
+				addLarge(t, w, 'b', 2<<20, 8, false) // waits for its place
+				go w.Run()
+				next := frames(peer)
+				var order []byte
+				left := 2 << 20
+				done := make(chan struct{})
+				given := make(chan struct{})
+				go func() {
+					defer close(done)
+					for left > 0 {
+						b, ok := next()
+						if !ok {
+							t.Error("the end")
+							return
+						}
+						switch {
+						case string(b) == "abandoned":
+							order = append(order, '!')
+						case b[0] == 'b':
+							left -= len(b)
+							fallthrough
+						default:
+							if order = append(order, b[0]); len(order) == 8 {
+								close(given)
+							}
+							w.Acknowledge(len(b))
+						}
+					}
+				}()
+				<-given
+				giveUp(w, x)
+				<-done
+				if i := bytes.IndexByte(order, 'b'); i < 9 || bytes.IndexByte(order, '!') < 0 || bytes.ContainsAny(order[i:], "a!") {
+					t.Errorf("in this order: %s", order)
+				}
+				conn.Close()
+				w.Close()
+			})
+		})
+	}
+}
+
+// largeItem is a large message that tells the other end which it is.
+type largeItem struct {
+	Waiter
+	id, total, sent uint32
+	busy            []byte // overwritten once the message is its owner's again
+	opens           bool
+	done            chan error
+}
+
+func (x *largeItem) Opens() bool                         { return x.opens }
+func (x *largeItem) Admit(time.Time) (size int, ok bool) { return int(x.total), true }
+func (x *largeItem) AppendTo([]byte) []byte              { panic("it is large") }
+func (x *largeItem) Done(err error)                      { x.done <- err }
+
+func (x *largeItem) AppendPiece(b []byte, n int) []byte {
+	b = x.head(b)
+	x.sent += uint32(n)
+	return append(b, x.busy[:n]...)
+}
+
+func (x *largeItem) AppendAbandoned(b []byte) []byte { return x.head(b) }
+
+func (x *largeItem) head(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(append(b, 'L'), x.id)
+	return binary.LittleEndian.AppendUint32(b, x.total)
+}
+
+// Owners send large messages, wait or give them up, and use the same places again. The other end
+// must always agree on what is begun.
+func TestBothEndsAgreeOnWhatIsBegun(t *testing.T) {
+	cfg := testConfig
+	cfg.MaxBegun = 4 << 20
+	w, conn, peer := pair(cfg)
+	ran := make(chan error, 1)
+	go func() { ran <- w.Run() }()
+	next := frames(peer)
+	var model struct {
+		left, total map[uint32]int
+		sum         int
+	}
+	model.left, model.total = make(map[uint32]int), make(map[uint32]int)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		take := func(b []byte) {
+			id, total, n := binary.LittleEndian.Uint32(b[1:]), int(binary.LittleEndian.Uint32(b[5:])), len(b)-9
+			left, begun := model.left[id]
+			switch {
+			case n == 0 && !begun:
+				t.Errorf("%d is given up, and has not begun", id)
+			case n == 0:
+				left = 0
+			case !begun:
+				left = total - n
+				model.sum += total
+			default:
+				left -= n
+			}
+			if model.sum > cfg.MaxBegun {
+				t.Errorf("%d bytes are begun", model.sum)
+			}
+			if bytes.IndexByte(b[9:], 1) >= 0 {
+				t.Errorf("%d was sent when it was its owner's again", id)
+			}
+			if left < 0 {
+				t.Errorf("%d is too long", id)
+			}
+			if model.left[id] = left; left == 0 {
+				delete(model.left, id)
+				model.sum -= total
+			}
+			if !w.Acknowledge(n) {
+				t.Error("what was sent was not acknowledged")
+			}
+		}
+		for b, ok := next(); ok; b, ok = next() {
+			for _, one := range split(t, b) {
+				take(one)
+			}
+		}
+	}()
+	var ids atomic.Uint32
+	var owners sync.WaitGroup
+	for i := range 6 {
+		owners.Go(func() {
+			r := rand.New(rand.NewPCG(0, uint64(i)))
+			x := &largeItem{done: make(chan error, 1), busy: make([]byte, 256<<10), opens: i%2 == 0}
+			for range 15 {
+				x.id, x.total, x.sent = ids.Add(1), uint32(40_000+r.IntN(2_000_000)), 0
+				if w.AddLarge(&x.Waiter, x, int(x.total), uint64(x.id)) != ErrQueued {
+					return // the flush has begun
+				}
+				for range r.IntN(100) {
+					runtime.Gosched()
+				}
+				switch r.IntN(4) {
+				case 0:
+					<-x.done
+				case 1:
+					w.Cancel(uint64(x.id))
+					<-x.done
+				default:
+					if !w.Withdraw(&x.Waiter) {
+						<-x.done
+					}
+				}
+				for j := range 8 { // nobody reads it anymore
+					x.busy[j] = 1
+				}
+				for j := range 8 {
+					x.busy[j] = 0
+				}
+			}
+		})
+	}
+	for ids.Load() < 60 {
+		runtime.Gosched()
+	}
+	w.CloseAfterFlush(nil)
+	owners.Wait()
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+	conn.Close()
+	<-read
+	if len(model.left) > 0 {
+		t.Errorf("the other end waits for more of %v", model.left)
+	}
+	if l := &w.larges; l.left != 0 || l.begun != [2]int{} || l.keys != nil || l.turn.first != nil || l.window.inFlight != 0 {
+		t.Errorf("something is left: %+v", l)
+	}
+}
+
+// Nobody acknowledges anything once the reader has ended. What is queued is sent all the same.
+func TestAFlushWithoutAReaderDoesNotWaitForTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		x := addLarge(t, w, 'a', 1<<20, 0, false)
+		go w.Run()
+		go io.Copy(io.Discard, peer)
+		synctest.Wait() // the window is full
+		w.CloseAfterFlush(nil)
+		w.LiftWindow()
+		if err := <-x.done; err != nil {
+			t.Error(err)
+		}
+		conn.Close()
+	})
+}
+
+// What is withdrawn may have been all that a flush waited for.
+func TestAFlushEndsWhenWhatItWaitsForIsWithdrawn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, conn, peer := pair(testConfig)
+		x := addLarge(t, w, 'a', 1<<20, 0, false)
+		ran := make(chan error, 1)
+		go func() { ran <- w.Run() }()
+		go io.Copy(io.Discard, peer)
+		synctest.Wait() // the window is full
+		w.CloseAfterFlush(nil)
+		w.Withdraw(&x.Waiter)
+		if err := <-ran; err != nil {
+			t.Error(err)
 		}
 		conn.Close()
 	})

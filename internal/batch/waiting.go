@@ -31,6 +31,9 @@ type Item interface {
 	// appends a message that carries the next n bytes, and at most pieceOverhead bytes more. Run
 	// calls it until it has all of the size Admit returned, without the lock.
 	AppendPiece(b []byte, n int) []byte
+	// AppendAbandoned appends a message, of at most pieceOverhead bytes, that tells the other end
+	// that the rest of a large message does not come. It is called with the queue locked.
+	AppendAbandoned(b []byte) []byte
 	// Done is called last, at the end of the wait: with nil once the message is encoded or skipped,
 	// with ErrClosed if the writer was closed first.
 	Done(err error)
@@ -83,37 +86,39 @@ func (l *line) remove(x *Waiter) {
 	l.bytes -= x.size
 }
 
-// Withdraw takes an item out of the line. gone is false if all of the message is encoded or the
-// writer is closed: then Done has been or will be called. Otherwise begun reports whether some
-// pieces of it have been encoded. When Withdraw returns, nothing of the message is read anymore.
-func (w *Writer) Withdraw(x *Waiter) (gone, begun bool) {
+// Withdraw takes an item out of the line. It returns false if all of the message is encoded or the
+// writer is closed: then Done has been or will be called. If some pieces of it have been encoded,
+// the other end is told that no more come. When Withdraw returns, nothing of the message is read
+// anymore.
+func (w *Writer) Withdraw(x *Waiter) bool {
 	w.mu.Lock()
 	waits := x.in != nil
-	gone, begun = w.withdraw(x, withdrawn)
-	w.mu.Unlock()
+	gone := w.withdraw(x, withdrawn)
+	w.signalAndUnlock()
 	if !waits {
 		x.encoding.Lock()
 		x.encoding.Unlock() //lint:ignore SA2001 Run may be at it, and is waited for
 	}
-	return gone, begun
+	return gone
 }
 
 // withdraw takes an item out of its line, or has Run end it as told when a piece of it, not the
 // last, is encoded. w.mu is held.
-func (w *Writer) withdraw(x *Waiter, how ending) (gone, begun bool) {
+func (w *Writer) withdraw(x *Waiter, how ending) bool {
 	s := &x.large
-	begun = s.begun && s.left > 0
 	switch {
 	case x.in != nil:
 		x.in.remove(x)
+		w.abandon(x)
 		w.larges.forget(x)
 		x.item = nil
-		return true, begun
-	case begun && s.ended == goesOn:
+		return true
+	case s.begun && s.left > 0 && s.ended == goesOn:
 		s.ended = how
-		return true, true
+		w.abandon(x)
+		return true
 	}
-	return false, false
+	return false
 }
 
 // admit takes the items whose turn it is out of the line, up to the limit. It returns them linked
@@ -189,6 +194,7 @@ func (w *Writer) dismiss(openers bool) (gone *Waiter) {
 				continue
 			}
 			l.remove(one)
+			w.abandon(one)
 			w.larges.forget(one)
 			if last == nil {
 				gone = one

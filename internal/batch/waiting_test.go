@@ -120,10 +120,10 @@ func TestWhoIsWithdrawnIsNotSent(t *testing.T) {
 			line = append(line, queueUp(t, w, []byte{i}))
 		}
 		for _, i := range []int{0, 4, 8} { // the first, one between others, and the last
-			if gone, _ := w.Withdraw(&line[i].Waiter); !gone {
+			if !w.Withdraw(&line[i].Waiter) {
 				t.Errorf("%d was not in line", i)
 			}
-			if gone, _ := w.Withdraw(&line[i].Waiter); gone {
+			if w.Withdraw(&line[i].Waiter) {
 				t.Errorf("%d was in line twice", i)
 			}
 		}
@@ -132,7 +132,7 @@ func TestWhoIsWithdrawnIsNotSent(t *testing.T) {
 		got := make(chan [][]byte)
 		go func() { got <- messages(t, peer, true) }()
 		synctest.Wait()
-		if gone, _ := w.Withdraw(&again.Waiter); gone {
+		if w.Withdraw(&again.Waiter) {
 			t.Error("a message was withdrawn that was sent")
 		}
 		w.CloseAfterFlush(nil)
@@ -169,7 +169,7 @@ func TestClosingEndsTheWait(t *testing.T) {
 				if err := <-x.done; !errors.Is(err, ErrClosed) {
 					t.Errorf("who waited got %v", err)
 				}
-				if gone, _ := w.Withdraw(&x.Waiter); gone {
+				if w.Withdraw(&x.Waiter) {
 					t.Error("somebody is in line after the end")
 				}
 			}
@@ -201,7 +201,7 @@ func TestAFlushTakesInWhoWaits(t *testing.T) {
 				t.Errorf("%d of %d that open something were dismissed", i, len(dismissed))
 			}
 		}
-		if gone, _ := w.Withdraw(&gone.Waiter); !gone {
+		if !w.Withdraw(&gone.Waiter) {
 			t.Error("who waits for the flush cannot withdraw")
 		}
 		if _, err := w.BeginOrWait(&gone.Waiter, gone, 4); !errors.Is(err, ErrClosed) {

@@ -31,8 +31,10 @@ const (
 // size, and twice. Only the rate counts, not the round trip: when a busy process acknowledges late,
 // a larger window helps too, and costs nothing.
 type window struct {
-	size     int // 0 stands for minWindow
-	inFlight int // bytes
+	size     int   // 0 stands for minWindow
+	inFlight int   // bytes
+	sent     int64 // bytes, since the beginning
+	lifted   bool  // nothing is acknowledged anymore, nor counted
 
 	phase phase
 	rate  float64   // bytes a second, with the size that was the best so far
@@ -56,14 +58,17 @@ const (
 func (f *window) limit() int { return max(f.size, minWindow) }
 
 // open reports whether another piece may be sent.
-func (f *window) open() bool { return f.inFlight < f.limit() }
+func (f *window) open() bool { return f.lifted || f.inFlight < f.limit() }
 
 // piece returns the most bytes that a piece is to carry: a quarter of the window, so that the other
 // end acknowledges several times for each.
 func (f *window) piece() int { return min(max(f.limit()/4, minPiece), maxPiece) }
 
 // send records a piece of n bytes.
-func (f *window) send(n int, now time.Time) { f.inFlight += n }
+func (f *window) send(n int) {
+	f.inFlight += n
+	f.sent += int64(n)
+}
 
 // acknowledge records that n bytes have arrived. It returns false if there were not so many.
 func (f *window) acknowledge(n int, now time.Time) bool {

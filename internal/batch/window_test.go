@@ -26,7 +26,7 @@ func (l testLine) run(f *window, start time.Time, total time.Duration) (rate flo
 	for now < total {
 		for f.open() {
 			n := f.piece()
-			f.send(n, start.Add(now))
+			f.send(n)
 			begin := max(free, now)
 			if l.rate > 0 {
 				free = begin + time.Duration(float64(n)/l.rate*1e9)
