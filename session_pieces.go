@@ -46,6 +46,8 @@ var errPieces = errors.New("malformed piece")
 func (s *session) piece(m *message, now time.Time) error {
 	p, begins := s.assembly.partials[m.MuxID], m.DeadlineMS != 0
 	switch {
+	case m.MuxID == 0: // nor would it need a checksum
+		return fmt.Errorf("%w: %v", errMessageNoMux, m.Op)
 	case begins == (p != nil):
 		return fmt.Errorf("%w: a first one in a message, or another without", errPieces)
 	case !begins && len(m.Payload) == 0 && m.Seq == 0:
@@ -89,16 +91,19 @@ func (s *session) beginAssembly(m *message, now time.Time) (p *partial, part []b
 	p = &partial{total: int(min(m.DeadlineMS, maxSize+1)), began: now}
 	part, whole := p.parseFields(m.Payload)
 	payload, part, ok := mpack.CutBinHeader(part)
-	head := len(m.Payload) - len(part)
+	rest := p.total - (len(m.Payload) - len(part)) // of the message, behind its head
 	switch a := &s.assembly; {
 	case !whole || !ok || p.MuxID != m.MuxID || p.Flags&FlagCRCxxh3 != 0:
 		return nil, nil, fmt.Errorf("%w: no message begins in it", errPieces)
-	case p.total > s.maxMessage || payload <= pieceThreshold || payload > uint64(p.total-head) || p.total-head-int(payload) > maxTail:
+	case p.total > s.maxMessage || payload <= pieceThreshold || rest < 0 || payload > uint64(rest) || rest-int(payload) > maxTail:
 		return nil, nil, fmt.Errorf("%w: a message of %d bytes with a payload of %d", errPieces, p.total, payload)
 	case a.begun+p.total > 2*s.maxMessage:
 		return nil, nil, fmt.Errorf("%w: more than %d bytes in messages that are not finished", errPieces, 2*s.maxMessage)
 	}
-	p.left, p.coming = p.total-head, int(payload)
+	p.left, p.coming = rest, int(payload)
+	if p.opens() && p.Flags&FlagMetadata != 0 {
+		p.behind = rest - p.coming
+	}
 	if p.wanted, err = s.wants(&p.message, now); err != nil {
 		return nil, nil, err
 	}

@@ -51,7 +51,8 @@ func (s *session) ping() {
 	if err != nil {
 		return
 	}
-	s.pings.sent(now)
+	pieces, _ := s.batch.Pieces()
+	s.pings.sent(now, pieces)
 	s.advise(message{Op: OpPing, DeadlineMS: pingDeadlineMS, Payload: payload}, nil)
 }
 
@@ -63,8 +64,13 @@ func (s *session) pong(m *message) error {
 	}
 	now := time.Now()
 	s.ponged(now)
-	if rtt, ok := s.pings.answer(pong.T, now); ok {
-		s.rtt.Store(int64(max(rtt, 1))) // 0 means that there was none
+	rtt, before, ok := s.pings.answer(pong.T, now)
+	if !ok {
+		return nil
+	}
+	s.rtt.Store(int64(max(rtt, 1))) // 0 means that there was none
+	if sent, flight := s.batch.Pieces(); before-(sent-int64(flight)) >= ackPieces {
+		return errUnacked
 	}
 	return nil
 }
@@ -72,9 +78,15 @@ func (s *session) pong(m *message) error {
 // pings tracks the pings of a session that were not answered yet, and the probe that waits for one.
 // The zero value is ready.
 type pings struct {
-	mu         sync.Mutex  // Protects following.
-	unanswered []time.Time // when each was sent, the oldest first
-	running    *probe      // nil for none
+	mu         sync.Mutex // Protects following.
+	unanswered []sentPing // the oldest first
+	running    *probe     // nil for none
+}
+
+// sentPing is a ping on its way.
+type sentPing struct {
+	at     time.Time
+	pieces int64 // bytes of large messages that were sent before it
 }
 
 // maxPings bounds the pings waiting for an answer. A live peer answers one after the other.
@@ -129,36 +141,37 @@ func (s *session) probeLate(ctx context.Context, p *probe) (time.Duration, error
 	return 0, err
 }
 
-// sent records a ping.
-func (p *pings) sent(now time.Time) {
+// sent records a ping, before which so many bytes of large messages were sent.
+func (p *pings) sent(now time.Time, pieces int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.unanswered) == maxPings {
 		p.unanswered = slices.Delete(p.unanswered, 0, 1)
 	}
-	p.unanswered = append(p.unanswered, now)
+	p.unanswered = append(p.unanswered, sentPing{now, pieces})
 }
 
-// answer handles a pong and returns how long ago the ping it answers was sent. The time that the
+// answer handles a pong and returns how long ago the ping it answers was sent, and what was sent
+// before it. The time that the
 // peer echoes only identifies the ping; a pong without one, or with an unknown one, answers the
 // oldest. The monotonic clock measures, so a clock that is wrong or set anew changes nothing.
 // answer returns false for a pong that answers no ping. It completes the running probe if that
 // began no later than the ping.
-func (p *pings) answer(echo, now time.Time) (rtt time.Duration, ok bool) {
+func (p *pings) answer(echo, now time.Time) (rtt time.Duration, pieces int64, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.unanswered) == 0 {
-		return 0, false
+		return 0, 0, false
 	}
-	i := slices.IndexFunc(p.unanswered, func(sent time.Time) bool { return sent.UnixNano() == echo.UnixNano() })
+	i := slices.IndexFunc(p.unanswered, func(sent sentPing) bool { return sent.at.UnixNano() == echo.UnixNano() })
 	i = max(i, 0)
 	sent := p.unanswered[i]
 	p.unanswered = slices.Delete(p.unanswered, 0, i+1)
-	rtt = now.Sub(sent)
-	if p.running != nil && !sent.Before(p.running.sent) {
+	rtt = now.Sub(sent.at)
+	if p.running != nil && !sent.at.Before(p.running.sent) {
 		p.running.rtt = rtt
 		close(p.running.answered)
 		p.running = nil
 	}
-	return rtt, true
+	return rtt, sent.pieces, true
 }
