@@ -58,8 +58,13 @@ func (n *node) do(o order) (answer, error) {
 		return answer{}, n.start(o.Start)
 	case o.Run != nil:
 		var told error
-		began := func() { told = n.pipe.Encode(answer{Began: true}) }
+		var before int64
+		began := func() {
+			before = n.accepted.Load()
+			told = n.pipe.Encode(answer{Began: true})
+		}
 		r, err := load.Run(load.Nodes{Nodes: n.nodes, Others: n.others, PIDs: o.PIDs}, *o.Run, began)
+		r.Accepted = int(n.accepted.Load() - before)
 		return answer{Result: &r}, errors.Join(err, told)
 	case o.Count:
 		return answer{Accepted: int(n.accepted.Load())}, nil

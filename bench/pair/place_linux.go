@@ -2,9 +2,17 @@ package pair
 
 import (
 	"errors"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
+
+// AblePlaces returns why processes cannot be Apart here, or nil.
+func AblePlaces() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return onProcessor(Apart, 0, func() error { return nil })
+}
 
 // onProcessor runs start, on this thread, which must be locked, so that the process which it starts
 // is where c says.

@@ -105,6 +105,7 @@ func meshMemorySection(o Options) Section {
 	s := Section{
 		Name:  "meshmemory",
 		Title: "Whole meshes",
+		Extra: true,
 		Text: "Heap, stacks and goroutines of a process with all nodes of a full mesh, after each node has called every other once, " +
 			"and the seconds until then.",
 	}

@@ -16,6 +16,7 @@ import (
 type pairCase struct {
 	config  pair.Config
 	spec    load.Spec
+	fixed   bool // its times are as they are, whatever the options
 	figures func(pair.Result) []float64
 }
 
@@ -27,12 +28,15 @@ func (p *pairCase) run(o Options, name string) ([]float64, error) {
 		c.Contender, c.Program = gridName, o.Before
 	}
 	s.Time, s.Warm = timesOr(s.Time, o.Time), timesOr(s.Warm, o.Warm)
-	if o.Small {
+	if o.Small && !p.fixed {
 		s.Time, s.Warm = o.Time, o.Warm
 	}
 	r, err := pair.Run(c, s)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if r.Failed > 0 && o.Tell != nil {
+		o.Tell(fmt.Sprintf("%s: %d failed: %s", name, r.Failed, r.Failure))
 	}
 	return p.figures(r), nil
 }
@@ -47,12 +51,12 @@ func timesOr(d, otherwise time.Duration) time.Duration {
 
 // pairSections are those that are measured in two processes.
 func pairSections(o Options) []Section {
-	all := []Section{callersSection(o)}
+	all := []Section{callersSection(o), sizesSection(o), placesSection(o), openSection(o), pairStreamsSection(o), fanSection(o)}
 	for _, kind := range []link.Kind{link.Relay, link.Kernel} {
 		all = append(all, besideSection(o, kind))
 	}
-	all = append(all, slowSection(o))
-	return append(all, farSections(o)...)
+	all = append(all, slowSection(o), computeSection(o))
+	return append(append(all, farSections(o)...), outageSection(o))
 }
 
 // some returns the first and the last of all where everything is small.
@@ -84,27 +88,262 @@ func callersSection(o Options) Section {
 		Title: "Callers in two processes",
 		Text: pairText + "Callers of the one call the other as fast as answers come, with 512 bytes each way. drpc opens a connection for each " +
 			"call that runs, and is left out where those would be too many.",
-		Tables: []Table{
-			{Title: "Calls a second", Columns: []int{0}},
-			{Title: "CPU of a call, µs", Columns: []int{1}, Ratio: true},
-			{Title: "Calls of the caller with the fewest / the most", Columns: []int{2, 3}},
-			{Title: "Failed calls", Columns: []int{4}, NotZero: true},
+		Tables: append(callTables(), Table{Title: "Calls of the caller with the fewest / the most", Columns: []int{3, 4}}),
+	}
+	counts := []int{1, 2, 4, 16, 64, 256, 1_000, 10_000}
+	if o.Small {
+		counts = []int{1, 64}
+	}
+	for _, n := range counts {
+		s.Cases = append(s.Cases, callsCase(number(n, "caller"), n, small))
+	}
+	return s
+}
+
+// slowRounds is how often what takes long is measured.
+const slowRounds = 3
+
+// manyCallers is how many are too many for a connection each.
+const manyCallers = 1_000
+
+func callTables() []Table {
+	return []Table{
+		{Title: "Calls a second", Columns: []int{0}},
+		{Title: "CPU of a call, µs", Columns: []int{1}, Ratio: true},
+		{Title: "Failed calls", Columns: []int{2}, NotZero: true},
+	}
+}
+
+func callsCase(name string, callers, size int) Case {
+	contenders := unary
+	if callers >= manyCallers {
+		contenders = without("drpc")
+	}
+	return Case{
+		Name:       name,
+		Columns:    []Column{{"calls/s", ""}, {"CPU", "µs"}, {"failed", ""}, {"fewest", ""}, {"most", ""}},
+		Contenders: contenders,
+		Baseline:   limitName,
+		pair: &pairCase{
+			spec: load.Spec{Kind: load.Calls, Callers: callers, Size: size},
+			figures: func(r pair.Result) []float64 {
+				return []float64{r.PerSecond(), micros(r.CPUEach()), float64(r.Failed), float64(r.Fewest), float64(r.Most)}
+			},
 		},
 	}
-	for _, n := range some(o, 1, 2, 4, 16, 64, 256, 1_000, 10_000) {
-		contenders := unary
-		if n >= 1_000 {
-			contenders = without("drpc")
+}
+
+func sizesSection(o Options) Section {
+	s := Section{
+		Name:   "sizes",
+		Title:  "Larger messages in two processes",
+		Text:   pairText + "Callers get back what they send.",
+		Tables: callTables(),
+	}
+	type load struct{ callers, size int }
+	for _, l := range some(o, load{16, 4_000}, load{10_000, 4_000}, load{16, 32 << 10}, load{1_000, 32 << 10}, load{16, 64 << 10}, load{16, 1 << 20}) {
+		s.Cases = append(s.Cases, callsCase(number(l.callers, "caller")+", "+sizeName(l.size), l.callers, l.size))
+	}
+	return s
+}
+
+func placesSection(o Options) Section {
+	s := Section{
+		Name:  "places",
+		Title: "Few callers, and where the processes run",
+		Text: "Two processes over loopback, with 512 bytes each way: apart, on a core each; together, on one core; or where the kernel decides, with " +
+			"GOMAXPROCS 2 each. Apart, a sleeping core has to be woken for each message, which takes most of the time of a lone call.",
+		Tables: []Table{
+			{Title: "p50 / p99 of a call, µs", Columns: []int{0, 1}},
+			{Title: "Calls a second", Columns: []int{2}},
+			{Title: "CPU of a call, µs", Columns: []int{3}, Ratio: true},
+		},
+		Able: pair.AblePlaces,
+	}
+	for _, place := range some(o, pair.Apart, pair.Together, pair.Anywhere) {
+		for _, callers := range some(o, 1, 2, 4) {
+			name := string(place)
+			if place == pair.Anywhere {
+				name = "as the kernel decides"
+			}
+			s.Cases = append(s.Cases, Case{
+				Name:       number(callers, "caller") + ", " + name,
+				Columns:    []Column{{"p50", ""}, {"p99", ""}, {"calls/s", ""}, {"CPU", ""}},
+				Contenders: unary,
+				Baseline:   limitName,
+				pair: &pairCase{
+					config: pair.Config{Place: place},
+					spec:   load.Spec{Kind: load.Calls, Callers: callers, Size: small, Timed: true},
+					figures: func(r pair.Result) []float64 {
+						return []float64{micros(r.P50), micros(r.P99), r.PerSecond(), micros(r.CPUEach())}
+					},
+				},
+			})
 		}
+	}
+	return s
+}
+
+func openSection(o Options) Section {
+	s := Section{
+		Name:  "open",
+		Title: "Calls at a rate",
+		Text: pairText + "Calls of 512 bytes begin at a rate, however long they take. A call is timed from its start. One that starts more than a " +
+			"millisecond after it is due is late: timers are no more exact, and a caller that lacks CPU is later. At most 20,000 run at once.",
+		Tables: []Table{
+			{Title: "p50 / p99 / p99.9 of a call, µs", Columns: []int{0, 1, 2}},
+			{Title: "Calls a second, and per cent of them late", Columns: []int{3, 4}},
+			{Title: "CPU of a call, µs", Columns: []int{5}, Ratio: true},
+			{Title: "Failed calls", Columns: []int{6}, NotZero: true},
+		},
+	}
+	for _, rate := range some(o, 2_000, 20_000, 100_000) {
 		s.Cases = append(s.Cases, Case{
-			Name:       number(n, "caller"),
-			Columns:    []Column{{"calls/s", ""}, {"CPU", "µs"}, {"fewest", ""}, {"most", ""}, {"failed", ""}},
-			Contenders: contenders,
+			Name:       number(rate, "call") + " a second",
+			Columns:    []Column{{"p50", ""}, {"p99", ""}, {"p99.9", ""}, {"calls/s", ""}, {"late", ""}, {"CPU", ""}, {"failed", ""}},
+			Contenders: without("drpc"),
 			Baseline:   limitName,
 			pair: &pairCase{
-				spec: load.Spec{Kind: load.Calls, Callers: n, Size: small},
+				spec: load.Spec{Kind: load.Paced, Rate: float64(rate), Size: small, Time: 2 * time.Second},
 				figures: func(r pair.Result) []float64 {
-					return []float64{r.PerSecond(), micros(r.CPUEach()), float64(r.Fewest), float64(r.Most), float64(r.Failed)}
+					return []float64{
+						micros(r.P50), micros(r.P99), micros(r.P999), r.PerSecond(),
+						100 * float64(r.Late) / float64(max(1, r.Done+r.Failed)), micros(r.CPUEach()), float64(r.Failed),
+					}
+				},
+			},
+		})
+	}
+	return s
+}
+
+func pairStreamsSection(Options) Section {
+	s := Section{
+		Name:  "streams",
+		Title: "One-way streams in two processes",
+		Text:  pairText + "Messages of 512 bytes; up to 256 may be in flight, where a library counts messages.",
+		Tables: []Table{
+			{Title: "Messages a second", Columns: []int{0}},
+			{Title: "CPU of a message, µs", Columns: []int{1}, Ratio: true},
+			{Title: "Failed streams", Columns: []int{2}, NotZero: true},
+		},
+	}
+	for _, n := range []int{1, 32} {
+		s.Cases = append(s.Cases, Case{
+			Name:       number(n, "stream"),
+			Columns:    []Column{{"messages/s", ""}, {"CPU", ""}, {"failed", ""}},
+			Contenders: []string{limitName, gridName, "grpc", "drpc"},
+			Baseline:   limitName,
+			pair: &pairCase{
+				config: pair.Config{Window: wideWindow},
+				spec:   load.Spec{Kind: load.Streams, Callers: n, Size: small},
+				figures: func(r pair.Result) []float64 {
+					return []float64{r.PerSecond(), micros(r.CPUEach()), float64(r.Failed)}
+				},
+			},
+		})
+	}
+	return s
+}
+
+// fanNodes is how many nodes are called at once.
+const fanNodes = 16
+
+func fanSection(o Options) Section {
+	s := Section{
+		Name:  "fan",
+		Title: "Calls to 16 nodes at once",
+		Text: pairText + "A caller calls all of 16 nodes, which are in the other process, with 512 bytes, and again when it has all answers. The time " +
+			"and the CPU are those of all 16 calls.",
+		Tables: []Table{
+			{Title: "p50 / p99, µs", Columns: []int{0, 1}},
+			{Title: "Rounds of 16 calls a second", Columns: []int{2}},
+			{Title: "CPU of 16 calls, µs", Columns: []int{3}, Ratio: true},
+		},
+	}
+	for _, n := range some(o, 1, 4, 16) {
+		s.Cases = append(s.Cases, Case{
+			Name:       number(n, "caller"),
+			Columns:    []Column{{"p50", ""}, {"p99", ""}, {"rounds/s", ""}, {"CPU", ""}},
+			Contenders: unary,
+			Baseline:   limitName,
+			pair: &pairCase{
+				config: pair.Config{Others: fanNodes},
+				spec:   load.Spec{Kind: load.Fan, Callers: n, Size: small, Timed: true},
+				figures: func(r pair.Result) []float64 {
+					return []float64{micros(r.P50), micros(r.P99), r.PerSecond(), micros(r.CPUEach())}
+				},
+			},
+		})
+	}
+	return s
+}
+
+func computeSection(o Options) Section {
+	callers, compute, lasts := 300, 100*time.Millisecond, 40*time.Second
+	if o.Small {
+		callers, compute, lasts = 20, 2*time.Millisecond, 40*time.Millisecond
+	}
+	return Section{
+		Name:   "compute",
+		Title:  "Handlers that compute",
+		Rounds: slowRounds,
+		Text:   fmt.Sprintf(pairText+"%d callers keep as many handlers busy, each of which computes for %v.", callers, compute),
+		Tables: []Table{
+			{Title: "Failed calls / connections that had to be made again", Columns: []int{0, 1}},
+			{Title: "Mean / longest time of a call, s", Columns: []int{2, 3}},
+			{Title: "CPU of a call, ms", Columns: []int{4}},
+		},
+		Cases: []Case{{
+			Name:       number(callers, "caller"),
+			Columns:    []Column{{"failed", ""}, {"connections", ""}, {"mean", ""}, {"longest", ""}, {"CPU", ""}},
+			Contenders: without(limitName, "drpc", "nats"), // they have no handlers that run at once, or many connections
+			pair: &pairCase{
+				spec: load.Spec{
+					Kind: load.Calls, Callers: callers, Size: small, Time: lasts, Timed: true,
+					Task: contender.Task{Answer: small, Compute: compute},
+				},
+				figures: func(r pair.Result) []float64 {
+					return []float64{float64(r.Failed), float64(r.Accepted), r.Mean.Seconds(), r.Max.Seconds(), millis(r.CPUEach())}
+				},
+			},
+		}},
+	}
+}
+
+func outageSection(o Options) Section {
+	s := Section{
+		Name:   "outage",
+		Title:  "After an outage",
+		Rounds: slowRounds,
+		Text: "100 calls a second of 512 bytes over a cable with 1 Gbit/s that loses everything for some time. How long after the outage comes the " +
+			"first answer, and how long after it are all calls over that began before its end?",
+		Tables: []Table{
+			{Title: "First answer / all calls over, ms", Columns: []int{0, 1}},
+			{Title: "Failed calls / connections that had to be made again", Columns: []int{2, 3}},
+			{Title: "CPU of a call, µs", Columns: []int{4}},
+		},
+		Able: func() error { return link.Able(link.Cable) },
+	}
+	type outage struct{ trip, lasts time.Duration }
+	outages := []outage{{20 * time.Millisecond, time.Second}, {100 * time.Millisecond, time.Second}, {20 * time.Millisecond, 5 * time.Second}}
+	after, contenders := 4*time.Second, without("drpc", "nats")
+	if o.Small {
+		contenders = []string{gridName, "grpc"}
+		outages, after = []outage{{time.Millisecond, 50 * time.Millisecond}}, time.Second
+	}
+	for _, out := range outages {
+		s.Cases = append(s.Cases, Case{
+			Name:       fmt.Sprintf("out for %v, round trip %v", out.lasts, out.trip),
+			Columns:    []Column{{"first", ""}, {"all", ""}, {"failed", ""}, {"connections", ""}, {"CPU", ""}},
+			Contenders: contenders,
+			pair: &pairCase{
+				config: pair.Config{Link: link.Spec{Kind: link.Cable, Rate: 1e9, RoundTrip: out.trip}, Outage: out.lasts},
+				spec:   load.Spec{Kind: load.Paced, Rate: 100, Size: small, Timed: true, Time: out.lasts + after},
+				fixed:  true,
+				figures: func(r pair.Result) []float64 {
+					first, all := r.Recovery()
+					return []float64{millis(first), millis(all), float64(r.Failed), float64(r.Accepted), micros(r.CPUEach())}
 				},
 			},
 		})
@@ -137,7 +376,8 @@ func besideSection(o Options, kind link.Kind) Section {
 			{Title: "Peak memory of the node that calls / that answers, MiB", Columns: []int{5, 6}},
 			{Title: "Failed small calls", Columns: []int{7}, NotZero: true},
 		},
-		Able: func() error { return link.Able(kind) },
+		Rounds: slowRounds,
+		Able:   func() error { return link.Able(kind) },
 	}
 	const text = "100 calls a second of 512 bytes beside one caller that sends large requests (up) or gets large answers (down). A call is timed from " +
 		"its start. "
@@ -204,8 +444,9 @@ func slowSection(o Options) Section {
 		streams, messages, size, pause = 2, 5, 64<<10, time.Millisecond
 	}
 	return Section{
-		Name:  "slow",
-		Title: "Slow readers",
+		Name:   "slow",
+		Title:  "Slow readers",
+		Rounds: slowRounds,
 		Text: fmt.Sprintf(pairText+"Each of %d streams brings %d messages of %d KiB, and its reader takes %v for each; the capacity is 32 messages, where a "+
 			"library counts them.", streams, messages, size>>10, pause),
 		Tables: []Table{
@@ -259,8 +500,9 @@ func farSection(o Options, l link.Spec) Section {
 		title += fmt.Sprintf(", %.1f %% lost", l.Loss*100)
 	}
 	s := Section{
-		Name:  strings.Join(name, "-"),
-		Title: title,
+		Name:   strings.Join(name, "-"),
+		Title:  title,
+		Rounds: slowRounds,
 		Text: "Two network namespaces with a cable between them that delays and loses packets and has the rate. It holds as much as a round " +
 			"trip in its queue. TCP is that of the kernel, with CUBIC.",
 		Tables: []Table{
@@ -289,9 +531,15 @@ func farSection(o Options, l link.Spec) Section {
 			},
 		})
 	}
-	windowed, streams := []string{limitName, gridName}, []string{limitName, gridName, "grpc", "drpc"}
+	windowed, streams, calling := []string{limitName, gridName}, []string{limitName, gridName, "grpc", "drpc"}, without("drpc")
+	if o.Small {
+		streams, calling = streams[:3], []string{gridName, "grpc"}
+	}
 	for _, size := range some(o, small, 64<<10) {
 		for _, window := range some(o, 1, 16, 256) {
+			if o.Small && (size > small) != (window > 1) {
+				continue
+			}
 			contenders := windowed
 			if window == wideWindow {
 				contenders = streams // those without a window of messages are in one column
@@ -303,18 +551,24 @@ func farSection(o Options, l link.Spec) Section {
 	upload := load.Spec{Kind: load.Calls, Callers: 1, Size: 1 << 20, Task: contender.Task{Answer: 1}, Timed: true}
 	fan := load.Spec{Kind: load.Calls, Callers: 64, Size: small, Timed: true}
 	for _, rate := range some(o, 1e9, 1e8) {
+		if o.Small && rate < 1e9 {
+			continue
+		}
 		if rate < 1e9 {
 			add("stream of 64 KiB, capacity 256", rate, wideWindow, streams, load.Spec{Kind: load.Streams, Callers: 1, Size: 64 << 10})
 		}
-		add("requests of 1 MiB", rate, 1, without("drpc"), upload)
-		add("64 callers of 512 bytes", rate, 1, without("drpc"), fan)
+		add("requests of 1 MiB", rate, 1, calling, upload)
+		add("64 callers of 512 bytes", rate, 1, calling, fan)
 	}
 	return s
 }
 
 func sizeName(n int) string {
-	if n >= 1<<10 {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
 		return fmt.Sprintf("%d KiB", n>>10)
 	}
-	return fmt.Sprintf("%d bytes", n)
+	return number(n, "byte")
 }

@@ -22,6 +22,8 @@ type Options struct {
 
 	// What is measured of a section; nil is all.
 	Cases, Contenders *regexp.Regexp
+
+	Tell func(text string) // is told of failures that do not end a measurement; may be nil
 }
 
 // Section is one table of the report.
@@ -32,6 +34,8 @@ type Section struct {
 	Cases []Case
 
 	Tables []Table      // nil is one for all
+	Rounds int          // at most, 0 is as many as there are
+	Extra  bool         // is measured only if it is asked for
 	Able   func() error // returns why it cannot be measured here; nil is that it can be
 }
 
@@ -49,6 +53,8 @@ type Case struct {
 	Columns    []Column
 	Contenders []string
 	Baseline   string // the contender that ratios are to, or empty
+
+	rounds int // at most, 0 is as many as there are
 
 	run  func(o Options, c contender.Contender) ([]float64, error)
 	pair *pairCase // in place of run
@@ -68,15 +74,9 @@ type Result struct {
 
 // Run measures the case. It tells progress before each measurement.
 func (c Case) Run(o Options, progress func(contender string)) Result {
-	if c.pair != nil && o.Before != "" && slices.Contains(c.Contenders, gridName) {
-		at := slices.Index(c.Contenders, gridName) + 1
-		c.Contenders = slices.Insert(slices.Clone(c.Contenders), at, Before)
-	}
-	if o.Contenders != nil {
-		c.Contenders = slices.DeleteFunc(slices.Clone(c.Contenders), func(name string) bool { return !o.Contenders.MatchString(name) })
-	}
+	c.Contenders = c.chosen(o)
 	r := Result{Case: c}
-	r.Series = measure.Interleave(o.Rounds, len(c.Contenders), func(i int) ([]float64, error) {
+	r.Series = measure.Interleave(c.roundsOf(o), len(c.Contenders), func(i int) ([]float64, error) {
 		progress(c.Contenders[i])
 		if c.pair != nil {
 			return c.pair.run(o, c.Contenders[i])
@@ -89,6 +89,25 @@ func (c Case) Run(o Options, progress func(contender string)) Result {
 	})
 	return r
 }
+
+// chosen returns the contenders that the options choose.
+func (c Case) chosen(o Options) []string {
+	all := slices.Clone(c.Contenders)
+	if at := slices.Index(all, gridName); at >= 0 && c.pair != nil && o.Before != "" {
+		all = slices.Insert(all, at+1, Before)
+	}
+	return slices.DeleteFunc(all, func(name string) bool { return o.Contenders != nil && !o.Contenders.MatchString(name) })
+}
+
+func (c Case) roundsOf(o Options) int {
+	if c.rounds > 0 {
+		return min(c.rounds, o.Rounds)
+	}
+	return o.Rounds
+}
+
+// Measurements returns how many measurements Run makes.
+func (c Case) Measurements(o Options) int { return c.roundsOf(o) * len(c.chosen(o)) }
 
 // Of returns the series of a contender, and whether the case has it.
 func (r Result) Of(name string) (measure.Series, bool) {
@@ -119,7 +138,14 @@ func Contenders(results []Result) []string {
 
 // Chosen returns the cases of a section that the options choose.
 func (s Section) Chosen(o Options) []Case {
-	return slices.DeleteFunc(slices.Clone(s.Cases), func(c Case) bool { return o.Cases != nil && !o.Cases.MatchString(c.Name) })
+	var all []Case
+	for _, c := range s.Cases {
+		if o.Cases == nil || o.Cases.MatchString(c.Name) {
+			c.rounds = s.Rounds
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 const (
@@ -136,19 +162,13 @@ const small = 512
 
 var callColumns = []Column{{"time", "ns"}, {"allocations", ""}}
 
-// Sections returns what is measured, in the order of the report. The memory
-// of whole meshes is left out unless it is asked for.
-func Sections(o Options, meshMemory bool) []Section {
-	all := []Section{
+// Sections returns what is measured, in the order of the report.
+func Sections(o Options) []Section {
+	return append(pairSections(o),
 		echoSection(), secureSection(), meshSection(o),
 		streamSection(), secureStreamSection(), shortStreamSection(),
-		largeSection(), mixedSection(), idleSection(o),
-	}
-	all = append(all, pairSections(o)...)
-	if meshMemory {
-		all = append(all, meshMemorySection(o))
-	}
-	return all
+		largeSection(), mixedSection(), idleSection(o), meshMemorySection(o),
+	)
 }
 
 // names returns the names of the contenders that ok accepts.

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 // measured.
 func TestEveryCaseRuns(t *testing.T) {
 	o := Options{Warm: time.Millisecond, Time: time.Millisecond, Rounds: 1, Small: true}
-	for _, s := range Sections(o, true) {
+	for _, s := range Sections(o) {
 		for _, c := range s.Cases {
 			t.Run(s.Name+"/"+c.Name, func(t *testing.T) {
 				r := c.Run(o, func(string) {})
@@ -46,7 +46,7 @@ func TestEveryCaseRuns(t *testing.T) {
 
 func TestSectionsAreWhole(t *testing.T) {
 	seen := make(map[string]bool)
-	for _, s := range Sections(Options{}, true) {
+	for _, s := range Sections(Options{}) {
 		if s.Name == "" || s.Title == "" || s.Text == "" || len(s.Cases) == 0 || seen[s.Name] {
 			t.Errorf("section %q lacks something or is there twice", s.Name)
 		}
