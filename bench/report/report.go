@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/gridmesh/grid/bench/contender"
@@ -15,8 +16,8 @@ import (
 type Report struct {
 	Machine  Machine
 	Command  string // that makes the report
-	Rounds   int
-	Plot     string // the file name of the plot, empty if there is none
+	Rounds   int    // at most
+	Plotted  bool   // the plots of its sections are beside the report
 	Sections []Section
 }
 
@@ -27,7 +28,7 @@ type Section struct {
 }
 
 // Failures returns what has gone wrong.
-func (r Report) Failures() []error {
+func (r *Report) Failures() []error {
 	var all []error
 	for _, s := range r.Sections {
 		for _, res := range s.Results {
@@ -42,22 +43,19 @@ func (r Report) Failures() []error {
 }
 
 // WriteMarkdown writes the whole report.
-func (r Report) WriteMarkdown(w io.Writer) error {
+func (r *Report) WriteMarkdown(w io.Writer) error {
 	b := new(strings.Builder)
 	fmt.Fprintf(b, "# Benchmarks\n\nWritten by `%s`. Do not edit.\n\n", r.Command)
 	r.writeHow(b)
-	if r.Plot != "" {
-		fmt.Fprintf(b, "![Calls per second of each contender](%s)\n\n", r.Plot)
-	}
 	for _, s := range r.Sections {
-		s.write(b)
+		s.write(b, r.plotsOf(s))
 	}
 	r.writeContenders(b)
 	_, err := io.WriteString(w, strings.TrimRight(b.String(), "\n")+"\n")
 	return err
 }
 
-func (r Report) writeHow(b *strings.Builder) {
+func (r *Report) writeHow(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d cores, %s, %s, GOMAXPROCS=%d", m.CPU, m.Cores, m.OS, m.Go, m.Procs)
 	if m.Load != "" {
@@ -67,12 +65,35 @@ func (r Report) writeHow(b *strings.Builder) {
 	if m.Busy() {
 		b.WriteString("**The machine was busy with other things. These figures are good for a first look only.**\n\n")
 	}
+	turns := rounds(r.Rounds)
+	if n := r.slowest(); n < r.Rounds {
+		turns += fmt.Sprintf(" (%d where one takes long)", n)
+	}
 	fmt.Fprintf(b, `Both ends run in one process and talk over loopback, unless the section says otherwise. All contenders get the same payloads and the
 same number of callers in the same run. They take turns: %s, each in a different order, with new nodes every time.
 A figure is the median of the rounds. The ratio in parentheses is the median of the rounds' ratios to `+"`limit`"+`, unless the section says
 otherwise. Less is better, but for what is done in a second. Every echo is compared with what was sent.
 
-`, rounds(r.Rounds))
+`, turns)
+}
+
+// plotsOf returns the plots of a section that are beside the report.
+func (r *Report) plotsOf(s Section) []Plot {
+	if !r.Plotted {
+		return nil
+	}
+	return slices.DeleteFunc(r.Plots(), func(p Plot) bool { return p.Section != s.Name })
+}
+
+// slowest returns the fewest rounds of a section.
+func (r *Report) slowest() int {
+	n := r.Rounds
+	for _, s := range r.Sections {
+		if s.Rounds > 0 {
+			n = min(n, s.Rounds)
+		}
+	}
+	return n
 }
 
 func rounds(n int) string {
@@ -84,11 +105,14 @@ func rounds(n int) string {
 
 // write writes a table with a line for each contender. All cases give their
 // first figure; the last gives its others too.
-func (s Section) write(b *strings.Builder) {
+func (s Section) write(b *strings.Builder, plots []Plot) {
 	if len(s.Results) == 0 {
 		return
 	}
 	fmt.Fprintf(b, "## %s\n\n%s\n\n", s.Title, s.Text)
+	for _, p := range plots {
+		fmt.Fprintf(b, "![%s](%s)\n\n", p.Alt, p.File)
+	}
 	if len(s.Tables) > 0 {
 		for _, t := range s.Tables {
 			s.writeTable(b, t)
@@ -206,7 +230,7 @@ func writeCells(b *strings.Builder, res scenario.Result, name string, all bool) 
 	}
 }
 
-func (r Report) writeContenders(b *strings.Builder) {
+func (r *Report) writeContenders(b *strings.Builder) {
 	b.WriteString("## Contenders\n\n| | What | Version |\n|---|---|---|\n")
 	for _, c := range contender.All() {
 		version := ""

@@ -13,7 +13,7 @@ import (
 )
 
 // example has two cases of three contenders, one of which failed in the second.
-func example() Report {
+func example() *Report {
 	names := []string{"limit", "grid", "grpc"}
 	columns := []scenario.Column{{Name: "time", Unit: "ns"}, {Name: "allocations"}}
 	result := func(name string, series ...measure.Series) scenario.Result {
@@ -29,17 +29,17 @@ func example() Report {
 		result("2 callers", figures(1000, 0), figures(1500, 2.5), figures(40000, 145)),
 		result("16 callers", figures(500, 0), figures(1000, 2.5), measure.Series{Err: errors.New("broken")}),
 	}
-	return Report{
+	return &Report{
 		Machine: Machine{
 			CPU: "a CPU", Cores: 2, Procs: 2, OS: "an OS", Go: "go1.26",
 			Versions: map[string]string{"google.golang.org/grpc": "v1.2.3"},
 		},
 		Command: "gridbench -x",
 		Rounds:  3,
-		Plot:    "plot.svg",
+		Plotted: true,
 		Sections: []Section{{
 			Section: scenario.Section{
-				Name: Plotted, Title: "Echo", Text: "About it.",
+				Name: "echo", Title: "Echo", Text: "About it.",
 				Cases: []scenario.Case{results[0].Case, results[1].Case},
 			},
 			Results: results,
@@ -58,7 +58,7 @@ func TestMarkdown(t *testing.T) {
 		"`gridbench -x`",
 		"a CPU, 2 cores, an OS, go1.26, GOMAXPROCS=2",
 		"3 rounds",
-		"![Calls per second of each contender](plot.svg)",
+		"![Calls per second of each contender](benchmarks.svg)",
 		"## Echo\n\nAbout it.\n",
 		"| | 2 callers, ns | 16 callers, ns | allocations |\n|---|---:|---:|---:|\n",
 		"| limit | 1,000 (1.00×) | 500 (1.00×) | 0 |\n",
@@ -95,7 +95,7 @@ func TestFailures(t *testing.T) {
 
 func TestPlot(t *testing.T) {
 	var b strings.Builder
-	if err := example().WritePlot(&b); err != nil {
+	if err := example().WritePlot(example().Plots()[0], &b); err != nil {
 		t.Fatal(err)
 	}
 	texts := 0
@@ -122,7 +122,7 @@ func TestPlot(t *testing.T) {
 }
 
 func TestPlotNeedsItsSection(t *testing.T) {
-	if err := (Report{}).WritePlot(io.Discard); err == nil {
+	if err := new(Report).WritePlot(allPlots[0], io.Discard); err == nil {
 		t.Error("a plot of nothing")
 	}
 }

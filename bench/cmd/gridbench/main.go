@@ -1,5 +1,5 @@
 // Gridbench compares grid with other ways of calling another node, and writes
-// docs/benchmarks.md and its plot.
+// docs/benchmarks.md and its plots.
 //
 //	go run ./cmd/gridbench                  # everything but whole meshes
 //	go run ./cmd/gridbench -run 'echo|tls'  # some sections; writes no files
@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,11 +24,8 @@ import (
 	"github.com/gridmesh/grid/bench/scenario"
 )
 
-// The names of the files that are written.
-const (
-	textFile = "benchmarks.md"
-	plotFile = "benchmarks.svg"
-)
+// textFile is the name of the report. Those of its plots are report's.
+const textFile = "benchmarks.md"
 
 func main() {
 	pair.BeNode()
@@ -45,6 +43,7 @@ type config struct {
 	sections *regexp.Regexp
 	mesh     bool
 	out      string
+	results  string
 	command  string
 }
 
@@ -54,22 +53,33 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	runtime.GOMAXPROCS(c.Procs)
-	r := report.Report{Machine: report.ThisMachine(), Command: c.command, Rounds: c.Rounds}
-	skipped := 0
-	for _, s := range scenario.Sections(c.Options, c.mesh) {
-		if c.sections.MatchString(s.Name) {
-			if s.Able != nil {
-				if err := s.Able(); err != nil {
-					fmt.Fprintf(stderr, "SKIPPED: %s: %v\n", s.Title, err)
-					skipped++
-					continue
-				}
-			}
-			r.Sections = append(r.Sections, measureSection(s, c.Options, stderr))
+	all := scenario.Sections(c.Options)
+	r := report.Report{Command: c.command, Rounds: c.Rounds}
+	if c.results != "" {
+		if err := r.Load(c.results, all); err != nil {
+			return err
 		}
 	}
-	if len(r.Sections)+skipped == 0 {
-		return fmt.Errorf("no section is named like %q", c.sections)
+	chosen := c.choose(all)
+	if len(chosen) > 0 {
+		r.Machine = report.ThisMachine()
+	}
+	if len(chosen) == 0 && len(r.Sections) == 0 {
+		return fmt.Errorf("no section is named like %q, or no case of it as asked for", c.sections)
+	}
+	p := newProgress(stderr, chosen, c.Options)
+	c.Tell = func(text string) { p.tell("%s", text) }
+	for _, s := range chosen {
+		if s.Able != nil {
+			if err := s.Able(); err != nil {
+				p.tell("SKIPPED: %s: %v", s.Title, err)
+				continue
+			}
+		}
+		r.Add(measureSection(s, c.Options, p), all)
+		if err := c.save(&r); err != nil { // what was measured is not lost if the rest takes too long
+			return err
+		}
 	}
 	if c.out != "" {
 		if err := write(&r, c.out); err != nil {
@@ -82,12 +92,26 @@ func run(args []string, stdout, stderr io.Writer) error {
 	return errors.Join(r.Failures()...)
 }
 
+// choose returns the sections that are to be measured.
+func (c *config) choose(all []scenario.Section) []scenario.Section {
+	return slices.DeleteFunc(slices.Clone(all), func(s scenario.Section) bool {
+		return !c.sections.MatchString(s.Name) || s.Extra && !c.mesh || len(s.Chosen(c.Options)) == 0
+	})
+}
+
+func (c *config) save(r *report.Report) error {
+	if c.results == "" {
+		return nil
+	}
+	return r.Store(c.results)
+}
+
 func parse(args []string, stderr io.Writer) (c config, err error) {
 	f := flag.NewFlagSet("gridbench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	short := f.Bool("short", false, "run everything once, as briefly as possible, and write no files")
 	sections := f.String("run", "", "measure only the sections whose names match this `expression`: "+sectionNames()+"; writes no files")
-	cases := f.String("cases", "", "measure only the cases whose names, as in the heads of tables, match this `expression`; writes no files")
+	cases := f.String("cases", "", "measure only the cases whose names, as in the tables, match this `expression`; writes no files")
 	contenders := f.String("contenders", "", "measure only the contenders whose names match this `expression`; writes no files")
 	f.BoolVar(&c.mesh, "mesh", false, "also measure the memory of meshes of up to 100 nodes (needs 10,000 open files)")
 	f.IntVar(&c.Rounds, "rounds", 5, "`rounds` of each case")
@@ -95,7 +119,8 @@ func parse(args []string, stderr io.Writer) (c config, err error) {
 	f.DurationVar(&c.Warm, "warm", 100*time.Millisecond, "before each measurement")
 	f.IntVar(&c.Procs, "procs", 2, "GOMAXPROCS of each process")
 	f.StringVar(&c.Before, "before", "", "the path of another gridbench, `program`, whose grid is measured as well, as \"before\", in two processes")
-	f.StringVar(&c.out, "out", "", "`directory` to write "+textFile+" and "+plotFile+" to (default ../docs after a full run)")
+	f.StringVar(&c.out, "out", "", "`directory` to write "+textFile+" and its plots to (default ../docs after a full run)")
+	f.StringVar(&c.results, "results", "", "`file` to which what was measured is added, and from which the rest of the report is")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
@@ -120,42 +145,43 @@ func parse(args []string, stderr io.Writer) (c config, err error) {
 	if c.out == "" && !*short && *sections+*cases+*contenders == "" {
 		c.out = filepath.Join("..", "docs")
 	}
-	c.command = strings.TrimSpace("go run ./cmd/gridbench " + strings.Join(args, " "))
+	c.command = "go run ./cmd/gridbench"
+	f.Visit(func(set *flag.Flag) {
+		if !slices.Contains([]string{"before", "out", "results"}, set.Name) { // files of this machine
+			c.command += fmt.Sprintf(" -%s '%s'", set.Name, set.Value)
+		}
+	})
 	return c, nil
 }
 
 func sectionNames() string {
 	var all []string
-	for _, s := range scenario.Sections(scenario.Options{}, true) {
+	for _, s := range scenario.Sections(scenario.Options{}) {
 		all = append(all, s.Name)
 	}
 	return strings.Join(all, ", ")
 }
 
-// measureSection measures all cases of a section and tells about it.
-func measureSection(s scenario.Section, o scenario.Options, progress io.Writer) report.Section {
+// measureSection measures all cases of a section.
+func measureSection(s scenario.Section, o scenario.Options, p *progress) report.Section {
 	measured := report.Section{Section: s}
 	for _, c := range s.Chosen(o) {
-		began := time.Now()
-		fmt.Fprintf(progress, "%s, %s:", s.Title, c.Name)
-		measured.Results = append(measured.Results, c.Run(o, func(string) { fmt.Fprint(progress, ".") }))
-		fmt.Fprintf(progress, " %.1fs\n", time.Since(began).Seconds())
+		p.begin(s.Title, c.Name)
+		measured.Results = append(measured.Results, c.Run(o, p.measuring))
+		p.end()
 	}
 	return measured
 }
 
-// write writes the report's files to a directory. The plot needs its section.
+// write writes the report's files to a directory.
 func write(r *report.Report, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, s := range r.Sections {
-		if s.Name == report.Plotted {
-			r.Plot = plotFile
-		}
-	}
-	if r.Plot != "" {
-		if err := writeFile(filepath.Join(dir, plotFile), r.WritePlot); err != nil {
+	r.Plotted = true
+	for _, p := range r.Plots() {
+		write := func(w io.Writer) error { return r.WritePlot(p, w) }
+		if err := writeFile(filepath.Join(dir, p.File), write); err != nil {
 			return err
 		}
 	}
