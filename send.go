@@ -237,35 +237,6 @@ func (s *sender) advise(m message, q *sequence) {
 	}
 }
 
-// goodbye is the last message to a peer of this project: this node is leaving. From then on the
-// peer waits only for the close frame, and not for long. So the goodbye goes behind everything that
-// waits for room.
-type goodbye struct {
-	berth
-	s *sender
-}
-
-// sendGoodbye queues the goodbye, or puts it in line.
-func (s *sender) sendGoodbye() {
-	p := &goodbye{s: s}
-	m := message{Op: OpDisconnect}
-	if slot, err := p.begin(s, p, &m, nil); err == nil {
-		_ = s.append(slot, m, nil) // fails for streams alone
-	}
-}
-
-// Opens is part of batch.Item.
-func (p *goodbye) Opens() bool { return false }
-
-// Admit is part of batch.Item.
-func (p *goodbye) Admit(time.Time) (size int, ok bool) { return p.m.size(), true }
-
-// AppendTo is part of batch.Item.
-func (p *goodbye) AppendTo(b []byte) []byte { return p.m.appendTo(b) }
-
-// Done is part of batch.Item.
-func (p *goodbye) Done(error) {}
-
 // stamp prepares m for encoding as a whole.
 func (s *sender) stamp(m *message) {
 	if m.Op.checked(m.MuxID) {
@@ -299,7 +270,7 @@ func (s *sender) append(slot batch.Slot, m message, q *sequence) error {
 	}
 	s.stamp(&m)
 	switch m.Op {
-	case OpPing, OpPong, OpDisconnect:
+	case OpPing, OpPong:
 		slot.Hurry() // if it waits, the peer takes a busy node for a dead one
 	}
 	size := m.size()

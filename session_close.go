@@ -37,10 +37,7 @@ func (s *session) shutdown(ctx context.Context, grace time.Duration) bool {
 	least := time.NewTimer(grace)
 	defer least.Stop()
 	s.setReason(errLocalClose) // however the peer ends its side
-	if s.has(featureNative) {
-		s.sendGoodbye()
-	}
-	s.batch.CloseAfterFlush(s.closeFrame(ws.StatusGoingAway, ""))
+	s.batch.CloseAfterFlush(append(s.goodbye(), s.closeFrame(ws.StatusGoingAway, "")...))
 	ended := s.await(ctx)
 	if !ended {
 		select {
@@ -224,6 +221,16 @@ func (s *session) drain(quiet, atMost time.Duration) drained {
 		}
 	}
 	return drainLate
+}
+
+// goodbye returns the last message to a peer of this project: this node is leaving. From then on the
+// peer waits only for the close frame, and not for long. So it goes behind everything that waits.
+func (s *session) goodbye() []byte {
+	if !s.has(featureNative) {
+		return nil
+	}
+	m := message{Op: OpDisconnect}
+	return wsframe.AppendControl(nil, ws.OpBinary, m.appendTo(nil), s.dialed, newMask()) // is short enough for that
 }
 
 // closeFrame returns the last frame of a session. word goes to the peer's log.
