@@ -23,6 +23,8 @@ func (c *Connection) holds() (h door.Held) {
 	}
 	h.Sessions = 1
 	h.Queued = s.batch.Queued()
+	h.LargeOut = s.batch.Large()
+	h.LargeIn = int(s.assembly.begun.Load())
 	h.Calls = s.callClient.count()
 	h.StreamsOut, h.StreamsIn = s.muxes.count()
 	h.Requests = s.callServer.withContext()

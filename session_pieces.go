@@ -3,6 +3,7 @@ package grid
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/gridmesh/grid/internal/bytepool"
@@ -25,7 +26,7 @@ const (
 // holds, and what nobody waits for anymore is only left out. It belongs to the reader.
 type assembly struct {
 	partials map[uint64]*partial // by mux ID
-	begun    int                 // bytes of all of them, once they are whole
+	begun    atomic.Int64        // bytes of all of them, once they are whole; tests read it
 	read     int                 // bytes of pieces, not yet acknowledged
 }
 
@@ -97,7 +98,7 @@ func (s *session) beginAssembly(m *message, now time.Time) (p *partial, part []b
 		return nil, nil, fmt.Errorf("%w: no message begins in it", errPieces)
 	case p.total > s.maxMessage || payload <= pieceThreshold || rest < 0 || payload > uint64(rest) || rest-int(payload) > maxTail:
 		return nil, nil, fmt.Errorf("%w: a message of %d bytes with a payload of %d", errPieces, p.total, payload)
-	case a.begun+p.total > 2*s.maxMessage:
+	case int(a.begun.Load())+p.total > 2*s.maxMessage:
 		return nil, nil, fmt.Errorf("%w: more than %d bytes in messages that are not finished", errPieces, 2*s.maxMessage)
 	}
 	p.left, p.coming = rest, int(payload)
@@ -112,7 +113,7 @@ func (s *session) beginAssembly(m *message, now time.Time) (p *partial, part []b
 		s.assembly.partials = make(map[uint64]*partial)
 	}
 	s.assembly.partials[p.MuxID] = p
-	s.assembly.begun += p.total
+	s.assembly.begun.Add(int64(p.total))
 	return p, part, nil
 }
 
@@ -184,7 +185,7 @@ func (s *session) assembled(p *partial, now time.Time) error {
 func (s *session) forget(p *partial) {
 	a := &s.assembly
 	delete(a.partials, p.MuxID)
-	a.begun -= p.total
+	a.begun.Add(-int64(p.total))
 	if len(a.partials) == 0 {
 		a.partials = nil // an idle session keeps no table
 	}
@@ -210,7 +211,7 @@ func (s *session) unclaimed(m *message) {
 // dropPartials gives up the messages that the session ended in the middle of.
 func (s *session) dropPartials() {
 	for _, p := range s.assembly.partials {
+		s.forget(p)
 		s.unclaimed(&p.message)
 	}
-	s.assembly = assembly{}
 }

@@ -117,6 +117,14 @@ func (w *Writer) Pieces() (sent int64, unacknowledged int) {
 	return w.larges.window.sent, w.larges.window.inFlight
 }
 
+// Large returns how many bytes of large messages are in line, those included that were sent of
+// messages that are not finished.
+func (w *Writer) Large() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.larges.left + w.larges.begun[0] + w.larges.begun[1]
+}
+
 // LiftWindow sends what is left of large messages without waiting for acknowledgments, which nobody
 // reads anymore.
 func (w *Writer) LiftWindow() {

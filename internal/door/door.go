@@ -11,6 +11,8 @@ type Held struct {
 
 	// Of the session.
 	Queued     int // bytes that wait to be written
+	LargeOut   int // bytes of messages that go in pieces, and are not finished
+	LargeIn    int // bytes that messages will have of which pieces are missing
 	Calls      int // single requests from here, in their table
 	Requests   int // of the peer, whose handlers have a context
 	StreamsOut int
