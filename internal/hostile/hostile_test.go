@@ -71,8 +71,9 @@ func sendAnything(t *testing.T, random *rand.Rand) {
 				}
 			}()
 		}
+		var parts partly
 		for range 300 {
-			if !sendRandom(p, random) {
+			if !sendRandom(p, random) || round%2 == 1 && !parts.send(p, random) {
 				break
 			}
 		}
@@ -201,13 +202,13 @@ func sendRandom(p *testkit.Peer, r *rand.Rand) bool {
 		Seq:        uint32(r.IntN(5)),
 		DeadlineMS: uint32(r.IntN(3)) * 500,
 		Handler:    uint8(handlers[r.IntN(len(handlers))]),
-		Op:         uint8(r.IntN(testkit.OpMerged + 2)),
+		Op:         uint8(r.IntN(testkit.OpAckPieces + 2)),
 		Flags:      uint8(r.IntN(64)) | testkit.FlagChecksum,
 	}
 	if m.MuxID == 0 && r.IntN(30) > 0 { // most of these end the connection
 		m.MuxID = 1
 	}
-	if m.Op == testkit.OpMerged && r.IntN(20) > 0 {
+	if m.Op >= testkit.OpMerged && r.IntN(40) > 0 {
 		m.Op = testkit.OpConnectMux
 	}
 	if r.IntN(2) == 0 {
@@ -228,7 +229,7 @@ func sendRandom(p *testkit.Peer, r *rand.Rand) bool {
 }
 
 // features are those of a node of this project.
-const features = 1 | 2 | 4 | 16
+const features = 1 | 2 | 4 | 16 | 32
 
 func handle(t *testing.T, n *node, h grid.SingleHandlerContextFn) {
 	t.Helper()

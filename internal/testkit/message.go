@@ -17,11 +17,16 @@ const (
 	OpPing                = 3
 	OpPong                = 4
 	OpConnectMux          = 5
+	OpMuxConnectError     = 6
+	OpDisconnectClientMux = 7
 	OpDisconnectServerMux = 8
 	OpMuxClientMsg        = 9
+	OpMuxServerMsg        = 10
 	OpRequest             = 14
 	OpResponse            = 15
 	OpMerged              = 17
+	OpPiece               = 18
+	OpAckPieces           = 19
 
 	FlagChecksum    = 1
 	FlagEOF         = 2
