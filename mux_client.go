@@ -45,6 +45,7 @@ type muxClient struct {
 	queue   payloadQueue
 	credits int  // messages the pump may send
 	owed    int  // messages the consumer has taken but not yet credited to the handler
+	idle    int  // consumers that wait for arrived, or have just been told
 	ended   bool // finish, abort or cancel was called
 	over    bool // done is closed, or about to be: the stream has ended, or the handler has returned with result
 	result  error
@@ -327,7 +328,6 @@ func (m *muxClient) deliver(msg *message, now time.Time) {
 			m.cancel(errCredit)
 			return
 		}
-		signal(m.arrived)
 	}
 	if last {
 		m.finishWhole(now)
@@ -363,16 +363,23 @@ func (m *muxClient) overdue(now time.Time) bool {
 
 // enqueue leaves a message to the consumer. It does not fit if the peer sent more than was granted.
 func (m *muxClient) enqueue(msg *message) (fits, queued bool) {
+	b := msg.ownPayload() // before the lock, for which the consumer may be waiting
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.ended {
-		return true, false // nobody wants it
+	switch {
+	case m.ended: // nobody wants it
+		fits = true
+	case m.queue.len() < m.outWindow:
+		m.queue.push(b)
+		fits, queued = true, true
 	}
-	if m.queue.len() >= m.outWindow {
-		return false, false
+	waits := m.idle > 0
+	m.mu.Unlock()
+	if !queued {
+		PutByteBuffer(b)
+	} else if waits {
+		signal(m.arrived)
 	}
-	m.queue.push(msg.ownPayload())
-	return true, true
+	return fits, queued
 }
 
 // overload ends a stream whose messages pile up.
@@ -390,8 +397,13 @@ func (m *muxClient) waiting() int {
 
 // next waits for the next message. more is false once the stream has ended.
 func (m *muxClient) next() (b []byte, more bool, err error) {
+	waited := false
 	for {
 		m.mu.Lock()
+		if waited {
+			m.idle--
+			waited = false
+		}
 		if m.queue.len() > 0 {
 			b := m.queue.pop()
 			if !m.ended {
@@ -413,6 +425,8 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 			return nil, false, err
 		}
 		grant := m.settle()
+		m.idle++
+		waited = true
 		m.mu.Unlock()
 		m.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
 		<-m.arrived

@@ -435,6 +435,65 @@ func TestAConsumerThatStopsReadingHoldsUpNobodyElse(t *testing.T) {
 	})
 }
 
+// Only a consumer that waits is told of a message.
+func TestConsumersThatWaitAreToldOfEachMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startPipes(t, 2, nil)
+		send := make(chan int)
+		c.stream(t, 0, 8, func(ctx context.Context, _ []byte, _ <-chan []byte, out chan<- []byte) *RemoteErr {
+			for n := range send {
+				for range n {
+					out <- GetByteBuffer()[:1]
+				}
+			}
+			return nil
+		})
+		st, err := c.conn(0, 1).NewStream(t.Context(), testStream, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := make(chan bool, 10)
+		next := func(n int) {
+			for range n {
+				go func() {
+					_, more, _ := st.mux.next()
+					took <- more
+				}()
+			}
+			synctest.Wait()
+		}
+		tookAll := func(n int, want bool) {
+			t.Helper()
+			if len(took) != n {
+				t.Fatalf("%d consumers have returned, want %d", len(took), n)
+			}
+			for range n {
+				if more := <-took; more != want {
+					t.Errorf("a consumer got a message: %t, want %t", more, want)
+				}
+			}
+		}
+		for range 3 {
+			next(3)
+			for range 3 {
+				send <- 1
+				synctest.Wait()
+			}
+			tookAll(3, true)
+			next(2)
+			send <- 4
+			synctest.Wait()
+			tookAll(2, true)
+			next(2) // what came while nobody waited
+			tookAll(2, true)
+		}
+		next(1)
+		close(send)
+		synctest.Wait()
+		tookAll(1, false)
+	})
+}
+
 func TestAStuckConsumerDoesNotHoldUpAReconnect(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	ended := make(chan error, 20)
