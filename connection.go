@@ -71,6 +71,7 @@ func newConnection(n *node, remote string, handlers *atomic.Pointer[registry], i
 	}
 	c.link.local, c.link.remote, c.caller = n.Local, remote, RemoteClient{Name: remote}
 	c.log, c.limits, c.recent, c.panics = n.log, n.Limits, &n.recent, &n.panics
+	c.busyPoll = n.BusyPoll
 	c.nextID, c.lastPong = &c.NextID, &c.LastPong
 	c.traffic, c.toldIn, c.toldOut = new(traffic), n.toldIn, n.toldOut
 	c.active = newActivity()

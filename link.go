@@ -17,7 +17,8 @@ type link struct {
 	local, remote string
 	log           *slog.Logger
 	limits        Limits
-	caller        RemoteClient // the peer, as handlers see it
+	busyPoll      time.Duration // ManagerOptions.BusyPoll
+	caller        RemoteClient  // the peer, as handlers see it
 
 	active       activity
 	requestQuota quota // the peer's requests that run here

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gorilla/mux"
 )
@@ -36,6 +37,8 @@ func TestWrongOptionsAreNamedAndNothingIsStarted(t *testing.T) {
 		{"a host with a path", ManagerOptions{Local: a, Hosts: []string{a, b + "/x"}, AuthRequest: accept}, b + "/x"},
 		{"a host that is no URL", ManagerOptions{Local: a, Hosts: []string{a, "http://[::1"}, AuthRequest: accept}, "http://[::1"},
 		{"a route path without slash", ManagerOptions{Local: a, Hosts: []string{a, b}, AuthRequest: accept, RoutePath: "grid"}, "RoutePath"},
+		{"a negative time to poll", ManagerOptions{Local: a, Hosts: []string{a, b}, AuthRequest: accept, BusyPoll: -1}, "BusyPoll: -1ns"},
+		{"a long time to poll", ManagerOptions{Local: a, Hosts: []string{a, b}, AuthRequest: accept, BusyPoll: time.Second}, "BusyPoll: 1s"},
 		{"a tiny limit", ManagerOptions{Local: a, Hosts: []string{a, b}, AuthRequest: accept, Limits: Limits{MaxMessageSize: 10}}, "MaxMessageSize"},
 		{"a negative limit", ManagerOptions{Local: a, Hosts: []string{a, b}, AuthRequest: accept, Limits: Limits{MaxMessageSize: -1}}, "MaxMessageSize"},
 	} {

@@ -39,6 +39,7 @@ type session struct {
 	sender
 	socket net.Conn
 	frames *wsframe.Reader
+	poll   *poller        // what frames reads from; nil where the socket itself is
 	peer   process        // the peer's process
 	lost   func(*session) // tells the Connection that the session accepts no more calls
 
@@ -86,6 +87,11 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 		s.checksum = FlagCRCxxh3
 	}
 	tuneTCP(rawSocket(s.socket), l.limits.PeerTimeout/10)
+	if l.busyPoll > 0 {
+		if s.poll = newPoller(s.socket, l.busyPoll, &l.active); s.poll != nil {
+			s.frames.SetSource(s.poll)
+		}
+	}
 	s.frames.SetMaxMessage(l.limits.MaxMessageSize)
 	s.frames.SetOnPing(func(payload []byte) {
 		s.batch.Control(wsframe.AppendControl(nil, ws.OpPong, payload, s.dialed, newMask()))

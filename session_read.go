@@ -91,6 +91,9 @@ func (s *session) route(m *message, now time.Time) error {
 	if m.MuxID == 0 {
 		return s.dispatchConnection(m)
 	}
+	if s.poll != nil && !s.leaving {
+		s.poll.expects = true // calls often follow each other
+	}
 	switch m.Op {
 	case OpRequest:
 		s.callServer.handle(m, now)

@@ -61,6 +61,7 @@ func TestMistakesGetOneLineThatHelps(t *testing.T) {
 		{"no wait", "bench " + pair + " -wait 0s", "is too short"},
 		{"pings in no unit", "node " + pair + " -ping-interval 5", "such as 500ms, 10s or 1m"},
 		{"pings too often", "node " + pair + " -ping-interval 1us", "-ping-interval: 1µs is less than 1ms"},
+		{"polls for too long", "node " + pair + " -busy-poll 1s", "-busy-poll: 1s is not between 0 and 10ms"},
 		{"pings too rarely for the timeout", "bench " + pair + " -ping-interval 2s -peer-timeout 3s", "-peer-timeout: 3s is less than 4s"},
 		{"demo too long", "demo -duration 1m", "use up to 5s"},
 		{"soak without nodes", "soak -nodes 1", "-nodes 1 is out of range; use 2 to 32"},

@@ -79,8 +79,8 @@ func starts(text, start string) bool {
 func TestUsageNamesEveryFlag(t *testing.T) {
 	for _, c := range []struct{ command, flags string }{
 		{"demo", "-size -concurrency -duration -http -v"},
-		{"node", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -http -http-hosts"},
-		{"bench", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -op -size -concurrency -duration -wait -json -v"},
+		{"node", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -busy-poll -http -http-hosts"},
+		{"bench", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -busy-poll -op -size -concurrency -duration -wait -json -v"},
 		{"soak", "-duration -seed -nodes -callers -rest -cut-every -restart-every -allowance -ping-interval -peer-timeout -v"},
 	} {
 		_, stdout, _ := runHere(t, "help", c.command)

@@ -52,6 +52,7 @@ func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDial
 		BlockConnect: ready,
 		Logger:       log,
 		Limits:       c.limits,
+		BusyPoll:     c.busyPoll,
 	}
 	if c.secret != "" {
 		options.AddAuth = func(string) string { return c.secret }

@@ -93,6 +93,10 @@ func (r *Reader) Received() (whole, bytes uint64) { return r.whole.Load(), r.byt
 // not be called while Next runs.
 func (r *Reader) SetMaxMessage(n int) { r.config.MaxMessage = n }
 
+// SetSource changes what messages are read from. What has been read already comes first. It must not
+// be called while Next runs.
+func (r *Reader) SetSource(src io.Reader) { r.src = &countingSource{src, &r.bytes} }
+
 // SetOnPing changes Config.OnPing. It must not be called while Next runs.
 func (r *Reader) SetOnPing(f func(payload []byte)) { r.config.OnPing = f }
 

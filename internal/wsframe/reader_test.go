@@ -313,3 +313,20 @@ func TestTheRefusalOfALargeMessageNamesItsSize(t *testing.T) {
 		}
 	}
 }
+
+// What was read from the first source comes before what the second has.
+func TestASecondSourceContinuesTheFirst(t *testing.T) {
+	wire := encode([]frame{binaryFrame("one"), binaryFrame("two")}, true)
+	for early := range wire {
+		r := NewReader(strings.NewReader("not read anymore"), wire[:early], Config{})
+		r.SetSource(bytes.NewReader(wire[early:]))
+		for _, want := range []string{"one", "two"} {
+			if got, err := r.Next(); string(got) != want || err != nil {
+				t.Fatalf("after %d bytes: %q, %v; want %q", early, got, err, want)
+			}
+		}
+		if whole, n := r.Received(); whole != 2 || int(n) != len(wire)-early {
+			t.Errorf("received %d messages and %d bytes", whole, n)
+		}
+	}
+}
