@@ -2,7 +2,6 @@ package link
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"sync/atomic"
 	"time"
@@ -21,9 +20,6 @@ type cable struct {
 const (
 	cableMTU    = 9000 // bytes: jumbo frames, so that one process can carry a gigabit a second
 	etherHeader = 14
-	// cableQueue is how long a frame may have to wait for those before it, at least; else as long
-	// as a round trip.
-	cableQueue = 5 * time.Millisecond
 )
 
 func openCable(s Spec) (Link, error) {
@@ -94,33 +90,27 @@ type frame struct {
 	data []byte
 }
 
-// carry is one direction: a queue of limited length, the rate, the delay.
+// carry is one direction.
 func (c *cable) carry(to, from *os.File, s Spec) {
-	longest := max(cableQueue, s.RoundTrip)
 	onWay := make(chan frame, 1<<16)
 	defer close(onWay)
 	go deliver(to, onWay)
-	var perByte float64 // nanoseconds
-	if s.Rate > 0 {
-		perByte = 8e9 / s.Rate
-	}
+	l := newLane(s)
 	buf := make([]byte, cableMTU+etherHeader)
-	var free time.Time // when all frames so far have passed
 	for {
 		n, err := from.Read(buf)
 		if err != nil {
 			return
 		}
-		now := time.Now()
-		if free.Before(now) {
-			free = now
-		}
-		if c.down.Load() || free.Sub(now) > longest || s.Loss > 0 && rand.Float64() < s.Loss {
+		if c.down.Load() {
 			continue
 		}
-		free = free.Add(time.Duration(float64(n) * perByte))
+		due, ok := l.pass(time.Now(), n)
+		if !ok {
+			continue
+		}
 		select {
-		case onWay <- frame{free.Add(s.RoundTrip / 2), append([]byte(nil), buf[:n]...)}:
+		case onWay <- frame{due, append([]byte(nil), buf[:n]...)}:
 		default: // as where the queue is full
 		}
 	}

@@ -118,7 +118,10 @@ func (r *run) beside() error {
 	if err != nil {
 		return err
 	}
-	if r.result.BulkAlone, err = r.bulk(c); err != nil {
+	if _, err = r.bulk(c, 0, 1); err != nil { // buffers, and TCP's window, grow
+		return err
+	}
+	if r.result.BulkAlone, err = r.bulk(c, r.Time, leastBulk); err != nil {
 		return err
 	}
 	request := r.request()
@@ -127,7 +130,7 @@ func (r *run) beside() error {
 	err = r.during(func() {
 		go func() {
 			defer p.stop()
-			r.result.Bulk, failed = r.bulk(c)
+			r.result.Bulk, failed = r.bulk(c, r.Time, leastBulk)
 		}()
 		p.pace()
 		stuck = wait(&p.running)
@@ -137,15 +140,18 @@ func (r *run) beside() error {
 	return errors.Join(err, stuck, failed)
 }
 
-// bulk makes large requests for the time, but at least two, and returns bytes a second.
-func (r *run) bulk(c contender.Asker) (float64, error) {
+// leastBulk is how many large requests are measured at least.
+const leastBulk = 2
+
+// bulk makes large requests for some time, but at least a few, and returns bytes a second.
+func (r *run) bulk(c contender.Asker, d time.Duration, least int) (float64, error) {
 	task, size := contender.Task{Answer: 1}, r.Spec.Bulk
 	if r.BulkDown {
 		task, size = contender.Task{Answer: r.Spec.Bulk}, 8
 	}
 	request := taskOf(task, size)
 	start, n := time.Now(), 0
-	for time.Since(start) < r.Time || n < 2 {
+	for time.Since(start) < d || n < least {
 		if err := ask(c, request, task.Answer); err != nil {
 			return 0, err
 		}

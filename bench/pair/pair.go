@@ -50,7 +50,7 @@ type Result struct {
 	Healed time.Time // when the outage was over
 }
 
-// Recovery returns how long after an outage the first answer came, and how long after it the last of
+// Recovery returns how long after an outage the first answer came, -1 if none did, and how long after it the last of
 // the calls was over that began before its end.
 func (r Result) Recovery() (first, all time.Duration) {
 	first = -1

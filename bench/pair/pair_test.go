@@ -94,3 +94,25 @@ func TestOutage(t *testing.T) {
 		t.Errorf("after an outage of %v: first %v, all %v, longest %v", lasts, first, all, r.Max)
 	}
 }
+
+func TestRecovery(t *testing.T) {
+	healed := time.Now()
+	sample := func(began, ended int, ok bool) load.Sample { // in milliseconds after the outage
+		at := func(n int) time.Time { return healed.Add(time.Duration(n) * time.Millisecond) }
+		return load.Sample{Began: at(began), Ended: at(ended), OK: ok}
+	}
+	for _, tt := range []struct {
+		name       string
+		samples    []load.Sample
+		first, all int64 // in milliseconds
+	}{
+		{"answers come late", []load.Sample{sample(-9, -8, true), sample(-5, 7, true), sample(-4, 3, true), sample(1, 20, true)}, 3, 7},
+		{"calls fail first", []load.Sample{sample(-5, 2, false), sample(-4, 9, false), sample(5, 6, true)}, 6, 9},
+		{"nothing comes", []load.Sample{sample(-5, -4, true)}, 0, 0},
+	} {
+		first, all := Result{Result: load.Result{Samples: tt.samples}, Healed: healed}.Recovery()
+		if first.Milliseconds() != tt.first || all.Milliseconds() != tt.all || first == 0 {
+			t.Errorf("%s: first %v, all %v; want %d and %d ms", tt.name, first, all, tt.first, tt.all)
+		}
+	}
+}

@@ -95,7 +95,11 @@ func callersSection(o Options) Section {
 		counts = []int{1, 64}
 	}
 	for _, n := range counts {
-		s.Cases = append(s.Cases, callsCase(number(n, "caller"), n, small))
+		c := callsCase(number(n, "caller"), n, small)
+		if n >= manyCallers {
+			c.pair.spec.Time = 2 * time.Second // so that there are some calls of each
+		}
+		s.Cases = append(s.Cases, c)
 	}
 	return s
 }
@@ -343,6 +347,9 @@ func outageSection(o Options) Section {
 				fixed:  true,
 				figures: func(r pair.Result) []float64 {
 					first, all := r.Recovery()
+					if first < 0 { // none came as long as anybody waited
+						first = all
+					}
 					return []float64{millis(first), millis(all), float64(r.Failed), float64(r.Accepted), micros(r.CPUEach())}
 				},
 			},
