@@ -103,7 +103,7 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, to *route, paylo
 		cc.pool.Put(c)
 		return nil, ErrDisconnected
 	}
-	waits, err := c.send(message{
+	waits, err := c.send(&message{
 		MuxID:      id,
 		DeadlineMS: deadline,
 		Handler:    h,
@@ -168,11 +168,11 @@ func (cc *callClient) requestInTime(ctx context.Context, h HandlerID, to *route,
 }
 
 // send queues the request, or puts it in line for room.
-func (c *call) send(m message) (waits bool, err error) {
-	if err := c.cc.fits(&m); err != nil {
+func (c *call) send(m *message) (waits bool, err error) {
+	if err := c.cc.fits(m); err != nil {
 		return false, err
 	}
-	slot, err := c.begin(c.cc.sender, c, &m, nil)
+	slot, err := c.begin(c.cc.sender, c, m, nil)
 	switch err {
 	case nil:
 		return false, c.cc.append(slot, m, nil)

@@ -91,8 +91,7 @@ func (in *request) serve() {
 func (in *request) respond(out []byte, failure *RemoteErr) {
 	cs, now := in.cs, time.Since(in.cs.began)
 	if in.over != limitNone {
-		in.uncount()
-		cs.overloaded(&message{MuxID: in.id, Handler: in.handler.Load().id, Flags: FlagEOF}, in.over)
+		in.refuse()
 		PutByteBuffer(out)
 		in.release()
 		return
@@ -101,14 +100,11 @@ func (in *request) respond(out []byte, failure *RemoteErr) {
 	cs.requestServed(in.handler.Load().registration, now-time.Duration(in.began.Load()), failure, inTime, in.cut)
 	if inTime && in.cut == nil {
 		answer := message{MuxID: in.id, Seq: in.seq, Op: OpResponse, Flags: FlagEOF, Payload: out}
-		if failure != nil {
-			answer = cs.errorResponse(in.id, in.seq, failure)
-		}
-		if err := cs.fits(&answer); err != nil && failure == nil {
-			answer = cs.marked(cs.errorResponse(in.id, in.seq, NewRemoteErr(err)), err)
+		if failure != nil || cs.fits(&answer) != nil {
+			in.fail(&answer, failure)
 		}
 		in.out = out
-		if in.send(answer) {
+		if in.send(&answer) {
 			return // Done releases the request
 		}
 	}
@@ -116,10 +112,29 @@ func (in *request) respond(out []byte, failure *RemoteErr) {
 	in.release()
 }
 
+// refuse answers that the request is over a limit. It is apart from respond, as fail is, because a
+// goroutine that runs requests needs a larger stack for what respond might ever do.
+func (in *request) refuse() {
+	in.uncount()
+	in.cs.overloaded(&message{MuxID: in.id, Handler: in.handler.Load().id, Flags: FlagEOF}, in.over)
+}
+
+// fail makes the answer the handler's failure, or if that is nil, an error that says why the answer
+// does not fit.
+func (in *request) fail(answer *message, failure *RemoteErr) {
+	cs := in.cs
+	if failure != nil {
+		*answer = cs.errorResponse(in.id, in.seq, failure)
+		return
+	}
+	err := cs.fits(answer)
+	*answer = cs.marked(cs.errorResponse(in.id, in.seq, NewRemoteErr(err)), err)
+}
+
 // send queues the answer or puts it in line. Only the end of the session ends the wait; the
 // caller's open requests bound how many wait. It reports whether the answer waits.
-func (in *request) send(answer message) (waits bool) {
-	slot, err := in.begin(in.cs.sender, in, &answer, nil)
+func (in *request) send(answer *message) (waits bool) {
+	slot, err := in.begin(in.cs.sender, in, answer, nil)
 	switch err {
 	case nil:
 		in.uncount()

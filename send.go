@@ -119,7 +119,7 @@ func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 	switch err {
 	case nil:
 		o.ending(&m)
-		return o.s.append(slot, m, o.q)
+		return o.s.append(slot, &m, o.q)
 	case batch.ErrQueued:
 		return o.wait(cancel, over)
 	default:
@@ -221,7 +221,7 @@ func (s *sender) tooLarge(n int) error {
 func (s *sender) reply(m message, q *sequence) {
 	slot, err := s.batch.BeginNow()
 	if err == nil {
-		_ = s.append(slot, m, q) // nothing may follow the end of a stream
+		_ = s.append(slot, &m, q) // nothing may follow the end of a stream
 		return
 	}
 	if errors.Is(err, batch.ErrFull) {
@@ -233,7 +233,7 @@ func (s *sender) reply(m message, q *sequence) {
 // something has ended. The calls and streams it is about bound how much there is.
 func (s *sender) advise(m message, q *sequence) {
 	if slot, err := s.batch.BeginAdvice(); err == nil {
-		_ = s.append(slot, m, q) // nothing may follow the end of a stream
+		_ = s.append(slot, &m, q) // nothing may follow the end of a stream
 	}
 }
 
@@ -263,12 +263,12 @@ func (s *sender) number(m *message, q *sequence) error {
 }
 
 // append encodes m into the batch that Begin has locked.
-func (s *sender) append(slot batch.Slot, m message, q *sequence) error {
-	if err := s.number(&m, q); err != nil {
+func (s *sender) append(slot batch.Slot, m *message, q *sequence) error {
+	if err := s.number(m, q); err != nil {
 		slot.Abort()
 		return err
 	}
-	s.stamp(&m)
+	s.stamp(m)
 	switch m.Op {
 	case OpPing, OpPong:
 		slot.Hurry() // if it waits, the peer takes a busy node for a dead one
