@@ -162,7 +162,7 @@ func (a *acceptor) response(req *connectReq, err error) *connectResp {
 		resp.RejectedReason = err.Error()
 	}
 	if req.Grid != 0 {
-		resp.Grid = nativeFeatures
+		resp.Grid = a.features()
 	}
 	if req.Max != 0 {
 		resp.Max = uint32(a.Limits.MaxMessageSize)

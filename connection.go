@@ -274,7 +274,7 @@ func (c *Connection) openMux(ctx context.Context, id HandlerID, route *routeID, 
 // newSession returns a session with a process of the peer, which has announced its features and
 // that it accepts messages of maxMessage bytes. It does not run yet.
 func (c *Connection) newSession(g *greeting, peer process, features, maxMessage uint32) *session {
-	return newSession(&c.link, c.registry, c.lost, peer, agree(c.limits.MaxMessageSize, features, maxMessage), g)
+	return newSession(&c.link, c.registry, c.lost, peer, agree(c.limits.MaxMessageSize, features&c.node.features(), maxMessage), g)
 }
 
 // start makes s the connection's session and runs it to its end. An older session ends first, with

@@ -175,7 +175,7 @@ func (d *dialer) introduce(g *greeting, c *Connection, token string) (*connectRe
 	if err := g.socket.SetDeadline(time.Now().Add(unhurried(d.Limits.HandshakeTimeout))); err != nil {
 		return nil, err
 	}
-	req := connectReq{ID: d.id, Host: d.Local, Time: time.Now(), Grid: nativeFeatures, To: c.Remote, Max: uint32(d.Limits.MaxMessageSize)}
+	req := connectReq{ID: d.id, Host: d.Local, Time: time.Now(), Grid: d.features(), To: c.Remote, Max: uint32(d.Limits.MaxMessageSize)}
 	req.Token = token
 	req.Sum = agreementSum(req.Grid, req.Max)
 	payload, err := req.MarshalMsg(nil)

@@ -29,11 +29,15 @@ type StreamHandler struct {
 	Handle StreamHandlerFn
 	// Subroute is the route that the handler serves, empty for none.
 	Subroute string
-	// OutCapacity is the number of messages that the handler may be ahead of the caller's consumer.
-	// 0 means 1. Both nodes must use the same number, otherwise their streams end with an error.
+	// OutCapacity is how many messages the handler can have sent to out that are not yet on their
+	// way, at most 64. 0 means 1. With a node of the original it is also the number of messages
+	// that the handler may be ahead of the caller's consumer, and both nodes must use the same
+	// number. Otherwise Limits.MaxStreamWindow says how far that is.
 	OutCapacity int
-	// InCapacity is the number of messages that the caller may be ahead of the handler. 0 means
-	// that the handler takes no input. Both nodes must use the same number, as for OutCapacity.
+	// InCapacity is 0 if the handler takes no input, and above 0 otherwise, at both nodes. With a
+	// node of the original it is the number of messages that the caller may be ahead of the
+	// handler, and both nodes must use the same number. Otherwise Limits.MaxStreamWindow says how
+	// far that is.
 	InCapacity int
 }
 

@@ -18,8 +18,11 @@ const (
 	featureStreams uint32 = 1 << 4
 	// featurePieces marks a node that takes large messages in pieces.
 	featurePieces uint32 = 1 << 5
+	// featureWindows marks a node that counts how far one side of a stream may be ahead in bytes,
+	// as its receiver grants them, and no longer in messages. Such a node has featureStreams.
+	featureWindows uint32 = 1 << 6
 
-	nativeFeatures = featureNative | featureMetadata | featureErrors | featureStreams | featurePieces
+	nativeFeatures = featureNative | featureMetadata | featureErrors | featureStreams | featurePieces | featureWindows
 )
 
 // agreement is what the two nodes of a session have told each other in the handshake.
@@ -36,6 +39,9 @@ func agree(maxMessage int, features, peerMax uint32) agreement {
 	a := agreement{features: features & nativeFeatures, maxMessage: maxMessage}
 	if features != 0 {
 		a.features |= featureNative
+	}
+	if !a.has(featureStreams) {
+		a.features &^= featureWindows
 	}
 	if peerMax != 0 {
 		a.peerMaxMessage = max(int(min(peerMax, maxSize)), minMessageSize)

@@ -92,6 +92,14 @@ type Limits struct {
 	// most waiting, that of a slow consumer, ends with ErrOverloaded.
 	MaxStreamBytes int
 
+	// MaxStreamWindow is how far the sender of a stream may be ahead of its consumer, in bytes: 16
+	// MiB. The window begins at 64 KiB, and grows if a consumer that keeps up needs more for the
+	// way to the sender and back. A message may exceed it if the one before did not. All windows
+	// together grow to half of MaxStreamBytes at most. Streams with nodes of the original, and with
+	// nodes of this project that count messages, have the capacities of their handlers instead.
+	// From 4 KiB to 1 GiB.
+	MaxStreamWindow int
+
 	// MaxQueuedBytes is the number of bytes queued for sending on a connection beyond which
 	// messages wait in line, first come, first served: 256 KiB. A waiting message stays in its
 	// owner's buffer and does not count here, though it shows in ConnectionStats.BytesQueued. When
@@ -147,6 +155,7 @@ const (
 	defaultMaxRequests           = 1 << 16
 	defaultMaxStreams            = 1 << 14
 	defaultMaxHeldBytes          = 256 << 20 // of requests, and of streams
+	defaultMaxStreamWindow       = 16 << 20
 	defaultMaxQueuedBytes        = 256 << 10
 	defaultMaxQueuedControlBytes = 4 << 20
 	defaultDialTimeout           = 2 * time.Second
@@ -177,6 +186,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxStreams, defaultMaxStreams)
 	setDefault(&l.MaxRequestBytes, max(defaultMaxHeldBytes, l.leastHeld()))
 	setDefault(&l.MaxStreamBytes, max(defaultMaxHeldBytes, l.leastHeld()))
+	setDefault(&l.MaxStreamWindow, defaultMaxStreamWindow)
 	setDefault(&l.MaxQueuedBytes, defaultMaxQueuedBytes)
 	setDefault(&l.MaxQueuedControlBytes, defaultMaxQueuedControlBytes)
 	setDefault(&l.DialTimeout, defaultDialTimeout)
@@ -211,6 +221,7 @@ func (l Limits) check() error {
 		{"MaxStreams", all.MaxStreams, 1, maxRunning, ""},
 		{"MaxRequestBytes", all.MaxRequestBytes, all.leastHeld(), maxHeld, " bytes, which one message of MaxMessageSize takes"},
 		{"MaxStreamBytes", all.MaxStreamBytes, all.leastHeld(), maxHeld, " bytes, which one message of MaxMessageSize takes"},
+		{"MaxStreamWindow", all.MaxStreamWindow, 4 << 10, maxSize, " bytes"},
 		{"MaxQueuedBytes", all.MaxQueuedBytes, 4 << 10, maxSize, " bytes"},
 		{"MaxQueuedControlBytes", all.MaxQueuedControlBytes, 64 << 10, maxSize, " bytes"},
 	} {

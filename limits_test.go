@@ -28,6 +28,7 @@ func TestZeroLimitsAreTheDefaults(t *testing.T) {
 		MaxStreams:            16384,
 		MaxRequestBytes:       256 << 20,
 		MaxStreamBytes:        256 << 20,
+		MaxStreamWindow:       16 << 20,
 		MaxQueuedBytes:        256 << 10,
 		MaxQueuedControlBytes: 4 << 20,
 		DialTimeout:           2 * time.Second,
@@ -66,6 +67,7 @@ func TestLimitsOutOfTheirRangeAreNamed(t *testing.T) {
 		"MaxStreams":            {1, 1 << 22},
 		"MaxRequestBytes":       {64<<20 + 64, math.MaxInt & (1<<38 - 1)},
 		"MaxStreamBytes":        {64<<20 + 64, math.MaxInt & (1<<38 - 1)},
+		"MaxStreamWindow":       {4 << 10, 1 << 30},
 		"MaxQueuedBytes":        {4 << 10, 1 << 30},
 		"MaxQueuedControlBytes": {64 << 10, 1 << 30},
 		"DialTimeout":           {int64(time.Millisecond), int64(time.Hour)},
@@ -105,11 +107,14 @@ func TestLimitsOutOfTheirRangeAreNamed(t *testing.T) {
 
 // limited starts two nodes over TCP, of which the first has limits, and returns the connection of
 // the second to it.
-func limited(t *testing.T, l Limits) (*cluster, *Connection) {
+func limited(t *testing.T, l Limits, lacks ...uint32) (*cluster, *Connection) {
 	t.Helper()
 	c := startCluster(t, 2, func(i int, o *ManagerOptions) {
 		if i == 0 {
 			o.Limits = l
+			for _, feature := range lacks {
+				o.lacks |= feature
+			}
 		}
 	})
 	return c, c.conn(1, 0)
@@ -349,7 +354,7 @@ func TestASlowConsumerLosesItsOwnStream(t *testing.T) {
 		}
 	}
 	t.Run("a handler", func(t *testing.T) {
-		c, conn := limited(t, limits)
+		c, conn := limited(t, limits, featureWindows)
 		ended := make(chan error, 1)
 		register(t, c, StreamHandler{
 			InCapacity: window, OutCapacity: 1,
@@ -378,7 +383,7 @@ func TestASlowConsumerLosesItsOwnStream(t *testing.T) {
 		c.waitIdle(t)
 	})
 	t.Run("a caller", func(t *testing.T) {
-		c, conn := limited(t, limits)
+		c, conn := limited(t, limits, featureWindows)
 		ended := make(chan error, 1)
 		register(t, c, StreamHandler{
 			OutCapacity: window,

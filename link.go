@@ -21,8 +21,9 @@ type link struct {
 	caller        RemoteClient  // the peer, as handlers see it
 
 	active       activity
-	requestQuota quota // the peer's requests that run here
-	streamQuota  quota // the peer's streams that run here, and the bytes of all streams
+	requestQuota quota        // the peer's requests that run here
+	streamQuota  quota        // the peer's streams that run here, and the bytes of all streams
+	grown        atomic.Int64 // bytes by which the windows of streams have grown
 
 	nextID   *uint64 // Connection.NextID
 	lastPong *int64  // Connection.LastPong
@@ -42,6 +43,16 @@ type link struct {
 
 // newMuxID numbers a call or stream of this node.
 func (l *link) newMuxID() uint64 { return atomic.AddUint64(l.nextID, 1) }
+
+// moreWindow returns by how much a window that is to grow by n bytes may grow. If all windows were
+// full, they would take half of MaxStreamBytes at most.
+func (l *link) moreWindow(n int) int {
+	if l.grown.Add(int64(n)) > int64(l.limits.MaxStreamBytes/2) {
+		l.grown.Add(-int64(n))
+		return 0
+	}
+	return n
+}
 
 // ponged records the answer to a ping.
 func (l *link) ponged(now time.Time) { atomic.StoreInt64(l.lastPong, now.UnixNano()) }

@@ -121,6 +121,8 @@ type ManagerOptions struct {
 	// share one, or other work needs it, calls become slower. docs/performance.md has figures. It
 	// needs Linux, and TCP connections of package net, also below TLS; elsewhere it has no effect.
 	BusyPoll time.Duration
+
+	lacks uint32 // features that the node does without, as an earlier one does; for tests
 }
 
 // withDefaults returns the options with the defaults filled in.

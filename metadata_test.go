@@ -573,7 +573,7 @@ func TestMetadataOfStreamMessagesIsDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.send(t, message{MuxID: 77, Op: OpConnectMux, Handler: testStream, metadata: md})
+	p.send(t, message{MuxID: 77, Seq: minStreamWindow, Op: OpConnectMux, Handler: testStream, metadata: md})
 	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 1, Payload: []byte("hi"), metadata: md})
 	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 2, Flags: FlagPayloadIsErr, Payload: []byte("hi"), metadata: md}) // no error of a caller's
 	p.send(t, message{MuxID: 77, Op: OpMuxClientMsg, Seq: 3, Flags: FlagEOF, metadata: md})

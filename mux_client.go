@@ -30,21 +30,20 @@ type muxClient struct {
 	received uint32   // number of the next counted message; the reader's alone
 	late     bool     // an end arrived too late to be believed; the reader's alone
 
-	needsPing bool          // no deadline, or a distant one
-	outWindow int           // messages the handler may send ahead of the consumer
-	inWindow  int           // messages the pump may send ahead of the handler; 0 if it takes none
-	arrived   chan struct{} // tells the consumer to look again; room for one signal
-	credited  chan struct{} // tells the pump of new credit; room for one signal
-	done      chan struct{} // closed once the handler has returned or the stream has ended: nothing more can be sent
-	heard     atomic.Int64  // arrival of the last message, in nanoseconds since the session began
+	needsPing  bool          // no deadline, or a distant one
+	inCapacity int           // of the handler; 0 if it takes no messages
+	arrived    chan struct{} // tells the consumer to look again; room for one signal
+	credited   chan struct{} // tells the pump of new credit; room for one signal
+	done       chan struct{} // closed once the handler has returned or the stream has ended: nothing more can be sent
+	heard      atomic.Int64  // arrival of the last message, in nanoseconds since the session began
 
 	stopWatch func() bool  // stops watching ctx
 	observed  *observation // nil without observers
 
 	mu      sync.Mutex // Protects following.
 	queue   payloadQueue
-	credits int  // messages the pump may send
-	owed    int  // messages the consumer has taken but not yet credited to the handler
+	inflow  inflow
+	credits int  // what the pump may send, in messages or bytes; in bytes, a message may exceed it
 	idle    int  // consumers that wait for arrived, or have just been told
 	ended   bool // finish, abort or cancel was called
 	over    bool // done is closed, or about to be: the stream has ended, or the handler has returned with result
@@ -58,13 +57,13 @@ type muxClient struct {
 // it.
 func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, observed *observation) (*muxClient, error) {
 	m := &muxClient{
-		sender:    x.sender,
-		muxes:     x,
-		handler:   h,
-		outWindow: h.outCapacity,
-		inWindow:  h.inCapacity,
-		arrived:   make(chan struct{}, 1),
-		done:      make(chan struct{}),
+		sender:     x.sender,
+		muxes:      x,
+		handler:    h,
+		inCapacity: h.inCapacity,
+		inflow:     x.newInflow(h.outCapacity),
+		arrived:    make(chan struct{}, 1),
+		done:       make(chan struct{}),
 	}
 	m.ctx = m.guard.guard(ctx)
 	ctx = m.ctx
@@ -86,7 +85,7 @@ func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, obse
 	open := message{
 		MuxID:      m.id,
 		DeadlineMS: deadline,
-		Seq:        x.openGrant(h),
+		Seq:        x.grantHere(&m.inflow),
 		Handler:    h.id,
 		Op:         OpConnectMux,
 		Payload:    payload,
@@ -174,6 +173,7 @@ func (m *muxClient) end(err error, deliver bool) bool {
 		return false
 	}
 	m.ended, m.err = true, err
+	m.inflow.close(m.sender)
 	counted := m.queue.bytes // unread messages no longer count: the peer cannot add any
 	tellPump := !m.over
 	m.over = true
@@ -221,13 +221,13 @@ func (m *muxClient) receive(msg *message, now time.Time) {
 		if err := m.checkAck(m.handler, msg); err != nil {
 			m.cancel(err)
 		} else {
-			m.granted(m.inWindow)
+			m.moreCredit(m.granted(msg.DeadlineMS, m.inCapacity))
 		}
 	case OpUnblockClMux:
 		if msg.Flags&FlagEOF != 0 && m.has(featureStreams) {
 			m.handlerReturned(msg)
 		} else {
-			m.granted(msg.credits())
+			m.moreCredit(msg.credits())
 		}
 	case OpPong:
 		m.pong(msg, now)
@@ -368,7 +368,7 @@ func (m *muxClient) enqueue(msg *message) (fits, queued bool) {
 	switch {
 	case m.ended: // nobody wants it
 		fits = true
-	case m.queue.len() < m.outWindow:
+	case m.inflow.arrived(m.cost(len(b))):
 		m.queue.push(b)
 		fits, queued = true, true
 	}
@@ -409,10 +409,9 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 			if !m.ended {
 				m.streamQuota.free(held(b))
 			}
-			m.owed++
 			grant := 0
-			if m.owed >= creditBatch(m.outWindow) {
-				grant = m.settle()
+			if !m.ended {
+				grant = m.inflow.consumed(m.cost(len(b)), m.sender)
 			}
 			m.mu.Unlock()
 			m.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
@@ -424,7 +423,7 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 			m.mu.Unlock()
 			return nil, false, err
 		}
-		grant := m.settle()
+		grant := m.inflow.waits(m.sender)
 		m.idle++
 		waited = true
 		m.mu.Unlock()
@@ -433,32 +432,25 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 	}
 }
 
-// settle returns the credits owed, which the caller must grant. m.mu is held.
-func (m *muxClient) settle() (n int) {
-	if !m.ended {
-		n, m.owed = m.owed, 0
-	}
-	return n
-}
-
-// granted lets the pump send n more messages.
-func (m *muxClient) granted(n int) {
+// moreCredit lets the pump send more: n messages, or bytes.
+func (m *muxClient) moreCredit(n int) {
 	if m.credited == nil {
 		return // takes no requests
 	}
 	m.mu.Lock()
-	m.credits = min(m.credits+n, m.inWindow)
+	m.credits = m.addCredit(m.credits, n, m.inCapacity)
 	m.mu.Unlock()
 	signal(m.credited)
 }
 
-// spend waits for credit and takes one. It returns false once nothing more can be sent.
-func (m *muxClient) spend() bool {
+// spend waits for credit and takes what a message of n bytes costs. It returns false once nothing
+// more can be sent.
+func (m *muxClient) spend(n int) bool {
 	for {
 		m.mu.Lock()
 		ok := m.credits > 0
 		if ok {
-			m.credits--
+			m.credits -= m.cost(n)
 		}
 		m.mu.Unlock()
 		if ok {

@@ -4,40 +4,164 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 )
 
 // errCapacity ends a stream whose handler has different capacities at the two nodes.
 var errCapacity = errors.New("grid: the capacities of a stream's handler differ between the nodes")
 
-// capacity converts a number of messages to the form granted on the wire.
+// capacity converts a number of messages or bytes to the form granted on the wire.
 func capacity(n int) uint32 { return uint32(min(uint64(n), math.MaxUint32)) }
 
-// openGrant returns how many messages the handler of a stream may send ahead of its caller, for
-// ConnectMux. It is 0 for a peer that ignores it.
-func (s *sender) openGrant(h *streamHandler) uint32 {
-	if !s.has(featureStreams) {
-		return 0
+// cost returns how much credit a stream message with n bytes of payload takes.
+func (s *sender) cost(n int) int {
+	if s.has(featureWindows) {
+		return messageFootprint + n
 	}
-	return capacity(h.outCapacity)
+	return 1
 }
 
-// ackGrant returns how many messages the caller of a stream may send ahead of its handler, for
-// AckMux. It is 0 for a peer that ignores it.
-func (s *sender) ackGrant(h *streamHandler) uint32 {
+// minStreamWindow is how far the sender of a stream may be ahead at first, in bytes.
+const minStreamWindow = 64 << 10
+
+// nearby is the least round trip for which windows grow, because the nodes take time too.
+const nearby = 2 * time.Millisecond
+
+// inflow is the receiving end of one direction of a stream: how far the other side may be ahead of
+// the consumer, in messages or in bytes. The mutex of the stream guards it.
+//
+// A window of bytes doubles when the consumer takes all of it within two round trips: then it is
+// the window that limits the stream, and not the consumer. So a window grows to between two and
+// four times of what fits between the nodes, and those of slow consumers stay small.
+type inflow struct {
+	bytes  bool // not messages; false again once the stream has ended
+	size   int  // the window
+	most   int  // that it may grow to
+	credit int  // what the other side may still send
+	owed   int  // taken by the consumer, but not yet granted anew
+
+	// Since when the consumer has taken how much of the window.
+	since time.Time
+	taken int
+}
+
+// newInflow returns the receiving end of a direction with the handler's capacity for it; 0 if there
+// are no messages.
+func (s *sender) newInflow(messages int) inflow {
+	f := inflow{size: messages}
+	if f.bytes = s.has(featureWindows) && messages > 0; f.bytes {
+		f.size = min(minStreamWindow, s.limits.MaxStreamWindow)
+		f.most = s.limits.MaxStreamWindow
+	}
+	f.credit = f.size
+	return f
+}
+
+// arrived takes credit for a message. It returns false if there was none.
+func (f *inflow) arrived(cost int) bool {
+	if f.credit <= 0 {
+		return false
+	}
+	f.credit -= cost
+	return true
+}
+
+// consumed records that the consumer has taken a message. It returns what to grant now.
+func (f *inflow) consumed(cost int, s *sender) (grant int) {
+	f.owed += cost
+	if f.owed < f.batch() {
+		return 0
+	}
+	return f.settle(s)
+}
+
+// waits returns what to grant before the consumer waits for more. In bytes nothing need be granted
+// for that: the sender has most of the window left.
+func (f *inflow) waits(s *sender) (grant int) {
+	if f.bytes {
+		return 0
+	}
+	return f.settle(s)
+}
+
+// batch returns how much the consumer may take before that is granted anew.
+func (f *inflow) batch() int {
+	if f.bytes {
+		return f.size / 4
+	}
+	return max(f.size/8, 1)
+}
+
+// settle returns what is owed, which the caller must grant, and grows the window if that is due.
+func (f *inflow) settle(s *sender) (grant int) {
+	grant, f.owed = f.owed, 0
+	if f.bytes && f.size < f.most {
+		grant += f.grow(grant, s)
+	}
+	f.credit += grant
+	return grant
+}
+
+// grow returns by how much the window has grown, after the consumer has taken more of it.
+func (f *inflow) grow(taken int, s *sender) (by int) {
+	now := time.Now()
+	if f.since.IsZero() {
+		f.since = now
+		return 0
+	}
+	if f.taken += taken; f.taken < f.size {
+		return 0
+	}
+	if now.Sub(f.since) < 2*max(time.Duration(s.roundTrip.Load()), nearby) {
+		by = s.moreWindow(min(f.size, f.most-f.size))
+		f.size += by
+	}
+	f.since, f.taken = now, 0
+	return by
+}
+
+// close gives up what the window has grown by. The stream has ended.
+func (f *inflow) close(s *sender) {
+	if f.bytes {
+		s.grown.Add(-int64(f.size - min(minStreamWindow, f.most)))
+		f.bytes, f.most = false, f.size // from now on it neither grows nor is given up
+	}
+}
+
+// grantHere returns, for the message that opens or accepts a stream, how far the other side may be
+// ahead. It is 0 for a peer that ignores it.
+func (s *sender) grantHere(f *inflow) uint32 {
 	if !s.has(featureStreams) {
 		return 0
 	}
-	return capacity(h.inCapacity)
+	return capacity(f.size)
+}
+
+// addCredit returns credit with n more. What a peer grants beyond what it can is cut.
+func (s *sender) addCredit(credit, n, messages int) int {
+	if s.has(featureWindows) {
+		return min(credit+n, math.MaxInt32)
+	}
+	return min(credit+n, messages)
+}
+
+// granted returns how much an opened or accepted stream may send: what the other side has said, or
+// the capacity that is registered here.
+func (s *sender) granted(said uint32, messages int) int {
+	if s.has(featureWindows) {
+		return int(min(said, math.MaxInt32))
+	}
+	return messages
 }
 
 // checkOpening compares the capacities in a stream's opening with those of the handler here. A
 // caller that grants nothing states no capacity; one that ends its input at once believes that the
-// handler takes none.
+// handler takes none. If windows are in bytes, only whether there is any input has to agree.
 func (s *sender) checkOpening(h *streamHandler, open *message) error {
 	switch {
 	case !s.has(featureStreams):
 		return nil
-	case open.Seq != 0 && open.Seq != capacity(h.outCapacity):
+	case open.Seq != 0 && open.Seq != capacity(h.outCapacity) && !s.has(featureWindows):
 		return s.differ(h, "OutCapacity", capacity(h.outCapacity), open.Seq)
 	case open.Flags&FlagEOF != 0 && h.inCapacity != 0:
 		return s.differ(h, "InCapacity", capacity(h.inCapacity), 0)
@@ -45,9 +169,13 @@ func (s *sender) checkOpening(h *streamHandler, open *message) error {
 	return nil
 }
 
-// checkAck compares what the handler's side grants with what this node would grant.
+// checkAck compares what the handler's side grants with what this node would grant. See
+// checkOpening.
 func (s *sender) checkAck(h *streamHandler, ack *message) error {
-	if !s.has(featureStreams) || ack.DeadlineMS == capacity(h.inCapacity) {
+	switch {
+	case !s.has(featureStreams), ack.DeadlineMS == capacity(h.inCapacity):
+		return nil
+	case s.has(featureWindows) && (ack.DeadlineMS == 0) == (h.inCapacity == 0):
 		return nil
 	}
 	return s.differ(h, "InCapacity", capacity(h.inCapacity), ack.DeadlineMS)
@@ -62,16 +190,12 @@ func (s *sender) differ(h *streamHandler, which string, here, there uint32) erro
 	return fmt.Errorf("%w: %s of %s is %d at %s and %d at %s", errCapacity, which, name, here, s.local, there, s.remote)
 }
 
-// creditBatch returns how many messages a receiver may take before it must grant credit to the
-// sender, which may have window messages on their way. It always grants before it waits for more.
-func creditBatch(window int) int { return max(window/8, 1) }
-
-// grant gives the peer credit for n more messages of a stream. A node of this project gets it in
-// one message, with the number in place of the deadline.
+// grant gives the peer credit for n more messages, or bytes, of a stream. A node of this project
+// gets it in one message, with the number in place of the deadline.
 func (s *sender) grant(op Op, id uint64, n int, q *sequence) {
 	m := message{MuxID: id, Op: op}
 	if s.has(featureNative) && n > 1 {
-		m.DeadlineMS, n = uint32(n), 1
+		m.DeadlineMS, n = capacity(n), 1
 	}
 	for range n {
 		s.reply(m, q)

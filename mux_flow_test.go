@@ -14,7 +14,14 @@ import (
 	"testing"
 )
 
+// Where windows are in bytes, only whether there is any input has to be the same.
 func TestCapacitiesThatDifferEndAStreamByName(t *testing.T) {
+	for _, windows := range []bool{false, true} {
+		t.Run(fmt.Sprintf("windows in bytes %v", windows), func(t *testing.T) { testCapacitiesThatDiffer(t, windows) })
+	}
+}
+
+func testCapacitiesThatDiffer(t *testing.T, windows bool) {
 	type capacities struct{ in, out int }
 	for _, test := range []struct {
 		here, there capacities
@@ -30,9 +37,16 @@ func TestCapacitiesThatDifferEndAStreamByName(t *testing.T) {
 		{capacities{1, 4}, capacities{0, 4}, "InCapacity", true, [2]int{1, 0}},
 		{capacities{2, 4}, capacities{2, 4}, "", true, [2]int{}},
 	} {
+		if windows && (test.here.in == 0) == (test.there.in == 0) {
+			test.which, test.runs = "", true
+		}
 		for _, subroute := range []string{"", "attic/box"} {
 			t.Run(fmt.Sprintf("%v here and %v there, on subroute %q", test.here, test.there, subroute), func(t *testing.T) {
-				c := startCluster(t, 2, nil)
+				c := startCluster(t, 2, func(i int, o *ManagerOptions) {
+					if i == 0 && !windows {
+						o.lacks = featureWindows
+					}
+				})
 				var runs atomic.Int32
 				for i, n := range c.nodes {
 					of := []capacities{test.here, test.there}[i]
@@ -40,7 +54,7 @@ func TestCapacitiesThatDifferEndAStreamByName(t *testing.T) {
 						Subroute: subroute, InCapacity: of.in, OutCapacity: of.out,
 						Handle: func(ctx context.Context, _ []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
 							runs.Add(1)
-							if in == nil {
+							if in == nil && test.which != "" {
 								<-ctx.Done()
 							}
 							for in != nil {
@@ -205,7 +219,8 @@ func TestCapacitiesAreToldToThoseWhoLookForThem(t *testing.T) {
 	}{
 		"an original":               {0, 0, 0},
 		"a native node from before": {featureNative, 0, 0},
-		"a node like this":          {nativeFeatures, 5, 3},
+		"one that counts messages":  {nativeFeatures &^ featureWindows, 5, 3},
+		"a node like this":          {nativeFeatures, minStreamWindow, minStreamWindow},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}

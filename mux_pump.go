@@ -42,7 +42,7 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{},
 			if err != nil {
 				m.cancel(fmt.Errorf("grid: stream request: %w", err))
 			}
-			done = err != nil || !m.spend() || !m.sendRequest(b, 0)
+			done = err != nil || !m.spend(len(b)) || !m.sendRequest(b, 0)
 		}
 	}
 }
@@ -51,8 +51,8 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{},
 // need here: a goroutine that allocates has twice the stack of one that waits, and idle streams are
 // mostly stacks.
 func serveStream[In, Out any](m *muxServer, h *streamHandlerOf[In, Out], payload []byte) {
-	p := &streamPump[In, Out]{muxServer: m, h: h, payload: payload, answers: make(chan Out, min(m.outWindow, maxOutBuffer))}
-	if m.inWindow > 0 {
+	p := &streamPump[In, Out]{muxServer: m, h: h, payload: payload, answers: make(chan Out, min(m.handler.outCapacity, maxOutBuffer))}
+	if m.handler.inCapacity > 0 {
 		p.requests = make(chan In)
 	}
 	go p.handle(p.requests, p.answers)
@@ -72,7 +72,6 @@ type streamPump[In, Out any] struct {
 	head     In      // the next request, if ready
 	size     int     // of head, in bytes
 	ready    bool
-	owed     int // requests the handler has received but not yet credited to the caller
 
 	answers chan Out
 	told    bool // tellReturned has told the caller
@@ -160,14 +159,15 @@ func (p *streamPump[In, Out]) step() bool {
 		return false
 	}
 	out := p.answers
-	if credits == 0 {
+	if credits <= 0 {
 		out = nil
 	}
 	if returned {
 		select {
 		case v, ok := <-out:
 			if ok {
-				return p.send(v)
+				_, sent := p.send(v)
+				return sent
 			}
 		default:
 		}
@@ -181,7 +181,7 @@ func (p *streamPump[In, Out]) step() bool {
 	if p.ready {
 		in = p.requests
 	} else {
-		p.settle()
+		p.grantWaiting()
 	}
 	select {
 	case in <- p.head:
@@ -191,7 +191,8 @@ func (p *streamPump[In, Out]) step() bool {
 			p.answers = nil // closed by the handler, which should not do so
 			return true
 		}
-		return p.send(v) && p.sendMore(credits-1)
+		cost, sent := p.send(v)
+		return sent && p.sendMore(credits-cost)
 	case <-p.wake:
 	case <-p.ctx.Done():
 		return false
@@ -199,19 +200,21 @@ func (p *streamPump[In, Out]) step() bool {
 	return true
 }
 
-// sendMore sends up to n further messages that the handler has ready. A plain receive is much
-// faster than the select in step.
-func (p *streamPump[In, Out]) sendMore(n int) bool {
-	for range n {
+// sendMore sends further messages that the handler has ready, for as much credit. A plain receive
+// is much faster than the select in step.
+func (p *streamPump[In, Out]) sendMore(credits int) bool {
+	for credits > 0 {
 		select {
 		case v, ok := <-p.answers:
 			if !ok {
 				p.answers = nil
 				return true
 			}
-			if !p.send(v) {
+			cost, sent := p.send(v)
+			if !sent {
 				return false
 			}
+			credits -= cost
 		default:
 			return true
 		}
@@ -269,19 +272,19 @@ func (p *streamPump[In, Out]) taken() {
 	p.mu.Lock()
 	done := p.handled // the handler has finished with the one before
 	p.handled, p.pumped = p.pumped, 0
+	grant := p.inflow.consumed(p.cost(p.size), p.sender)
 	p.mu.Unlock()
 	p.streamQuota.free(done)
-	p.owed++
-	if p.owed >= creditBatch(p.inWindow) {
-		p.settle()
-	}
+	p.grant(OpUnblockClMux, p.id, grant, &p.sent)
 	p.observed.received(p.size)
 }
 
-// settle grants the caller the credits it is owed.
-func (p *streamPump[In, Out]) settle() {
-	p.grant(OpUnblockClMux, p.id, p.owed, &p.sent)
-	p.owed = 0
+// grantWaiting grants the caller what has to be granted before the pump waits for more.
+func (p *streamPump[In, Out]) grantWaiting() {
+	p.mu.Lock()
+	grant := p.inflow.waits(p.sender)
+	p.mu.Unlock()
+	p.grant(OpUnblockClMux, p.id, grant, &p.sent)
 }
 
 // closeInput tells the handler that no more requests come.
@@ -292,25 +295,26 @@ func (p *streamPump[In, Out]) closeInput() {
 	}
 }
 
-// send sends one answer of the handler, for one credit.
-func (p *streamPump[In, Out]) send(v Out) bool {
+// send sends one answer of the handler. It returns what that costs of the credit.
+func (p *streamPump[In, Out]) send(v Out) (cost int, sent bool) {
 	p.coding = true
 	b, err := safely(p.h.encode, v)
 	p.coding = false
 	if err != nil {
 		p.fail(&libraryError{text: fmt.Sprintf("stream response: %v", err)})
-		return false
+		return 0, false
 	}
-	if err = p.transmit(message{Payload: b}); err == nil {
+	cost = p.cost(len(b))
+	if err = p.transmit(message{Payload: b}, cost); err == nil {
 		p.observed.sent(len(b))
 	}
 	PutByteBuffer(b)
-	return err == nil
+	return cost, err == nil
 }
 
-// finish sends the end of the stream. That costs a credit if the caller is a node of the original.
+// finish sends the end of the stream.
 func (p *streamPump[In, Out]) finish() {
-	p.endSent = p.transmit(p.last()) == nil
+	p.endSent = p.transmit(p.last(), 0) == nil // a caller of the original is owed no more for the credit it costs
 }
 
 // last returns the message that the handler has returned, with its error if any.
@@ -326,7 +330,7 @@ func (p *streamPump[In, Out]) last() message {
 // tellReturned tells the caller, once, that the handler has returned. Otherwise a caller that sends
 // everything before it reads would wait for credit that never comes.
 func (p *streamPump[In, Out]) tellReturned() {
-	if p.told || p.inWindow == 0 || !p.has(featureStreams) {
+	if p.told || p.handler.inCapacity == 0 || !p.has(featureStreams) {
 		return
 	}
 	p.told = true
@@ -346,11 +350,11 @@ func (p *streamPump[In, Out]) outcome(cause error) error {
 	return nil
 }
 
-func (p *streamPump[In, Out]) transmit(msg message) error {
+func (p *streamPump[In, Out]) transmit(msg message, cost int) error {
 	msg.MuxID = p.id
 	msg.Op = OpMuxServerMsg
 	p.mu.Lock()
-	p.credits--
+	p.credits -= cost
 	p.mu.Unlock()
 	err := p.outbox.send(p.ctx.Done(), nil, msg)
 	if errors.Is(err, ErrMessageTooLarge) {

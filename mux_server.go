@@ -16,14 +16,12 @@ import (
 // never gets stuck.
 type muxServer struct {
 	*sender
-	muxes     *muxes
-	id        uint64
-	handler   *streamHandler
-	began     time.Duration   // when it was opened, since the session began
-	ctx       context.Context // the handler's
-	stop      context.CancelCauseFunc
-	inWindow  int // messages the caller may send ahead of the handler; 0 for none at all
-	outWindow int // messages the handler may send ahead of the caller's consumer
+	muxes   *muxes
+	id      uint64
+	handler *streamHandler
+	began   time.Duration   // when it was opened, since the session began
+	ctx     context.Context // the handler's
+	stop    context.CancelCauseFunc
 
 	outbox   outbox   // the pump's alone
 	sent     sequence // guarded by the batch
@@ -36,14 +34,15 @@ type muxServer struct {
 
 	mu       sync.Mutex // Protects following.
 	queue    payloadQueue
-	opening  int  // bytes counted until the stream ends: its payload, decoded; 0 once uncounted
+	opening  int // bytes counted until the stream ends: its payload, decoded; 0 once uncounted
+	inflow   inflow
 	pumped   int  // bytes of the request that has left the queue but not reached the handler; 0 for none
 	handled  int  // bytes of the last request the handler received
 	inputEnd bool // the caller sends nothing more
 	returned bool // the handler has returned, with result
 	result   *RemoteErr
 	cut      error     // what had ended ctx when the handler returned; nil if it returned by itself
-	credits  int       // messages the caller lets the pump send
+	credits  int       // what the caller lets the pump send, in messages or bytes; in bytes, a message may exceed it
 	ended    bool      // abort was called, or all is sent
 	heard    time.Time // when the caller last sent anything
 }
@@ -81,13 +80,12 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		id:        msg.MuxID,
 		handler:   h,
 		began:     now.Sub(x.began),
-		inWindow:  h.inCapacity,
-		outWindow: h.outCapacity,
+		inflow:    x.newInflow(h.inCapacity),
 		wake:      make(chan struct{}, 1),
 		received:  1, // ConnectMux was 0
 		inputEnd:  msg.Flags&FlagEOF != 0,
 		needsPing: msg.DeadlineMS == 0 || time.Duration(msg.DeadlineMS)*time.Millisecond > muxCallerTimeout,
-		credits:   h.outCapacity,
+		credits:   x.granted(msg.Seq, h.outCapacity),
 		heard:     time.Now(),
 	}
 	m.outbox.s, m.outbox.q, m.outbox.end = x.sender, &m.sent, m
@@ -99,7 +97,7 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		x.refuse(msg, fmt.Sprintf("mux %d is in use", m.id))
 		return
 	}
-	x.reply(message{MuxID: m.id, DeadlineMS: x.ackGrant(h), Op: OpAckMux}, &m.sent)
+	x.reply(message{MuxID: m.id, DeadlineMS: x.grantHere(&m.inflow), Op: OpAckMux}, &m.sent)
 	h.serve(m, msg.ownPayload())
 }
 
@@ -116,7 +114,7 @@ func (m *muxServer) receive(msg *message, now time.Time) {
 	case OpUnblockSrvMux:
 		m.mu.Lock()
 		m.heard = now
-		m.credits = min(m.credits+msg.credits(), m.outWindow)
+		m.credits = m.addCredit(m.credits, msg.credits(), m.handler.outCapacity)
 		m.mu.Unlock()
 		signal(m.wake)
 	case OpPing:
@@ -198,15 +196,11 @@ func (m *muxServer) enqueue(msg *message, payload bool, now time.Time) (text str
 	switch {
 	case m.ended || m.returned:
 		return "", false
-	case m.inWindow == 0 && !last, m.inputEnd:
+	case m.handler.inCapacity == 0 && !last, m.inputEnd:
 		return "did not expect inbound message", false
 	}
 	if payload {
-		waiting := m.queue.len()
-		if m.pumped > 0 {
-			waiting++ // the pump holds one
-		}
-		if waiting >= m.inWindow {
+		if !m.inflow.arrived(m.cost(len(msg.Payload))) {
 			return "handler blocked", false
 		}
 		m.queue.push(msg.ownPayload())
@@ -320,6 +314,7 @@ func (m *muxServer) reserveFor(bytes int, request bool) error {
 // the limit is never refused. The handler has returned.
 func (m *muxServer) uncount() {
 	m.mu.Lock()
+	m.inflow.close(m.sender)
 	opening, counted := m.opening, m.opening+m.pumped+m.handled
 	m.opening, m.pumped, m.handled = 0, 0, 0
 	m.mu.Unlock()

@@ -53,6 +53,9 @@ func newNode(ctx context.Context, o ManagerOptions) *node {
 	return n
 }
 
+// features returns what the node tells others that it can do.
+func (n *node) features() uint32 { return nativeFeatures &^ n.lacks }
+
 // panicked returns a function that logs the panics of a callback. remote is the address that caused
 // them, or empty.
 func (n *node) panicked(callback, remote string) func(value any, stack []byte) {

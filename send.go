@@ -94,6 +94,7 @@ type sender struct {
 	dialed     bool  // this node opened the connection
 	checksum   Flags // FlagCRCxxh3, or 0 under TLS
 	endSession func(error)
+	roundTrip  atomic.Int64 // nanoseconds, the shortest of late; 0 if unknown
 }
 
 // outbox sends the messages of one direction of a stream, one at a time: each after the one before

@@ -335,7 +335,7 @@ func TestAnswersThatWaitForRoomSurviveAShutdown(t *testing.T) {
 			p.send(t, message{MuxID: 2*i + 1, Handler: testSingle, Op: OpRequest, Flags: FlagEOF})
 		}
 		for i := range uint64(streams) {
-			p.send(t, message{MuxID: 2*(answers+i) + 1, Handler: testStream, Op: OpConnectMux, Flags: FlagEOF})
+			p.send(t, message{MuxID: 2*(answers+i) + 1, Seq: 1, Handler: testStream, Op: OpConnectMux, Flags: FlagEOF})
 		}
 		synctest.Wait()
 		var late sync.WaitGroup

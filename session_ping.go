@@ -16,6 +16,10 @@ func (s *session) janitor() {
 	tick := time.NewTicker(s.tick)
 	defer tick.Stop()
 	var pinged time.Time
+	if s.has(featureWindows) { // which depend on the round trip
+		pinged = time.Now()
+		s.ping()
+	}
 	for {
 		select {
 		case <-s.closed:
@@ -69,6 +73,7 @@ func (s *session) pong(m *message) error {
 		return nil
 	}
 	s.rtt.Store(int64(max(rtt, 1))) // 0 means that there was none
+	s.roundTrip.Store(int64(s.pings.shortest(rtt)))
 	if sent, flight := s.batch.Pieces(); before-(sent-int64(flight)) >= ackPieces {
 		return errUnacked
 	}
@@ -78,9 +83,10 @@ func (s *session) pong(m *message) error {
 // pings tracks the pings of a session that were not answered yet, and the probe that waits for one.
 // The zero value is ready.
 type pings struct {
-	mu         sync.Mutex // Protects following.
-	unanswered []sentPing // the oldest first
-	running    *probe     // nil for none
+	mu         sync.Mutex      // Protects following.
+	unanswered []sentPing      // the oldest first
+	trips      []time.Duration // of the last pings
+	running    *probe          // nil for none
 }
 
 // sentPing is a ping on its way.
@@ -88,6 +94,9 @@ type sentPing struct {
 	at     time.Time
 	pieces int64 // bytes of large messages that were sent before it
 }
+
+// recentTrips is how many round trips are remembered.
+const recentTrips = 6
 
 // maxPings bounds the pings waiting for an answer. A live peer answers one after the other.
 const maxPings = 16
@@ -149,6 +158,18 @@ func (p *pings) sent(now time.Time, pieces int64) {
 		p.unanswered = slices.Delete(p.unanswered, 0, 1)
 	}
 	p.unanswered = append(p.unanswered, sentPing{now, pieces})
+}
+
+// shortest records a round trip, and returns the shortest of the last ones. A path that has become
+// longer is noticed after a few pings.
+func (p *pings) shortest(rtt time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.trips) == recentTrips {
+		p.trips = slices.Delete(p.trips, 0, 1)
+	}
+	p.trips = append(p.trips, max(rtt, 1))
+	return slices.Min(p.trips)
 }
 
 // answer handles a pong and returns how long ago the ping it answers was sent, and what was sent

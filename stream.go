@@ -19,9 +19,9 @@ var (
 // Stream is the caller's side of a stream to a handler of another node.
 //
 // A stream ends when its handler returns, when its context ends, when the consumer of its results
-// gives up, or with the connection. Its memory is bounded by the handler's OutCapacity and
-// InCapacity, in messages. One goroutine may read results while others send requests. The methods
-// of a nil *Stream are safe to call.
+// gives up, or with the connection. Limits.MaxStreamWindow bounds its memory, or with a node of the
+// original the handler's OutCapacity and InCapacity, in messages. One goroutine may read results
+// while others send requests. The methods of a nil *Stream are safe to call.
 type Stream struct {
 	// Requests carries messages to the handler. A buffer that has been sent no longer belongs to
 	// the sender. To end the handler's input, call CloseSend, or close Requests if no other
@@ -43,7 +43,7 @@ type Stream struct {
 // newStream wraps a mux and, if requests can be sent, starts its pump.
 func newStream(m *muxClient) *Stream {
 	st := &Stream{ctx: m.ctx, mux: m}
-	if m.inWindow > 0 {
+	if m.inCapacity > 0 {
 		st.requests = make(chan []byte)
 		st.Requests = st.requests
 		st.ended = make(chan struct{})
@@ -67,7 +67,7 @@ func typedRequests[Req any](st *Stream, encode func(Req) ([]byte, error)) chan<-
 	return requests
 }
 
-// Send sends one message to the handler. It waits while the handler is InCapacity messages behind.
+// Send sends one message to the handler. It waits while the handler is too far behind.
 // After a nil error b no longer belongs to the caller; that does not mean that the handler has
 // received it. Send may be called by several goroutines at once.
 //

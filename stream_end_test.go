@@ -321,6 +321,10 @@ func TestTheEndOfAStreamNeedsACreditAtAnOriginalOnly(t *testing.T) {
 	}{
 		"an original":               {0, [][]told{{{op: OpAckMux}, one}, {one}, {last}}},
 		"a native node from before": {featureNative, [][]told{{{op: OpAckMux}, one}, {one}, {last}}},
+		"a node that counts messages": {nativeFeatures &^ featureWindows, [][]told{
+			{{op: OpAckMux}, one, {OpUnblockClMux, FlagEOF | FlagPayloadIsErr, "disk full"}},
+			{one, last},
+		}},
 		"a node like this": {nativeFeatures, [][]told{
 			{{op: OpAckMux}, one, {OpUnblockClMux, FlagEOF | FlagPayloadIsErr, "disk full"}},
 			{one, last},
@@ -337,10 +341,14 @@ func TestTheEndOfAStreamNeedsACreditAtAnOriginalOnly(t *testing.T) {
 				})
 				p := c.knock(t, n)
 				p.introduceAs(t, host, test.features)
-				p.send(t, message{MuxID: 1, Op: OpConnectMux, Handler: testStream})
+				p.send(t, message{MuxID: 1, Seq: 1, Op: OpConnectMux, Handler: testStream})
 				for credits, want := range test.want {
 					if credits > 0 {
-						p.send(t, message{MuxID: 1, Seq: uint32(credits), Op: OpUnblockSrvMux})
+						credit := message{MuxID: 1, Seq: uint32(credits), Op: OpUnblockSrvMux}
+						if test.features&featureWindows != 0 {
+							credit.DeadlineMS = messageFootprint + uint32(len("x"))
+						}
+						p.send(t, credit)
 					}
 					for _, want := range want {
 						m := p.next(t)
