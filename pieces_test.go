@@ -170,6 +170,9 @@ func startPieces(t *testing.T, edit func(o *ManagerOptions)) (*cluster, *piecePe
 	if err := conn.WaitForConnect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := p.frames.Next(); err != nil { // the session's first ping
+		t.Fatal(err)
+	}
 	return c, &piecePeer{p, n, conn}
 }
 
@@ -324,7 +327,7 @@ func TestAPeerGivesUpInTheMiddleOfAMessage(t *testing.T) {
 		big := pattern(0, 300<<10)
 		p.cut(t, message{MuxID: 1, Handler: testSingle, Op: OpRequest, Flags: FlagEOF, Payload: big}, 1000, 100<<10, 1)
 		p.cut(t, message{MuxID: 3, Handler: testStream, Op: OpConnectMux, Payload: big}, 50<<10)
-		p.send(t, message{MuxID: 5, Handler: testStream, Op: OpConnectMux})
+		p.send(t, message{MuxID: 5, Seq: minStreamWindow, Handler: testStream, Op: OpConnectMux})
 		p.cut(t, message{MuxID: 5, Seq: 1, Op: OpMuxClientMsg, Payload: big}, 50<<10)
 		synctest.Wait()
 		counts := footprint(len(big))
@@ -420,14 +423,14 @@ func TestAStreamEndsInTheMiddleOfAMessage(t *testing.T) {
 	for name, test := range map[string]func(t *testing.T, c *cluster, p *piecePeer, came func() []message) Op{
 		"the peer's caller, while the handler sends": func(t *testing.T, c *cluster, p *piecePeer, came func() []message) Op {
 			c.stream(t, 1, 1, source)
-			p.send(t, message{MuxID: 1, Handler: testStream, Op: OpConnectMux})
+			p.send(t, message{MuxID: 1, Seq: minStreamWindow, Handler: testStream, Op: OpConnectMux})
 			came()
 			p.send(t, message{MuxID: 1, Op: OpDisconnectServerMux})
 			return OpDisconnectClientMux
 		},
 		"the deadline, while the handler sends": func(t *testing.T, c *cluster, p *piecePeer, came func() []message) Op {
 			c.stream(t, 1, 1, source)
-			p.send(t, message{MuxID: 1, Handler: testStream, Op: OpConnectMux, DeadlineMS: 5000})
+			p.send(t, message{MuxID: 1, Seq: minStreamWindow, Handler: testStream, Op: OpConnectMux, DeadlineMS: 5000})
 			came()
 			time.Sleep(5 * time.Second)
 			return OpPiece
@@ -490,7 +493,7 @@ func TestTheConnectionIsLostInTheMiddleOfMessages(t *testing.T) {
 		p.reading(t)
 		big := make([]byte, 300<<10)
 		p.send(t, message{MuxID: 1, Handler: testSingle, Op: OpRequest, Flags: FlagEOF})
-		p.send(t, message{MuxID: 3, Handler: testStream, Op: OpConnectMux})
+		p.send(t, message{MuxID: 3, Seq: minStreamWindow, Handler: testStream, Op: OpConnectMux})
 		p.cut(t, message{MuxID: 3, Seq: 1, Op: OpMuxClientMsg, Payload: big}, 50<<10)
 		p.cut(t, message{MuxID: 5, Handler: testSingle, Op: OpRequest, Flags: FlagEOF, Payload: big}, 50<<10)
 		p.cut(t, message{MuxID: 7, Handler: testStream, Op: OpConnectMux, Payload: big}, 50<<10)
@@ -635,7 +638,7 @@ func TestAFirstPieceIsRefused(t *testing.T) {
 				})
 				came := p.reading(t)
 				if test.too.MuxID == 9 {
-					p.send(t, message{MuxID: 9, Handler: testStream, Op: OpConnectMux})
+					p.send(t, message{MuxID: 9, Seq: minStreamWindow, Handler: testStream, Op: OpConnectMux})
 				}
 				p.cut(t, test.first, 1000)
 				came()
