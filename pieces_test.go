@@ -741,6 +741,9 @@ func TestASmallCallPassesALargeOne(t *testing.T) {
 			if err := p.conn.WaitForConnect(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			if _, err := p.frames.Next(); err != nil { // the session's first ping
+				t.Fatal(err)
+			}
 			p.frames = wsframe.NewReader(&rateLimited{p.socket, rate}, nil, wsframe.Config{Client: true})
 			large := make(chan error, 1)
 			go func() {
