@@ -92,7 +92,7 @@ type Asker interface {
 func All() []Contender {
 	return []Contender{
 		limitContender, tcpContender,
-		gridRaw, gridTyped,
+		gridRaw, gridPolling, gridTyped,
 		grpcUnary, grpcStreaming, drpcPool, drpcStreaming, ttrpcContender, netRPC, natsContender,
 		yamuxContender, smuxContender, http1, h2c,
 	}

@@ -29,7 +29,20 @@ var gridRaw = Contender{
 	Shared:  true,
 	Apart:   true,
 	Start: func(s Setup) (Nodes, error) {
-		return startGrid(s, registerRaw, func(c *grid.Connection) Client { return gridClient{c} })
+		return startGrid(s, 0, registerRaw, func(c *grid.Connection) Client { return gridClient{c} })
+	},
+}
+
+// busyPoll is how long gridPolling looks for input before it waits.
+const busyPoll = 200 * time.Microsecond
+
+var gridPolling = Contender{
+	Name:   "grid polling",
+	About:  "this library as grid, with ManagerOptions.BusyPoll of 200 µs",
+	Shared: true,
+	Apart:  true,
+	Start: func(s Setup) (Nodes, error) {
+		return startGrid(s, busyPoll, registerRaw, func(c *grid.Connection) Client { return gridClient{c} })
 	},
 }
 
@@ -41,7 +54,7 @@ var gridTyped = Contender{
 	Shared:  true,
 	Start: func(s Setup) (Nodes, error) {
 		t := newGridTypes(s)
-		return startGrid(s, t.register, func(c *grid.Connection) Client { return gridTypedClient{t, c} })
+		return startGrid(s, 0, t.register, func(c *grid.Connection) Client { return gridTypedClient{t, c} })
 	},
 }
 
@@ -52,7 +65,7 @@ type gridNodes struct {
 	client   func(*grid.Connection) Client
 }
 
-func startGrid(s Setup, register func(*grid.Manager, Setup) error, client func(*grid.Connection) Client) (_ Nodes, err error) {
+func startGrid(s Setup, poll time.Duration, register func(*grid.Manager, Setup) error, client func(*grid.Connection) Client) (_ Nodes, err error) {
 	listeners, addrs, err := s.listenSecure()
 	if err != nil {
 		return nil, err
@@ -81,6 +94,7 @@ func startGrid(s Setup, register func(*grid.Manager, Setup) error, client func(*
 			Hosts:        n.hosts,
 			AuthRequest:  func(*http.Request) error { return nil },
 			Dialer:       s.dialer(),
+			BusyPoll:     poll,
 			BlockConnect: ready,
 			TLSConfig:    tlsConfig,
 			Logger:       slog.New(slog.DiscardHandler),

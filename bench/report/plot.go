@@ -146,7 +146,6 @@ func plotCallers(s Section) (*plot.Plot, vg.Length, error) {
 	const cpu = 1 // the column
 	p := plot.New()
 	p.Title.Text = s.Title + ": CPU of a call, µs"
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, roundTicks{}
 	p.Legend.Top = true
 	var cases []string
 	for _, res := range s.Results {
@@ -172,6 +171,7 @@ func plotCallers(s Section) (*plot.Plot, vg.Length, error) {
 		p.Legend.Add(name, line, dots)
 	}
 	p.Add(plotter.NewGrid())
+	logarithmic(&p.Y)
 	p.NominalX(cases...)
 	p.X.Min, p.X.Max = -0.3, float64(len(cases))+0.3 // the legend is beside the lines
 	return p, 11 * vg.Centimeter, nil
@@ -180,13 +180,15 @@ func plotCallers(s Section) (*plot.Plot, vg.Length, error) {
 // plotBeside draws how long small calls take: for each case and contender a line from the median to
 // the 99th percentile. Beside 1 MiB there is less to see.
 func plotBeside(s Section) (*plot.Plot, vg.Length, error) {
-	s.Results = slices.DeleteFunc(slices.Clone(s.Results), func(res scenario.Result) bool {
+	more := slices.DeleteFunc(slices.Clone(s.Results), func(res scenario.Result) bool {
 		return strings.Contains(res.Name, ", 1 MiB")
 	})
+	if len(more) > 0 {
+		s.Results = more
+	}
 	const p50, p99 = 0, 1 // the columns
 	p := plot.New()
 	p.Title.Text = "Small calls beside large ones, from p50 to p99, ms"
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, roundTicks{}
 	p.Legend.Top, p.Legend.Left = false, false
 	var cases []string
 	for _, res := range s.Results {
@@ -219,10 +221,20 @@ func plotBeside(s Section) (*plot.Plot, vg.Length, error) {
 		}
 	}
 	p.Add(plotter.NewGrid())
+	logarithmic(&p.X)
 	p.NominalY(cases...)
 	const below = 2 // cases' worth of room for the legend
 	p.Y.Min, p.Y.Max = -0.5-below, float64(len(cases))-0.5
 	return p, margins + vg.Length(len(cases)+below)*1.6*lineSpace, nil
+}
+
+// logarithmic makes the scale of an axis one, once everything has been added.
+func logarithmic(a *plot.Axis) {
+	a.Scale, a.Tick.Marker = plot.LogScale{}, roundTicks{}
+	if a.Min > a.Max { // there is nothing
+		a.Min, a.Max = 1, 10
+	}
+	a.Min, a.Max = a.Min/1.2, a.Max*1.2
 }
 
 // roundTicks marks 1, 10, 100 and so on, and 2 and 5 times as much.

@@ -248,6 +248,8 @@ func Number(v float64) string {
 		return "-"
 	case math.Abs(v) < 0.005:
 		return "0"
+	case math.Abs(v) < 10 && v == math.Trunc(v):
+		return fmt.Sprintf("%.0f", v)
 	case math.Abs(v) < 1:
 		return fmt.Sprintf("%.2f", v)
 	case math.Abs(v) < 10:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -121,6 +122,31 @@ func TestPlot(t *testing.T) {
 	}
 }
 
+// TestPlotsOfAllSections has figures for all cases, for few, and none but failures.
+func TestPlotsOfAllSections(t *testing.T) {
+	for _, small := range []bool{false, true} {
+		all := scenario.Sections(scenario.Options{Small: small})
+		for _, series := range []measure.Series{{Rounds: [][]float64{slices.Repeat([]float64{1}, 10)}}, {Err: errors.New("broken")}} {
+			r := new(Report)
+			for _, s := range all {
+				measured := Section{Section: s}
+				for _, c := range s.Cases {
+					measured.Results = append(measured.Results, scenario.Result{Case: c, Series: slices.Repeat([]measure.Series{series}, len(c.Contenders))})
+				}
+				r.Add(measured, all)
+			}
+			if got := len(r.Plots()); got != len(allPlots) {
+				t.Errorf("%d plots, want %d", got, len(allPlots))
+			}
+			for _, p := range r.Plots() {
+				if err := r.WritePlot(p, io.Discard); err != nil {
+					t.Errorf("%s: %v", p.File, err)
+				}
+			}
+		}
+	}
+}
+
 func TestPlotNeedsItsSection(t *testing.T) {
 	if err := new(Report).WritePlot(allPlots[0], io.Discard); err == nil {
 		t.Error("a plot of nothing")
@@ -136,6 +162,7 @@ func TestNumber(t *testing.T) {
 		{0.004, "0"},
 		{0.04, "0.04"},
 		{2.54, "2.5"},
+		{2, "2"},
 		{99.6, "100"},
 		{999, "999"},
 		{1000, "1,000"},

@@ -70,7 +70,7 @@ func TestWhatIsMeasuredReplacesWhatIsLoaded(t *testing.T) {
 			got = append(got, s.Name+", "+res.Name+": "+Number(grid.Median(0)))
 		}
 	}
-	want := "echo, 2 callers: 1,500; echo, 16 callers: 3.0; tls, 2 callers: 2.0; idle, a pair: 1.0"
+	want := "echo, 2 callers: 1,500; echo, 16 callers: 3; tls, 2 callers: 2; idle, a pair: 1"
 	if strings.Join(got, "; ") != want {
 		t.Errorf("got  %s\nwant %s", strings.Join(got, "; "), want)
 	}

@@ -156,7 +156,8 @@ func placesSection(o Options) Section {
 		Name:  "places",
 		Title: "Few callers, and where the processes run",
 		Text: "Two processes over loopback, with 512 bytes each way: apart, on a core each; together, on one core; or where the kernel decides, with " +
-			"GOMAXPROCS 2 each. Apart, a sleeping core has to be woken for each message, which takes most of the time of a lone call.",
+			"GOMAXPROCS 2 each. Apart, a sleeping core has to be woken for each message, which takes most of the time of a lone call. A grid can look for input " +
+			"instead of waiting (`grid polling`).",
 		Tables: []Table{
 			{Title: "p50 / p99 of a call, µs", Columns: []int{0, 1}},
 			{Title: "Calls a second", Columns: []int{2}},
@@ -173,7 +174,7 @@ func placesSection(o Options) Section {
 			s.Cases = append(s.Cases, Case{
 				Name:       number(callers, "caller") + ", " + name,
 				Columns:    []Column{{"p50", ""}, {"p99", ""}, {"calls/s", ""}, {"CPU", ""}},
-				Contenders: unary,
+				Contenders: append([]string{pollingName}, unary...),
 				Baseline:   limitName,
 				pair: &pairCase{
 					config: pair.Config{Place: place},

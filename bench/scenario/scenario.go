@@ -152,6 +152,8 @@ const (
 	limitName = "limit"
 	tcpName   = "tcp"
 	gridName  = "grid"
+
+	pollingName = "grid polling"
 )
 
 // Before is the name of the grid of another program, Options.Before.

@@ -148,7 +148,10 @@ func parse(args []string, stderr io.Writer) (c config, err error) {
 	c.command = "go run ./cmd/gridbench"
 	f.Visit(func(set *flag.Flag) {
 		if !slices.Contains([]string{"before", "out", "results"}, set.Name) { // files of this machine
-			c.command += fmt.Sprintf(" -%s '%s'", set.Name, set.Value)
+			c.command += " -" + set.Name
+			if value := set.Value.String(); value != "true" {
+				c.command += " '" + value + "'"
+			}
 		}
 	})
 	return c, nil
