@@ -16,6 +16,10 @@ const (
 	// nodeVariable is set in the environment of a process that has nodes.
 	nodeVariable = "GRIDBENCH_NODE"
 	pipeFile     = 3 // the number of the pipe's file there
+
+	// nodeFlag is for programs that do not know of the variable: they fail, instead of doing what
+	// they do otherwise.
+	nodeFlag = "-node"
 )
 
 // BeNode does nothing, unless this process was started by another one to have nodes of a

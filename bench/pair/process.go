@@ -70,7 +70,7 @@ func start(c Config, l link.Link, side int) (*process, error) {
 	}
 	defer theirs.Close()
 	p := &process{
-		cmd: exec.Command(program), pipe: pipe, in: json.NewEncoder(pipe), out: json.NewDecoder(pipe),
+		cmd: exec.Command(program, nodeFlag), pipe: pipe, in: json.NewEncoder(pipe), out: json.NewDecoder(pipe),
 		said: new(tail), ended: make(chan struct{}),
 	}
 	p.cmd.Env = append(os.Environ(), nodeVariable+"=1")

@@ -71,10 +71,10 @@ func (r *Report) writeHow(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, `Both ends run in one process and talk over loopback, unless the section says otherwise. All contenders get the same payloads and the
 same number of callers in the same run. They take turns: %s, each in a different order, with new nodes every time.
-A figure is the median of the rounds. The ratio in parentheses is the median of the rounds' ratios to `+"`limit`"+`, unless the section says
+A figure is the median of the rounds. The ratio in parentheses is the median of the rounds' ratios to %s, unless the section says
 otherwise. Less is better, but for what is done in a second. Every echo is compared with what was sent.
 
-`, turns)
+`, turns, r.baseline())
 }
 
 // plotsOf returns the plots of a section that are beside the report.
@@ -83,6 +83,18 @@ func (r *Report) plotsOf(s Section) []Plot {
 		return nil
 	}
 	return slices.DeleteFunc(r.Plots(), func(p Plot) bool { return p.Section != s.Name })
+}
+
+// baseline returns the contender to which ratios are, if the section says no other.
+func (r *Report) baseline() string {
+	for _, s := range r.Sections {
+		for _, res := range s.Results {
+			if res.Baseline == scenario.Before {
+				return "`" + scenario.Before + "`"
+			}
+		}
+	}
+	return "`limit`"
 }
 
 // slowest returns the fewest rounds of a section.
@@ -194,7 +206,7 @@ func tableCell(t scenario.Table, res scenario.Result, name string) string {
 		figures = append(figures, Number(series.Median(column)))
 	}
 	cell := strings.Join(figures, " / ")
-	if base, ok := res.Of(res.Baseline); ok && t.Ratio && base.Err == nil {
+	if base, ok := res.Of(res.Baseline); ok && base.Err == nil && (t.Ratio || res.Baseline == scenario.Before) && name != res.Baseline {
 		cell += fmt.Sprintf(" (%s×)", Ratio(series.Ratio(base, t.Columns[0])))
 	}
 	return cell

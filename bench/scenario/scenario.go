@@ -43,7 +43,7 @@ type Section struct {
 type Table struct {
 	Title   string
 	Columns []int // of each case, in one cell
-	Ratio   bool  // to the baseline, of the first column
+	Ratio   bool  // to the baseline, of the first column; if that is Before, it is always shown
 	NotZero bool  // cases whose figures are all 0 are left out
 }
 
@@ -75,6 +75,9 @@ type Result struct {
 // Run measures the case. It tells progress before each measurement.
 func (c Case) Run(o Options, progress func(contender string)) Result {
 	c.Contenders = c.chosen(o)
+	if slices.Contains(c.Contenders, Before) {
+		c.Baseline = Before
+	}
 	r := Result{Case: c}
 	r.Series = measure.Interleave(c.roundsOf(o), len(c.Contenders), func(i int) ([]float64, error) {
 		progress(c.Contenders[i])
