@@ -24,7 +24,7 @@ func (c *Connection) holds() (h door.Held) {
 	h.Sessions = 1
 	h.Queued = s.batch.Queued()
 	h.LargeOut = s.batch.Large()
-	h.LargeIn = int(s.assembly.begun.Load())
+	h.LargeIn = s.assembly.holds()
 	h.Calls = s.callClient.count()
 	h.StreamsOut, h.StreamsIn = s.muxes.count()
 	h.Requests = s.callServer.withContext()

@@ -30,12 +30,14 @@ type assembly struct {
 	read     int                 // bytes of pieces, not yet acknowledged
 }
 
+// holds returns the bytes of all messages that are begun.
+func (a *assembly) holds() int { return int(a.begun.Load()) }
+
 // partial is a message of which pieces are missing.
 type partial struct {
 	message           // its fields, and what has come of the payload
 	total   int       // bytes of the message
 	left    int       // of them, not yet come
-	payload int       // bytes of the whole payload
 	tail    []byte    // what has come of what follows it
 	began   time.Time // when the first piece came
 	wanted  bool      // somebody waits for it: it is not left out
@@ -93,12 +95,13 @@ func (s *session) beginAssembly(m *message, now time.Time) (p *partial, part []b
 	part, whole := p.parseFields(m.Payload)
 	payload, part, ok := mpack.CutBinHeader(part)
 	rest := p.total - (len(m.Payload) - len(part)) // of the message, behind its head
-	switch a := &s.assembly; {
+	a := &s.assembly
+	switch {
 	case !whole || !ok || p.MuxID != m.MuxID || p.Flags&FlagCRCxxh3 != 0:
 		return nil, nil, fmt.Errorf("%w: no message begins in it", errPieces)
 	case p.total > s.maxMessage || payload <= pieceThreshold || rest < 0 || payload > uint64(rest) || rest-int(payload) > maxTail:
 		return nil, nil, fmt.Errorf("%w: a message of %d bytes with a payload of %d", errPieces, p.total, payload)
-	case int(a.begun.Load())+p.total > 2*s.maxMessage:
+	case a.holds()+p.total > 2*s.maxMessage:
 		return nil, nil, fmt.Errorf("%w: more than %d bytes in messages that are not finished", errPieces, 2*s.maxMessage)
 	}
 	p.left, p.coming = rest, int(payload)
@@ -109,11 +112,11 @@ func (s *session) beginAssembly(m *message, now time.Time) (p *partial, part []b
 		return nil, nil, err
 	}
 	p.checked = true
-	if s.assembly.partials == nil {
-		s.assembly.partials = make(map[uint64]*partial)
+	if a.partials == nil {
+		a.partials = make(map[uint64]*partial)
 	}
-	s.assembly.partials[p.MuxID] = p
-	s.assembly.begun.Add(int64(p.total))
+	a.partials[p.MuxID] = p
+	a.begun.Add(int64(p.total))
 	return p, part, nil
 }
 

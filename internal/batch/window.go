@@ -15,10 +15,13 @@ const (
 	gain = 1.1
 	// loss is how much of the rate half a window must reach to be enough.
 	loss = 0.95
-	// leastMeasured is the least time over which a rate is measured.
-	leastMeasured = 4 * time.Millisecond
-	// probeEvery is the time after which a window is tried again that was not good enough before.
-	probeEvery = 10 * time.Second
+	// leastMeasured is the least time over which a rate is measured. Within less, what is slow on
+	// the way lets through what it likes.
+	leastMeasured = 20 * time.Millisecond
+	// probeSoon and probeLater bound the time until a window is tried that was not good enough
+	// before. It doubles each time.
+	probeSoon  = 500 * time.Millisecond
+	probeLater = 10 * time.Second
 )
 
 // window bounds the bytes of large messages that are on their way: sent, and not acknowledged by
@@ -37,8 +40,9 @@ type window struct {
 	lifted   bool  // nothing is acknowledged anymore, nor counted
 
 	phase phase
-	rate  float64   // bytes a second, with the size that was the best so far
-	next  time.Time // when to try another size
+	rate  float64       // bytes a second, with the size that was the best so far
+	next  time.Time     // when to try another size
+	rest  time.Duration // until then, from when the size was settled on
 
 	// What is being measured.
 	since    time.Time // zero for nothing
@@ -86,7 +90,7 @@ func (f *window) acknowledge(n int, now time.Time) bool {
 		return true
 	}
 	f.measured += n
-	if took := now.Sub(f.since); f.measured >= f.span() && (took >= leastMeasured || f.phase == growing) {
+	if took := now.Sub(f.since); f.measured >= f.span() && took >= leastMeasured {
 		f.adapt(float64(f.measured)/max(took, time.Microsecond).Seconds(), now)
 		f.since, f.measured = now, 0
 	}
@@ -135,8 +139,12 @@ func (f *window) resize(size int, next phase, now time.Time) {
 	if size < minWindow || size > maxWindow {
 		size, next = f.limit(), settled
 	}
-	f.size, f.phase = size, next
-	if next == settled {
-		f.next = now.Add(probeEvery)
+	switch {
+	case next == settled:
+		f.rest = min(max(2*f.rest, probeSoon), probeLater)
+		f.next = now.Add(f.rest)
+	case next == growing, next == f.phase: // the last step was a good one
+		f.rest = 0
 	}
+	f.size, f.phase = size, next
 }
