@@ -22,8 +22,8 @@ import (
 
 // fuzzLimits are small, so that a few bytes reach them.
 var fuzzLimits = Limits{
-	MaxMessageSize: 8 << 10, MaxHandshakeSize: 1 << 10,
-	MaxRequests: 4, MaxStreams: 3, MaxRequestBytes: 20 << 10, MaxStreamBytes: 20 << 10,
+	MaxMessageSize: 40 << 10, MaxHandshakeSize: 1 << 10, // there are messages that go in pieces
+	MaxRequests: 4, MaxStreams: 3, MaxRequestBytes: 70 << 10, MaxStreamBytes: 70 << 10,
 	MaxQueuedBytes: 4 << 10, MaxQueuedControlBytes: 64 << 10,
 }
 
@@ -32,11 +32,13 @@ var fuzzLimits = Limits{
 type script struct {
 	data   []byte
 	masked bool
+	begun  map[uint64][]byte // what is still to be sent of messages in pieces, by mux ID
 }
 
 // The steps of a script.
 const (
-	stepMessage  = iota // and up to stepMerged: likelier than the others
+	stepMessage  = iota // and 1: likelier than the others
+	stepPiece    = 2
 	stepMerged   = 3
 	stepVerbatim = 4 // a message, byte by byte
 	stepFrame    = 5 // of any kind
@@ -69,6 +71,8 @@ func (s *script) next() (b []byte, pause time.Duration, more bool) {
 	switch kind := s.byte() & 7; kind {
 	default:
 		return s.frame(0x80|byte(ws.OpBinary), s.message()), 0, true
+	case stepPiece:
+		return s.frame(0x80|byte(ws.OpBinary), s.piece()), 0, true
 	case stepMerged:
 		n := int(s.byte() & 15)
 		merged := appendMergedHeader(nil, n)
@@ -98,7 +102,7 @@ var (
 func (s *script) message() []byte {
 	m := message{
 		MuxID:      fuzzIDs[s.byte()&15],
-		Op:         Op(s.byte() % byte(OpMerged+2)),
+		Op:         Op(s.byte() % byte(OpAckPieces+2)),
 		Handler:    fuzzHandlers[s.byte()&7],
 		Flags:      Flags(s.byte()),
 		Seq:        uint32(s.byte() & 15),
@@ -122,8 +126,41 @@ func (s *script) message() []byte {
 	return m.appendTo(nil)
 }
 
+// piece encodes a piece of a message: of a new one, or of one that was begun, which it may end.
+func (s *script) piece() []byte {
+	id, what := fuzzIDs[s.byte()&15], s.byte()
+	rest, begun := s.begun[id]
+	m := message{MuxID: id, Op: OpPiece, Flags: FlagCRCxxh3}
+	switch {
+	case !begun:
+		op := []Op{OpRequest, OpResponse, OpConnectMux, OpMuxClientMsg, OpMuxServerMsg, OpRequest, OpMuxClientMsg, Op(what >> 3)}[what&7]
+		whole := message{MuxID: id, Op: op, Handler: fuzzHandlers[s.byte()&7], Seq: uint32(s.byte() & 3), Payload: make([]byte, pieceThreshold+1+int(what))}
+		if whole.Flags = Flags(s.byte()) &^ FlagCRCxxh3; whole.Flags&FlagMetadata != 0 {
+			whole.metadata = fuzzMetadata
+		}
+		rest = whole.appendTo(nil)
+		m.DeadlineMS = uint32(len(rest))
+	case what&7 == 7:
+		delete(s.begun, id)
+		return m.appendTo(nil)
+	}
+	n := len(rest)
+	if what&3 > 0 {
+		n = min(n, 40+int(s.byte())*100)
+	}
+	m.Payload, rest = rest[:n], rest[n:]
+	m.Seq = uint32(len(rest))
+	if s.begun == nil {
+		s.begun = make(map[uint64][]byte)
+	}
+	if s.begun[id] = rest; len(rest) == 0 {
+		delete(s.begun, id)
+	}
+	return m.appendTo(nil)
+}
+
 // fuzzMetadata is a well formed map of one pair.
-var fuzzMetadata = []byte("\x81\xa4user\xa4anna")
+var fuzzMetadata = []byte("\x81\xa4user\xc4\x04anna")
 
 func (s *script) frame(first byte, payload []byte) []byte {
 	head := make([]byte, wsframe.HeaderSize(len(payload), s.masked))
@@ -294,8 +331,13 @@ func FuzzSession(f *testing.F) {
 		"\x00\x02\x05\x01\x00\x00\x00\x00\x00\x00" + "\x00\x02\x09\x01\x00\x01\x00\x00\x05\x01hello" + "\x00\x02\x09\x00\x02\x02\x00\x00\x00\x00",      // a stream
 		"\x00\x02\x05\x02\x00\x00\x00\x00\x00\x00" + "\x00\x02\x09\x02\x00\x01\x00\x00\x05\x01hello" + "\x00\x02\x09\x02\x00\x02\x00\x00\x05\x01hello", // one that is not read
 		"\x03\x03\x01\x0d\x00\x00\x00\x00\x00\x00\x00\x01\x0a\x00\x00\x01\x00\x00\x01\x01x\x01\x0a\x00\x02\x02\x00\x00\x00\x00",                        // answers, merged
-		"\x05\x02\x05hello\x05\x89\x00\x05\x80\x05world\x05\x88\x02\x03\xe8",                                                                           // fragments, a ping, a close
-		"\x06\x0e\x82\xff\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x00\x07\xff\x07\xff",                                                             // half a frame, and silence
+		"\x02\x01\x05\x00\x00\x02\x01" + "\x02\x01\x01\x80" + "\x02\x03\x08\x00\x00\x02" + "\x02\x01\x00",                                              // requests in pieces, mixed
+		"\x00\x02\x05\x01\x01\x00\x00\x00\x00\x00" + "\x02\x02\x03\x01\x01\x00\x05" + "\x02\x02\x07" + "\x02\x02\x08\x01\x02\x02",                      // messages of a stream, the first given up
+		"\x02\x0e\x01\x00\x00\x02\x20\x02\x0f\x01\x00\x00\x02\x20\x02\x0e\x00\x02\x0f\x07",                                                             // answers
+		"\x02\x01\x05\x00\x00\x02\x01\x02\x02\x05\x00\x00\x02\x01\x02\x03\x05\x00\x00\x02\x01\x07\xff\x07\xff",                                         // more than may be begun
+		"\x00\x00\x13\x00\x01\x05\x00\x0b\x00\x00",                                         // an acknowledgment
+		"\x05\x02\x05hello\x05\x89\x00\x05\x80\x05world\x05\x88\x02\x03\xe8",               // fragments, a ping, a close
+		"\x06\x0e\x82\xff\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x00\x07\xff\x07\xff", // half a frame, and silence
 	} {
 		for _, dialed := range []bool{false, true} {
 			f.Add([]byte(seed), dialed, !dialed, true)
@@ -303,7 +345,7 @@ func FuzzSession(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte, dialed, native, reads bool) {
-		synctest.Test(t, func(t *testing.T) { fuzzSession(t, script{data, !dialed}, dialed, native, reads) })
+		synctest.Test(t, func(t *testing.T) { fuzzSession(t, script{data: data, masked: !dialed}, dialed, native, reads) })
 	})
 }
 
@@ -402,7 +444,7 @@ func FuzzAccept(f *testing.F) {
 			m, c := fuzzManager(t, nil)
 			defer m.Close()
 			here, there := net.Pipe()
-			in := script{data, true}
+			in := script{data: data, masked: true}
 			var first []byte
 			for len(first) < early&1023 {
 				b, _, more := in.next()
@@ -488,7 +530,7 @@ func FuzzDial(f *testing.F) {
 				}
 			}
 			running.Go(func() { io.Copy(io.Discard, there) })
-			in := script{data, false}
+			in := script{data: data}
 			for len(in.data) > 0 {
 				var b []byte
 				if upgrades {

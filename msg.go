@@ -121,7 +121,7 @@ type message struct {
 
 	// Set only if the message came in pieces.
 	coming  int  `msg:"-"` // bytes of the payload, once it is whole
-	behind  int  `msg:"-"` // bytes behind it that are kept
+	behind  int  `msg:"-"` // bytes of its metadata, once that is whole
 	owned   bool `msg:"-"` // Payload is a buffer of its own
 	counted int  `msg:"-"` // bytes that a quota has counted for the message; 0 once it is somebody's
 	checked bool `msg:"-"` // its number was right when it began

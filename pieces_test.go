@@ -1046,3 +1046,44 @@ func TestPiecesHaveTheirBytes(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want.Pieces)
 	}
 }
+
+// A message takes its place in its stream with its first piece. One that is missing, or comes twice,
+// ends the stream at once.
+func TestTheNumberOfAMessageCountsWithItsFirstPiece(t *testing.T) {
+	for _, wrong := range []uint32{1, 3} { // 2 is next
+		synctest.Test(t, func(t *testing.T) {
+			c, p := startPieces(t, nil)
+			c.stream(t, 4, 4, echoBack)
+			came := p.reading(t)
+			big := make([]byte, 100<<10)
+			p.send(t, message{MuxID: 1, Handler: testStream, Op: OpConnectMux})
+			p.cut(t, message{MuxID: 1, Seq: 1, Op: OpMuxClientMsg, Payload: big}, 1000)
+			p.rest(t, message{MuxID: 1, Seq: 1, Op: OpMuxClientMsg, Payload: big}, 1000)
+			came()
+			p.cut(t, message{MuxID: 1, Seq: wrong, Op: OpMuxClientMsg, Payload: big}, 1000)
+			ended := false
+			for _, m := range came() {
+				ended = ended || m.Op == OpMuxServerMsg && m.Flags&FlagPayloadIsErr != 0
+			}
+			if !ended {
+				t.Errorf("message %d in place of 2 was taken by the handler's side", wrong)
+			}
+			p.giveUp(t, 1)
+
+			st, err := p.conn.NewStream(t.Context(), testStream, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := came()[0].MuxID
+			p.send(t, message{MuxID: id, DeadlineMS: 4, Op: OpAckMux})
+			p.cut(t, message{MuxID: id, Seq: wrong - 1, Op: OpMuxServerMsg, Payload: big}, 1000) // 1 is next
+			synctest.Wait()
+			if err := st.Err(); !errors.Is(err, ErrIncorrectSequence) {
+				t.Errorf("message %d in place of 1: the stream has %v", wrong-1, err)
+			}
+			p.giveUp(t, id)
+			p.ack(t, 64<<10)
+			p.wantEmpty(t)
+		})
+	}
+}

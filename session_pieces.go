@@ -107,6 +107,9 @@ func (s *session) beginAssembly(m *message, now time.Time) (p *partial, part []b
 	p.left, p.coming = rest, int(payload)
 	if p.opens() && p.Flags&FlagMetadata != 0 {
 		p.behind = rest - p.coming
+		if p.Flags&FlagSubroute != 0 {
+			p.behind = max(p.behind-len(routeID{}), 0)
+		}
 	}
 	if p.wanted, err = s.wants(&p.message, now); err != nil {
 		return nil, nil, err

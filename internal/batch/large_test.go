@@ -498,3 +498,45 @@ func TestAFlushEndsWhenWhatItWaitsForIsWithdrawn(t *testing.T) {
 		conn.Close()
 	})
 }
+
+// Whoever withdraws a message while a piece of it is being encoded gets it back when that is done.
+func TestWithdrawingWaitsForThePiece(t *testing.T) {
+	w, conn, peer := pair(testConfig)
+	x := &slowPiece{item: item{msg: make([]byte, 1<<20), done: make(chan error, 1)}, began: make(chan struct{}, 100)}
+	if err := w.AddLarge(&x.Waiter, x, 1<<20, 0); err != ErrQueued {
+		t.Fatal(err)
+	}
+	ran := make(chan error, 1)
+	go func() { ran <- w.Run() }()
+	go io.Copy(io.Discard, peer)
+	<-x.began
+	if !w.Withdraw(&x.Waiter) {
+		t.Error("it is not given up")
+	}
+	if x.busy.Load() {
+		t.Error("the message is its owner's again, and a piece of it is being encoded")
+	}
+	w.CloseAfterFlush(nil)
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+	if l := &w.larges; l.left != 0 || l.begun != [2]int{} {
+		t.Errorf("something is left: %+v", l)
+	}
+	conn.Close()
+}
+
+// slowPiece is an item whose pieces take their time to be encoded.
+type slowPiece struct {
+	item
+	began chan struct{}
+	busy  atomic.Bool
+}
+
+func (x *slowPiece) AppendPiece(b []byte, n int) []byte {
+	x.busy.Store(true)
+	x.began <- struct{}{}
+	time.Sleep(10 * time.Millisecond)
+	x.busy.Store(false)
+	return x.item.AppendPiece(b, n)
+}

@@ -218,7 +218,7 @@ func sendRandom(p *testkit.Peer, r *rand.Rand) bool {
 		m.Subroute = testkit.Subroute(m.Handler, "x")
 	}
 	if r.IntN(4) == 0 {
-		m.Metadata = []byte("\x81\xa4user\xa4anna")
+		m.Metadata = []byte("\x81\xa4user\xc4\x04anna")
 		m.Metadata = m.Metadata[:len(m.Metadata)-r.IntN(100)/99]
 	}
 	b := m.Bytes()
