@@ -18,6 +18,7 @@ type scenario struct {
 	links   []linkPlan
 	windows [workload.Routes]workload.Window
 	queued  int           // Limits.MaxQueuedBytes of all nodes
+	largest int           // Limits.MaxMessageSize of all nodes
 	encodes time.Duration // each message of a typed stream
 	calls   []*workload.Call
 	faults  []faultPlan
@@ -66,7 +67,80 @@ func newScenario(seed uint64) *scenario {
 	s.drawStarving(d)
 	s.drawCrowds(d)
 	s.drawProxies(workload.NewDrawer(seed, 0x70726f78))
+	s.drawLarge(workload.NewDrawer(seed, 0x6c61726765))
 	return s
+}
+
+// drawLarge lets some nodes send each other messages that go in pieces, more of them at a time than
+// may be begun, preferably when something happens to one of them. Many are given up. It has numbers
+// of its own, so that all else stays as it was.
+func (s *scenario) drawLarge(d workload.Drawer) {
+	s.largest = workload.MaxMessage
+	if !d.Chance(30) {
+		return
+	}
+	s.largest = d.Pick(1, 1, 4) * workload.MaxMessage
+	type trouble struct {
+		at   time.Duration
+		node int
+	}
+	troubles := []trouble{{d.Between(0, s.length), d.IntN(len(s.hosts))}}
+	for _, f := range s.faults {
+		troubles = append(troubles, trouble{f.at, f.a})
+	}
+	for _, st := range s.stops {
+		troubles = append(troubles, trouble{st.at, st.node})
+	}
+	for range 1 + d.IntN(3) {
+		near := troubles[d.IntN(len(troubles))]
+		from, to := near.node, (near.node+1+d.IntN(len(s.hosts)-1))%len(s.hosts)
+		if d.Chance(50) {
+			from, to = to, from
+		}
+		if s.crumbles(from, to) {
+			continue
+		}
+		most := d.Pick(10_000, 100_000, 600_000, s.largest-100_000)
+		for left := 2*s.largest + 1<<20; left > 0; {
+			c := s.drawCall(d, max(0, near.at-d.Short(time.Second)))
+			if c.Kind >= workload.Unknown {
+				continue
+			}
+			size := 32<<10 + d.IntN(most)
+			c.From, c.To = from, to
+			if d.Chance(70) {
+				c.Size = size
+				left -= size
+			}
+			if d.Chance(70) {
+				c.Work.Send, c.Work.Size = min(c.Work.Send, 2), size
+				left -= size
+			}
+			if c.Kind.Stream() && d.Chance(70) {
+				c.Use.Send, c.Use.Size = min(c.Use.Send, 2), size
+				left -= size
+			}
+			if d.Chance(30) {
+				c.Cancel = 1 + d.Short(3*time.Second)
+			}
+		}
+	}
+	for _, f := range s.faults {
+		if f.kind == faultTamper {
+			s.boundStreams(f.a, f.b)
+		}
+	}
+}
+
+// crumbles reports whether bytes go between two nodes in so small parts that much of them would
+// take long to simulate.
+func (s *scenario) crumbles(a, b int) bool {
+	for _, l := range s.links {
+		if nodesOf(l.from, l.to) == nodesOf(a, b) && l.Segment > 0 && l.Segment < 1000 {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *scenario) drawLinks(d workload.Drawer) {

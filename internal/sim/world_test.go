@@ -97,6 +97,7 @@ func newWorld(t *testing.T, s *scenario) *world {
 		Names:        w.names(),
 		Windows:      s.windows,
 		Encodes:      s.encodes,
+		MaxMessage:   s.largest,
 		Violated:     func(text string) { w.violate("%s", text) },
 		Surroundings: w,
 	})
@@ -248,7 +249,7 @@ func (w *world) newManager(i int, host string, ready chan struct{}) (*grid.Manag
 		BlockConnect: ready,
 		TraceTo:      w.subscriber(i),
 		Logger:       slog.New(simLog{w, host}),
-		Limits:       grid.Limits{MaxMessageSize: workload.MaxMessage, MaxQueuedBytes: w.queued},
+		Limits:       grid.Limits{MaxMessageSize: w.largest, MaxQueuedBytes: w.queued},
 	})
 	if err != nil {
 		return nil, err

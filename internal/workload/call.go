@@ -122,7 +122,7 @@ func (r *Record) make(ctx context.Context, c *grid.Connection) error {
 	case Unknown:
 		return r.request(ctx, c, handlerNobodys, payload)
 	case TooLarge:
-		return r.request(ctx, c, handlerContext, make([]byte, MaxMessage+1))
+		return r.request(ctx, c, handlerContext, make([]byte, max(r.w.config.MaxMessage, MaxMessage)+1))
 	case OneWay:
 		return r.stream(ctx, c.Subroute(oneWay), handlerStream, payload)
 	case TwoWay:

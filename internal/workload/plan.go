@@ -18,7 +18,7 @@ import (
 	"github.com/gridmesh/grid"
 )
 
-// MaxMessage is Limits.MaxMessageSize of all nodes, in bytes.
+// MaxMessage is Limits.MaxMessageSize of all nodes, in bytes, where Config says nothing else.
 const MaxMessage = 1 << 20
 
 // Kind is what a call uses.
@@ -34,7 +34,7 @@ const (
 	TypedStream               // a typed stream with input
 	Unknown                   // a request to a handler that nobody has
 	UnknownStream             // a stream to a handler that only node 0 has, from there
-	TooLarge                  // a request beyond MaxMessage
+	TooLarge                  // a request that no node takes
 	Kinds
 )
 

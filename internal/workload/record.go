@@ -12,11 +12,12 @@ import (
 
 // Config is what a Workload needs to know.
 type Config struct {
-	Names     []string          // of the nodes, by number
-	Windows   [Routes]Window    // of the streaming handlers
-	Encodes   time.Duration     // for each message of a typed stream
-	Allowance time.Duration     // how late something may be, as the machine is busy; 0 in virtual time
-	Violated  func(text string) // is told of a broken promise
+	Names      []string          // of the nodes, by number
+	Windows    [Routes]Window    // of the streaming handlers
+	Encodes    time.Duration     // for each message of a typed stream
+	MaxMessage int               // Limits.MaxMessageSize of all nodes, in bytes; 0 for that of the package
+	Allowance  time.Duration     // how late something may be, as the machine is busy; 0 in virtual time
+	Violated   func(text string) // is told of a broken promise
 	// Redraw plans the call of a number once more. It lets calls be forgotten when they have ended:
 	// handlers that run after that need a plan. nil keeps all.
 	Redraw func(id uint64) *Call
