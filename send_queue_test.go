@@ -489,6 +489,9 @@ func waitingNode(t *testing.T) (*cluster, *Connection, *fakePeer) {
 	if err := conn.WaitForConnect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := p.frames.Next(); err != nil { // the session's first ping
+		t.Fatal(err)
+	}
 	for range 2 { // one is being written, one fills the queue
 		go conn.Request(t.Context(), testSingle, make([]byte, 8<<10))
 		synctest.Wait()
