@@ -58,7 +58,7 @@ fuzz: ## run every fuzz target for FUZZTIME each (20s)
 	FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 .PHONY: bench
-bench: ## compare with other libraries, and write docs/benchmarks.md (BENCHFLAGS=-short: only try it out)
+bench: ## compare with other libraries for hours, and write docs/benchmarks.md (BENCHFLAGS=-short: only try it out)
 	cd bench && $(GO) run ./cmd/gridbench $(BENCHFLAGS)
 
 .PHONY: generate

@@ -207,7 +207,9 @@ func tableCell(t scenario.Table, res scenario.Result, name string) string {
 	}
 	cell := strings.Join(figures, " / ")
 	if base, ok := res.Of(res.Baseline); ok && base.Err == nil && (t.Ratio || res.Baseline == scenario.Before) && name != res.Baseline {
-		cell += fmt.Sprintf(" (%s×)", Ratio(series.Ratio(base, t.Columns[0])))
+		if ratio := series.Ratio(base, t.Columns[0]); !math.IsNaN(ratio) && !math.IsInf(ratio, 0) { // as with 0
+			cell += fmt.Sprintf(" (%s×)", Ratio(ratio))
+		}
 	}
 	return cell
 }

@@ -73,6 +73,56 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
+func TestTables(t *testing.T) {
+	columns := []scenario.Column{{Name: "p50"}, {Name: "p99"}, {Name: "failed"}}
+	result := func(name, baseline string, contenders []string, figures ...[]float64) scenario.Result {
+		res := scenario.Result{Case: scenario.Case{Name: name, Columns: columns, Contenders: contenders, Baseline: baseline}}
+		for _, f := range figures {
+			res.Series = append(res.Series, measure.Series{Rounds: [][]float64{f}})
+		}
+		return res
+	}
+	broken := result("broken", "limit", []string{"limit", "grid"}, []float64{1, 1, 1}, nil)
+	broken.Series[1] = measure.Series{Err: errors.New("broken")}
+	s := Section{
+		Section: scenario.Section{Title: "Title", Text: "Text.", Tables: []scenario.Table{
+			{Title: "Times", Columns: []int{0, 1}, Ratio: true},
+			{Title: "Failures", Columns: []int{2}, NotZero: true},
+		}},
+		Results: []scenario.Result{
+			result("some", "limit", []string{"limit", "grid", "grpc"}, []float64{10, 20, 0}, []float64{15, 40, 0}, []float64{100, 200, 3}),
+			result("few", "limit", []string{"grid"}, []float64{7, 8, 0}),
+			result("earlier", scenario.Before, []string{"grid", scenario.Before}, []float64{7, 8, 0}, []float64{14, 20, 0}),
+			broken,
+		},
+	}
+	const want = `## Title
+
+Text.
+
+Times:
+
+| | limit | grid | before | grpc |
+|---|---:|---:|---:|---:|
+| some | 10 / 20 | 15 / 40 (1.50×) | | 100 / 200 (10×) |
+| few | | 7 / 8 | | |
+| earlier | | 7 / 8 (0.50×) | 14 / 20 | |
+| broken | 1 / 1 | failed | | |
+
+Failures:
+
+| | limit | grid | before | grpc |
+|---|---:|---:|---:|---:|
+| some | 0 | 0 | | 3 |
+| broken | 1 | failed | | |
+
+`
+	var b strings.Builder
+	if s.write(&b, nil); b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &b, want)
+	}
+}
+
 func TestBusyMachineIsTold(t *testing.T) {
 	for load, want := range map[string]bool{"": false, "0.10": false, "8.49": true} {
 		r := example()
