@@ -104,7 +104,7 @@ func (w *Writer) Cancel(key uint64) {
 // if so many were not sent.
 func (w *Writer) Acknowledge(n int) bool {
 	w.mu.Lock()
-	ok := w.larges.window.acknowledge(n, time.Now())
+	ok := w.larges.window.acknowledge(n, w.larges.left > 0, time.Now())
 	w.signalAndUnlock()
 	return ok
 }
@@ -180,9 +180,6 @@ func (l *larges) forget(x *Waiter) {
 // ready reports whether a piece may be sent now. most bounds the sum of the messages that are
 // begun: a quarter of it is for those that are not huge.
 func (l *larges) ready(most int) bool {
-	if !l.window.open() {
-		return false
-	}
 	for class, bound := range [2]int{most / 4, most - most/4} {
 		for x := l.next[class].first; x != nil; x = l.next[class].first {
 			total := x.large.total
@@ -195,7 +192,7 @@ func (l *larges) ready(most int) bool {
 			l.turn.push(x)
 		}
 	}
-	return l.turn.first != nil
+	return l.turn.first != nil && l.window.open()
 }
 
 // nextPiece takes the message whose turn it is out of its line. n is how many bytes of it to send:
@@ -220,10 +217,12 @@ func (w *Writer) nextPiece() (x *Waiter, n int) {
 		l.left += size - s.left // the message may have become shorter
 		s.left = size
 	}
-	n = min(s.left, l.window.piece())
+	if n = l.window.piece(); s.left <= min(n+minPiece, maxPiece) { // no small rest, which would wait for the window
+		n = s.left
+	}
 	s.left -= n
 	l.left -= n
-	l.window.send(n)
+	l.window.send(n, now)
 	return x, n
 }
 

@@ -6,18 +6,22 @@ import "time"
 const (
 	minWindow = 64 << 10
 	maxWindow = 16 << 20
-	// minPiece is the least that a piece carries, but for the last of a message.
+	// minPiece is the least that a piece carries, but for a message that is shorter.
 	minPiece = 8 << 10
 )
 
 const (
-	// gain is how much faster bytes must arrive with twice the window for that to be kept.
-	gain = 1.1
+	// gain is how much faster bytes must arrive with twice the window for that to be kept. It is
+	// queuedGain if they take more than twice the shortest round trip, and queued: then they wait
+	// somewhere, and a window that is too small would be worth almost twice the rate.
+	gain       = 1.1
+	queuedGain = 1.5
+	queued     = 3 * time.Millisecond
 	// loss is how much of the rate half a window must reach to be enough.
-	loss = 0.95
+	loss = 0.9
 	// leastMeasured is the least time over which a rate is measured. Within less, what is slow on
 	// the way lets through what it likes.
-	leastMeasured = 20 * time.Millisecond
+	leastMeasured = 50 * time.Millisecond
 	// probeSoon and probeLater bound the time until a window is tried that was not good enough
 	// before. It doubles each time.
 	probeSoon  = 500 * time.Millisecond
@@ -29,10 +33,11 @@ const (
 // network, and of proxies. A small message has to pass through all of them, so they are to be as
 // short as the rate allows.
 //
-// The window looks for its size itself. It doubles as long as bytes arrive faster for it, which
-// takes a round trip each time, and goes back if they do not. After a while it tries half of its
-// size, and twice. Only the rate counts, not the round trip: when a busy process acknowledges late,
-// a larger window helps too, and costs nothing.
+// The window looks for its size itself. It doubles as long as bytes arrive faster for it, and goes
+// back if they do not. After a while it tries half of its size, and twice. The rate decides: when a
+// busy process acknowledges late, a larger window helps too, and costs nothing. The round trip only
+// says how much must be gained. Rates are taken over round trips that the window limited from
+// beginning to end, as bytes arrive in bursts, and messages have an end.
 type window struct {
 	size     int   // 0 stands for minWindow
 	inFlight int   // bytes
@@ -41,12 +46,24 @@ type window struct {
 
 	phase phase
 	rate  float64       // bytes a second, with the size that was the best so far
+	fresh bool          // the size has grown, and no round trip has ended since
 	next  time.Time     // when to try another size
 	rest  time.Duration // until then, from when the size was settled on
 
-	// What is being measured.
-	since    time.Time // zero for nothing
-	measured int       // bytes acknowledged
+	probe    probe
+	measured int           // bytes acknowledged in round trips that the window limited
+	took     time.Duration // those took
+	trips    int           // so many they are
+	shortest time.Duration // round trip, ever; 0 for none
+}
+
+// probe is a round trip of one piece, in which bytes are counted.
+type probe struct {
+	end     int64 // window.sent after the piece; 0 for none on its way
+	before  int64 // bytes acknowledged when it was sent
+	at      time.Time
+	limited bool // more would have been sent since then
+	idle    bool // and then no more was there
 }
 
 // phase says what the present size is.
@@ -61,55 +78,73 @@ const (
 
 func (f *window) limit() int { return max(f.size, minWindow) }
 
-// open reports whether another piece may be sent.
-func (f *window) open() bool { return f.lifted || f.inFlight < f.limit() }
+// open reports whether another piece, which is there, may be sent.
+func (f *window) open() bool {
+	if f.lifted || f.inFlight < f.limit() {
+		return true
+	}
+	f.probe.limited = true
+	return false
+}
 
 // piece returns the most bytes that a piece is to carry: a quarter of the window, so that the other
 // end acknowledges several times for each.
 func (f *window) piece() int { return min(max(f.limit()/4, minPiece), maxPiece) }
 
 // send records a piece of n bytes.
-func (f *window) send(n int) {
+func (f *window) send(n int, now time.Time) {
+	acked := f.sent - int64(f.inFlight)
 	f.inFlight += n
 	f.sent += int64(n)
+	if f.probe.end == 0 {
+		f.probe = probe{end: f.sent, before: acked, at: now}
+	}
 }
 
-// acknowledge records that n bytes have arrived. It returns false if there were not so many.
-func (f *window) acknowledge(n int, now time.Time) bool {
+// acknowledge records that n bytes have arrived. more reports whether there is more to send. It
+// returns false if not so many bytes were on their way.
+func (f *window) acknowledge(n int, more bool, now time.Time) bool {
 	if n > f.inFlight {
 		return false
 	}
-	full := f.inFlight+f.piece() > f.limit()
 	f.inFlight -= n
-	if !full { // something else than the window limits the rate
-		f.since = time.Time{}
+	p, acked := f.probe, f.sent-int64(f.inFlight)
+	if p.end == 0 || acked < p.end {
+		f.probe.idle = p.idle || !more
 		return true
 	}
-	if f.since.IsZero() {
-		f.since, f.measured = now, 0
+	f.probe = probe{}
+	trip := now.Sub(p.at)
+	if f.shortest == 0 || trip < f.shortest {
+		f.shortest = trip
+	}
+	switch {
+	case !p.limited || p.idle: // something else than the window limits the rate
+		return true
+	case f.fresh: // TCP's own window may have to grow behind this one
+		f.fresh = false
 		return true
 	}
-	f.measured += n
-	if took := now.Sub(f.since); f.measured >= f.span() && took >= leastMeasured {
-		f.adapt(float64(f.measured)/max(took, time.Microsecond).Seconds(), now)
-		f.since, f.measured = now, 0
+	f.measured += int(acked - p.before)
+	f.took += trip
+	f.trips++
+	if f.took >= leastMeasured {
+		f.adapt(float64(f.measured)/f.took.Seconds(), f.took/time.Duration(f.trips), now)
+		f.measured, f.took, f.trips = 0, 0, 0
 	}
 	return true
 }
 
-// span returns over how many bytes a rate is measured.
-func (f *window) span() int {
-	if f.phase == growing {
-		return f.limit()
+// adapt chooses the size of the window after bytes have arrived at a rate, each trip of which took
+// so long.
+func (f *window) adapt(rate float64, trip time.Duration, now time.Time) {
+	least := gain * f.rate
+	if trip > 2*f.shortest+queued {
+		least = queuedGain * f.rate
 	}
-	return 4 * f.limit()
-}
-
-// adapt chooses the size of the window after bytes have arrived at a rate.
-func (f *window) adapt(rate float64, now time.Time) {
 	switch f.phase {
 	case growing, doubled:
-		if rate >= gain*f.rate {
+		if rate >= least {
 			f.rate = rate
 			f.resize(2*f.limit(), growing, now)
 			return
@@ -146,5 +181,6 @@ func (f *window) resize(size int, next phase, now time.Time) {
 	case next == growing, next == f.phase: // the last step was a good one
 		f.rest = 0
 	}
+	f.fresh = size > f.limit()
 	f.size, f.phase = size, next
 }
