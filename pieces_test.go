@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -1088,5 +1089,74 @@ func TestTheNumberOfAMessageCountsWithItsFirstPiece(t *testing.T) {
 			p.giveUp(t, id)
 			p.wantEmpty(t)
 		})
+	}
+}
+
+// Many large calls in both directions, of which many are given up at any moment: no node breaks a
+// rule that the other one holds it to, and nothing is left.
+func TestManyLargeCallsAreGivenUp(t *testing.T) {
+	const most = 3 << 20
+	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxMessageSize = most })
+	answer := pattern(1, most-maxOverhead)
+	// The first bytes of a payload say how long the answer is to be.
+	reply := func(b []byte) []byte { return append([]byte(nil), answer[:binary.LittleEndian.Uint32(b)]...) }
+	c.handle(t, func(ctx context.Context, b []byte) ([]byte, *RemoteErr) { return reply(b), nil })
+	c.stream(t, 2, 2, func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
+		for b := range in {
+			select {
+			case out <- reply(b):
+			case <-ctx.Done():
+				return NewRemoteErr(context.Cause(ctx))
+			}
+		}
+		return nil
+	})
+	var callers sync.WaitGroup
+	for i := range 16 {
+		conn := c.conn(i%2, 1-i%2)
+		callers.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 7))
+			size := func() int { return min(32<<10+r.IntN(1<<(10+r.IntN(12))), most-maxOverhead) }
+			payload := make([]byte, most)
+			for range 6 {
+				want := size()
+				b := payload[:size()]
+				binary.LittleEndian.PutUint32(b, uint32(want))
+				ctx, cancel := context.WithCancel(t.Context())
+				timer := time.AfterFunc(time.Duration(r.IntN(30))*time.Millisecond, cancel)
+				if r.IntN(3) == 0 {
+					timer.Stop()
+				}
+				var err error
+				var got []byte
+				if r.IntN(2) == 0 {
+					got, err = conn.Request(ctx, testSingle, b)
+				} else {
+					var st *Stream
+					if st, err = conn.NewStream(ctx, testStream, b); err == nil {
+						message := bytes.Clone(b)
+						go func() {
+							st.Send(message)
+							st.CloseSend()
+						}()
+						err = st.Results(func(b []byte) error { got = b; return nil })
+					}
+				}
+				switch {
+				case err == nil && !bytes.Equal(got, answer[:want]):
+					t.Errorf("got %s, want %s", sum(got), sum(answer[:want]))
+				case err != nil && !errors.Is(err, context.Canceled):
+					t.Error(err)
+				}
+				cancel()
+			}
+		})
+	}
+	callers.Wait()
+	c.waitIdle(t)
+	for from := range 2 {
+		if s := c.conn(from, 1-from).Stats(); s.Connects != 1 {
+			t.Errorf("connected %d times; the last error is %q", s.Connects, s.LastError)
+		}
 	}
 }
