@@ -25,7 +25,7 @@ func (s *sender) cost(n int) int {
 const minStreamWindow = 64 << 10
 
 // nearby is the least round trip for which windows grow, because the nodes take time too.
-const nearby = 2 * time.Millisecond
+const nearby = 100 * time.Microsecond
 
 // inflow is the receiving end of one direction of a stream: how far the other side may be ahead of
 // the consumer, in messages or in bytes. The mutex of the stream guards it.
