@@ -54,7 +54,7 @@ func (cs *callServer) handle(m *message, now time.Time) {
 		return
 	}
 	if !cs.active.enter() {
-		cs.reply(cs.marked(cs.errorResponse(m.MuxID, m.Seq, &errShutdown), ErrShutdown), nil)
+		cs.refuseLeaving(m)
 		return
 	}
 	size, over := cs.admitted(m, &cs.requestQuota)
@@ -77,6 +77,11 @@ func (cs *callServer) handle(m *message, now time.Time) {
 		}
 	}
 	cs.workers.add(in)
+}
+
+// refuseLeaving refuses a request because this node is shutting down.
+func (cs *callServer) refuseLeaving(m *message) {
+	cs.reply(cs.marked(cs.errorResponse(m.MuxID, m.Seq, &errShutdown), ErrShutdown), nil)
 }
 
 // serve runs the handler and sends its answer.

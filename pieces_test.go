@@ -1160,3 +1160,46 @@ func TestManyLargeCallsAreGivenUp(t *testing.T) {
 		}
 	}
 }
+
+// The first piece of a call shows if no handler is going to run for it. The caller is told at once.
+func TestAFirstPieceShowsThatNoHandlerRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := startPieces(t, nil)
+		running := make(chan struct{})
+		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { <-running; return nil, nil })
+		c.stream(t, 1, 1, echoBack)
+		came := p.reading(t)
+		big := make([]byte, 300<<10)
+		refused := func(m message, text string) {
+			t.Helper()
+			m.Payload = big
+			p.cut(t, m, 1000)
+			got := came()
+			if len(got) != 1 || got[0].MuxID != m.MuxID || !bytes.Contains(got[0].Payload, []byte(text)) {
+				t.Errorf("%v of handler %d was answered by %v", m.Op, m.Handler, got)
+			}
+			if h := p.conn.holds(); h.QuotaRequestBytes > messageFootprint || h.QuotaStreams > 0 {
+				t.Errorf("held for what was refused: %+v", h)
+			}
+			p.rest(t, m, 1000)
+			if got := came(); len(got) > 0 {
+				t.Errorf("at the end of what was refused, %v came", got)
+			}
+		}
+		refused(message{MuxID: 1, Handler: 99, Op: OpRequest, Flags: FlagEOF}, unknownHandlerText)
+		refused(message{MuxID: 3, Handler: 99, Op: OpConnectMux}, unknownHandlerText)
+		p.send(t, message{MuxID: 5, Handler: testSingle, Op: OpRequest, Flags: FlagEOF})
+		synctest.Wait()
+		left := make(chan error, 1)
+		go func() { left <- p.n.Shutdown(t.Context()) }()
+		synctest.Wait()
+		refused(message{MuxID: 7, Handler: testSingle, Op: OpRequest, Flags: FlagEOF}, string(ErrShutdown))
+		refused(message{MuxID: 9, Handler: testStream, Op: OpConnectMux}, string(ErrShutdown))
+		close(running)
+		synctest.Wait()
+		p.socket.Close()
+		if err := <-left; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+}

@@ -138,6 +138,9 @@ func (s *session) wants(m *message, now time.Time) (bool, error) {
 	default:
 		return false, fmt.Errorf("%w of %v", errPieces, m.Op)
 	}
+	if s.hopeless(m) {
+		return false, nil
+	}
 	size, over := s.admitted(m, quota)
 	if over != limitNone {
 		s.overloaded(m, over)
@@ -145,6 +148,26 @@ func (s *session) wants(m *message, now time.Time) (bool, error) {
 	}
 	m.counted = size
 	return true, nil
+}
+
+// hopeless refuses a call whose first piece shows that no handler is going to run for it. It reports
+// whether it did.
+func (s *session) hopeless(m *message) bool {
+	handlers := s.muxes.registry.Load()
+	known := m.Flags&FlagSubroute != 0 || // nothing is known before that has come, which is last
+		m.Op == OpRequest && handlers.single(m.Handler, nil) != nil ||
+		m.Op == OpConnectMux && handlers.stream(m.Handler, nil) != nil
+	switch {
+	case !known:
+		s.refuseUnknown(m)
+	case !s.active.draining.Load():
+		return false
+	case m.Op == OpRequest:
+		s.callServer.refuseLeaving(m)
+	default:
+		s.refuse(m, string(ErrShutdown))
+	}
+	return true
 }
 
 // add takes the next bytes of the message.
