@@ -402,7 +402,6 @@ func (m *muxClient) next() (b []byte, more bool, err error) {
 		m.mu.Lock()
 		if waited {
 			m.idle--
-			waited = false
 		}
 		if m.queue.len() > 0 {
 			b := m.queue.pop()

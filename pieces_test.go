@@ -34,7 +34,7 @@ func pattern(seed, n int) []byte {
 
 func sum(b []byte) string { return fmt.Sprintf("%d bytes %x", len(b), checksumOf(b)) }
 
-func checksumOf(b []byte) []byte { return appendChecksum(b[:len(b):len(b)], 0)[len(b):] }
+func checksumOf(b []byte) []byte { return appendChecksum(slices.Clip(b), 0)[len(b):] }
 
 // Requests, answers, openings and messages of streams of any size arrive as they were sent.
 func TestLargeMessagesArriveUnharmed(t *testing.T) {
@@ -773,16 +773,16 @@ func TestASmallCallPassesALargeOne(t *testing.T) {
 						return
 					}
 					for _, m := range parseAll(t, b) {
-						switch {
-						case m.Op == OpPing:
+						switch m.Op {
+						case OpPing:
 							pong, _ := (&pongMsg{}).MarshalMsg(nil)
 							reply(message{Op: OpPong, Payload: pong})
-						case m.Op == OpPiece:
+						case OpPiece:
 							reply(message{Seq: uint32(len(m.Payload)), Op: OpAckPieces, Flags: FlagCRCxxh3})
 							if m.Seq == 0 {
 								reply(message{MuxID: m.MuxID, Op: OpResponse, Flags: FlagEOF})
 							}
-						case m.Op == OpRequest:
+						case OpRequest:
 							reply(message{MuxID: m.MuxID, Op: OpResponse, Flags: FlagEOF})
 						}
 					}
@@ -921,12 +921,12 @@ func TestAPeerThatDoesNotAcknowledgeIsDropped(t *testing.T) {
 				}()
 				read, pings := 0, 0
 				p.each(t, func(m message) {
-					switch {
-					case m.Op == OpPiece:
+					switch m.Op {
+					case OpPiece:
 						if read += len(m.Payload); m.Seq == 0 && test.unacked >= 0 {
 							p.ack(t, read-test.unacked)
 						}
-					case m.Op == OpPing:
+					case OpPing:
 						var ping pingMsg
 						if _, err := ping.UnmarshalMsg(m.Payload); err != nil {
 							t.Fatal(err)

@@ -174,11 +174,11 @@ func (f *window) resize(size int, next phase, now time.Time) {
 	if size < minWindow || size > maxWindow {
 		size, next = f.limit(), settled
 	}
-	switch {
-	case next == settled:
+	switch next {
+	case settled:
 		f.rest = min(max(2*f.rest, probeSoon), probeLater)
 		f.next = now.Add(f.rest)
-	case next == growing, next == f.phase: // the last step was a good one
+	case growing, f.phase: // the last step was a good one
 		f.rest = 0
 	}
 	f.fresh = size > f.limit()

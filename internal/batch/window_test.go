@@ -41,7 +41,7 @@ func (l testLine) run(f *window, start time.Time, total time.Duration) (rate flo
 			}
 			at := free + l.delay
 			if l.turn > 0 {
-				at = (at/l.turn + 1) * l.turn
+				at = at.Truncate(l.turn) + l.turn
 			}
 			way = append(way, piece{n, at})
 			if now > total/2 {

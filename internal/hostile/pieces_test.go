@@ -225,7 +225,8 @@ func TestPiecesWithinTheRules(t *testing.T) {
 			{piece(request, 0, 100)}, {abandoned(1)}, {piece(request, 0, size)},
 		}, features, answers{1: testkit.OpResponse}},
 		"an answer, and a message of a stream, that nobody waits for": {[][]testkit.Message{
-			{piece(as(2, testkit.OpResponse), 0, 100)}, {piece(as(2, testkit.OpResponse), 100, size)},
+			{piece(as(2, testkit.OpResponse), 0, 100)},
+			{piece(as(2, testkit.OpResponse), 100, size)},
 			{piece(as(7, testkit.OpMuxServerMsg), 0, size)},
 		}, features, answers{}},
 		"messages of streams that are not there": {[][]testkit.Message{
