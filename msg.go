@@ -388,8 +388,8 @@ func (m *message) deadline(now time.Time) time.Time {
 	return now.Add(time.Duration(m.DeadlineMS) * time.Millisecond)
 }
 
-// ownPayload copies the payload out of the read buffer, unless it has a buffer of its own. The caller
-// owns it.
+// ownPayload copies the payload out of the read buffer, unless it has a buffer of its own. The
+// caller owns it.
 func (m *message) ownPayload() []byte {
 	switch {
 	case m.Payload == nil:

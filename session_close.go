@@ -223,8 +223,9 @@ func (s *session) drain(quiet, atMost time.Duration) drained {
 	return drainLate
 }
 
-// goodbye returns the last message to a peer of this project: this node is leaving. From then on the
-// peer waits only for the close frame, and not for long. So it goes behind everything that waits.
+// goodbye returns the last message to a peer of this project: this node is leaving. From then on
+// the peer waits only for the close frame, and not for long. So it goes behind everything that
+// waits.
 func (s *session) goodbye() []byte {
 	if !s.has(featureNative) {
 		return nil

@@ -23,7 +23,7 @@ const (
 
 // assembly puts the messages together that the peer sends in pieces. Only the peer ends a message:
 // with its last piece, or with one that says that no more follow. So each side knows what the other
-// holds, and what nobody waits for anymore is only left out. It belongs to the reader.
+// holds, and what nobody waits for when it begins is only left out. It belongs to the reader.
 type assembly struct {
 	partials map[uint64]*partial // by mux ID
 	begun    atomic.Int64        // bytes of all of them, once they are whole; tests read it
@@ -150,8 +150,8 @@ func (s *session) wants(m *message, now time.Time) (bool, error) {
 	return true, nil
 }
 
-// hopeless refuses a call whose first piece shows that no handler is going to run for it. It reports
-// whether it did.
+// hopeless refuses a call whose first piece shows that no handler is going to run for it. It
+// reports whether it did.
 func (s *session) hopeless(m *message) bool {
 	handlers := s.muxes.registry.Load()
 	known := m.Flags&FlagSubroute != 0 || // nothing is known before that has come, which is last

@@ -353,7 +353,8 @@ func (w *Writer) Queued() int {
 }
 
 // Backlog returns the bytes waiting to be written: those in the queue, and those of messages in
-// line for room in it or for their turn, which nothing here bounds. What Run is writing no longer waits.
+// line for room in it or for their turn, which nothing here bounds. What Run is writing no longer
+// waits.
 func (w *Writer) Backlog() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -377,8 +378,8 @@ func (w *Writer) Close() { w.close(false, nil) }
 
 // CloseAfterFlush accepts no more messages and makes Run return once everything queued or in line
 // is written, followed by last, finished frames. Messages in line that open something get ErrClosed
-// at once instead, also if some pieces of them are written. A failed write, or Close, cuts the flush
-// short.
+// at once instead, also if some pieces of them are written. A failed write, or Close, cuts the
+// flush short.
 func (w *Writer) CloseAfterFlush(last []byte) { w.close(true, last) }
 
 func (w *Writer) close(drain bool, last []byte) {

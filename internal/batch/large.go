@@ -84,7 +84,8 @@ func (w *Writer) AddLarge(x *Waiter, item Item, size int, key uint64) error {
 }
 
 // Cancel withdraws the large message that a key stands for, as Withdraw does, and calls its Done
-// with ErrCanceled. It does nothing if there is none, or only its last piece is still being encoded.
+// with ErrCanceled. It does nothing if there is none, or only its last piece is still being
+// encoded.
 func (w *Writer) Cancel(key uint64) {
 	w.mu.Lock()
 	x := w.larges.keys[key]
