@@ -295,7 +295,7 @@ func TestWhatIsGivenUpMakesRoomOnlyOnceTheOtherEndKnows(t *testing.T) {
 				var order []byte
 				left := 2 << 20
 				done := make(chan struct{})
-				given := make(chan struct{})
+				enough, given := make(chan struct{}), make(chan struct{})
 				go func() {
 					defer close(done)
 					for left > 0 {
@@ -312,14 +312,16 @@ func TestWhatIsGivenUpMakesRoomOnlyOnceTheOtherEndKnows(t *testing.T) {
 							fallthrough
 						default:
 							if order = append(order, b[0]); len(order) == 8 {
-								close(given)
+								close(enough)
+								<-given // else all of it could be sent by then
 							}
 							w.Acknowledge(len(b))
 						}
 					}
 				}()
-				<-given
+				<-enough
 				giveUp(w, x)
+				close(given)
 				<-done
 				if i := bytes.IndexByte(order, 'b'); i < 9 || bytes.IndexByte(order, '!') < 0 || bytes.ContainsAny(order[i:], "a!") {
 					t.Errorf("in this order: %s", order)
