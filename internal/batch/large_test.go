@@ -245,7 +245,7 @@ func TestAFlushFinishesWhatIsBegun(t *testing.T) {
 		for range 6 { // two of each
 			read()
 		}
-		go w.CloseAfterFlush([]byte("\x82\x01!"))
+		w.CloseAfterFlush([]byte("\x82\x01!"))
 		for came['!'] == 0 {
 			read()
 		}

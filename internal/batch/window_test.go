@@ -22,7 +22,7 @@ func (l testLine) run(f *window, start time.Time, total time.Duration) (rate flo
 	}
 	var way []piece
 	var free time.Duration // when the line has sent everything
-	now, half := time.Duration(0), 0
+	now, half := time.Duration(0), int64(0)
 	var waits, pieces time.Duration
 	left := l.size
 	for now < total {
@@ -57,7 +57,7 @@ func (l testLine) run(f *window, start time.Time, total time.Duration) (rate flo
 			left = l.size
 		}
 		if now > total/2 {
-			half += one.n
+			half += int64(one.n)
 		}
 	}
 	f.inFlight = 0 // what is on its way arrives
