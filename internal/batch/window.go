@@ -63,7 +63,7 @@ type probe struct {
 	before  int64 // bytes acknowledged when it was sent
 	at      time.Time
 	limited bool // more would have been sent since then
-	idle    bool // and then no more was there
+	idle    bool // nothing was on its way before it, or no more was there before its end
 }
 
 // phase says what the present size is.
@@ -93,11 +93,11 @@ func (f *window) piece() int { return min(max(f.limit()/4, minPiece), maxPiece) 
 
 // send records a piece of n bytes.
 func (f *window) send(n int, now time.Time) {
-	acked := f.sent - int64(f.inFlight)
+	acked, first := f.sent-int64(f.inFlight), f.inFlight == 0
 	f.inFlight += n
 	f.sent += int64(n)
 	if f.probe.end == 0 {
-		f.probe = probe{end: f.sent, before: acked, at: now}
+		f.probe = probe{end: f.sent, before: acked, at: now, idle: first}
 	}
 }
 
