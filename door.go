@@ -12,6 +12,7 @@ func (c *Connection) holds() (h door.Held) {
 	h.Open = len(c.openCalls())
 	h.QuotaRequests, h.QuotaRequestBytes = c.requestQuota.holds()
 	h.QuotaStreams, h.QuotaStreamBytes = c.streamQuota.holds()
+	h.Grown = int(c.grown.Load())
 	c.mu.Lock()
 	s := c.newest
 	if s == nil {

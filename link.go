@@ -44,8 +44,8 @@ type link struct {
 // newMuxID numbers a call or stream of this node.
 func (l *link) newMuxID() uint64 { return atomic.AddUint64(l.nextID, 1) }
 
-// moreWindow returns by how much a window that is to grow by n bytes may grow. If all windows were
-// full, they would take half of MaxStreamBytes at most.
+// moreWindow returns by how much a window that is to grow by n bytes may grow. All windows together
+// grow by half of MaxStreamBytes at most.
 func (l *link) moreWindow(n int) int {
 	if l.grown.Add(int64(n)) > int64(l.limits.MaxStreamBytes/2) {
 		l.grown.Add(-int64(n))

@@ -362,7 +362,7 @@ func (m *message) final() bool {
 
 // credits is what a message of the kind that grant sends is worth.
 func (m *message) credits() int {
-	return int(max(min(m.DeadlineMS, math.MaxInt32/2), 1))
+	return int(max(min(m.DeadlineMS, maxGrant), 1))
 }
 
 // footprint is what a message's payload holds once it is copied out of the read buffer. Metadata

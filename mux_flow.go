@@ -34,7 +34,7 @@ const nearby = 100 * time.Microsecond
 // the window that limits the stream, and not the consumer. So a window grows to between two and
 // four times of what fits between the nodes, and those of slow consumers stay small.
 type inflow struct {
-	bytes  bool // not messages; false again once the stream has ended
+	bytes  bool // not messages
 	size   int  // the window
 	most   int  // that it may grow to
 	credit int  // what the other side may still send
@@ -120,11 +120,12 @@ func (f *inflow) grow(taken int, s *sender) (by int) {
 	return by
 }
 
-// close gives up what the window has grown by. The stream has ended.
+// close gives up what the window has grown by, for good. Nobody takes messages anymore.
 func (f *inflow) close(s *sender) {
 	if f.bytes {
-		s.grown.Add(-int64(f.size - min(minStreamWindow, f.most)))
-		f.bytes, f.most = false, f.size // from now on it neither grows nor is given up
+		first := min(minStreamWindow, f.most)
+		s.grown.Add(-int64(f.size - first))
+		f.size, f.most = first, first
 	}
 }
 
@@ -139,10 +140,11 @@ func (s *sender) grantHere(f *inflow) uint32 {
 
 // addCredit returns credit with n more. What a peer grants beyond what it can is cut.
 func (s *sender) addCredit(credit, n, messages int) int {
+	most := messages
 	if s.has(featureWindows) {
-		return min(credit+n, math.MaxInt32)
+		most = math.MaxInt32
 	}
-	return min(credit+n, messages)
+	return int(min(int64(credit)+int64(n), int64(most))) // the sum may not fit an int of 32 bits
 }
 
 // granted returns how much an opened or accepted stream may send: what the other side has said, or
@@ -190,14 +192,21 @@ func (s *sender) differ(h *streamHandler, which string, here, there uint32) erro
 	return fmt.Errorf("%w: %s of %s is %d at %s and %d at %s", errCapacity, which, name, here, s.local, there, s.remote)
 }
 
+// maxGrant is the most that one message grants.
+const maxGrant = math.MaxInt32 / 2
+
 // grant gives the peer credit for n more messages, or bytes, of a stream. A node of this project
-// gets it in one message, with the number in place of the deadline.
+// gets it in one message, or in few of maxGrant, with the number in place of the deadline.
 func (s *sender) grant(op Op, id uint64, n int, q *sequence) {
 	m := message{MuxID: id, Op: op}
-	if s.has(featureNative) && n > 1 {
-		m.DeadlineMS, n = capacity(n), 1
-	}
-	for range n {
+	for n > 0 {
+		some := 1
+		if s.has(featureNative) && n > 1 {
+			some = min(n, maxGrant)
+			m.DeadlineMS = capacity(some)
+		}
+		n -= some
 		s.reply(m, q)
+		m.DeadlineMS = 0
 	}
 }

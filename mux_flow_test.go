@@ -188,6 +188,10 @@ func TestStreamsBetweenNewNodesHaveTheirBytes(t *testing.T) {
 		{"one is accepted that takes no messages", message{MuxID: 7, Op: OpAckMux}},
 		{"the handler has returned", message{MuxID: 5, Seq: 3, Op: OpUnblockClMux, Flags: FlagEOF}},
 		{"the handler has returned an error", message{MuxID: 5, Seq: 3, Op: OpUnblockClMux, Flags: FlagEOF | FlagPayloadIsErr, Payload: []byte("disk full")}},
+		{"a stream is opened, whose caller takes 65536 bytes ahead", message{MuxID: 5, Seq: minStreamWindow, DeadlineMS: 1000, Handler: 128, Op: OpConnectMux, Payload: []byte("hi")}},
+		{"it is accepted, and 65536 bytes may come ahead", message{MuxID: 5, DeadlineMS: minStreamWindow, Op: OpAckMux}},
+		{"the caller grants 16384 bytes more", message{MuxID: 5, Seq: 1, DeadlineMS: minStreamWindow / 4, Op: OpUnblockSrvMux}},
+		{"the handler's side grants 16384 bytes more", message{MuxID: 5, Seq: 1, DeadlineMS: minStreamWindow / 4, Op: OpUnblockClMux}},
 	} {
 		m.Flags |= FlagCRCxxh3
 		b := m.appendTo(nil)

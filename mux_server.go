@@ -89,6 +89,7 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		heard:     time.Now(),
 	}
 	m.outbox.s, m.outbox.q, m.outbox.end = x.sender, &m.sent, m
+	grant := x.grantHere(&m.inflow) // others may end the stream once it is in the table
 	m.ctx, m.stop = x.handlerContext(msg.deadline(now), h.subroute, msg, m)
 	if !x.servers.put(m.id, m) {
 		m.stop(nil)
@@ -97,7 +98,7 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		x.refuse(msg, fmt.Sprintf("mux %d is in use", m.id))
 		return
 	}
-	x.reply(message{MuxID: m.id, DeadlineMS: x.grantHere(&m.inflow), Op: OpAckMux}, &m.sent)
+	x.reply(message{MuxID: m.id, DeadlineMS: grant, Op: OpAckMux}, &m.sent)
 	h.serve(m, msg.ownPayload())
 }
 
@@ -263,6 +264,7 @@ func (m *muxServer) depart(cause error) {
 
 // unread removes the requests that nobody will take anymore. m.mu is held.
 func (m *muxServer) unread() payloadQueue {
+	m.inflow.close(m.sender)
 	q := m.queue
 	m.queue = payloadQueue{}
 	m.streamQuota.free(q.bytes)
@@ -314,7 +316,6 @@ func (m *muxServer) reserveFor(bytes int, request bool) error {
 // the limit is never refused. The handler has returned.
 func (m *muxServer) uncount() {
 	m.mu.Lock()
-	m.inflow.close(m.sender)
 	opening, counted := m.opening, m.opening+m.pumped+m.handled
 	m.opening, m.pumped, m.handled = 0, 0, 0
 	m.mu.Unlock()

@@ -23,6 +23,8 @@ type Held struct {
 	QuotaRequestBytes int
 	QuotaStreams      int
 	QuotaStreamBytes  int
+
+	Grown int // bytes by which the windows of streams have grown
 }
 
 // Empty reports whether nothing is open. There may be a session.
