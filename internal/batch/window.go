@@ -37,7 +37,8 @@ const (
 // back if they do not. After a while it tries half of its size, and twice. The rate decides: when a
 // busy process acknowledges late, a larger window helps too, and costs nothing. The round trip only
 // says how much must be gained. Rates are taken over round trips that the window limited from
-// beginning to end, as bytes arrive in bursts, and messages have an end.
+// beginning to end, as bytes arrive in bursts, and messages have an end: from one piece's
+// acknowledgment to that of a piece sent thereupon.
 type window struct {
 	size     int   // 0 stands for minWindow
 	inFlight int   // bytes
@@ -46,24 +47,25 @@ type window struct {
 
 	phase phase
 	rate  float64       // bytes a second, with the size that was the best so far
-	fresh bool          // the size has grown, and no round trip has ended since
+	fresh bool          // the size is new, and no round trip has ended since
 	next  time.Time     // when to try another size
 	rest  time.Duration // until then, from when the size was settled on
 
 	probe    probe
+	shortest time.Duration // that a probe ever took; 0 for none
+	since    time.Time     // when the last one came back, if there was more to send ever since; else zero
+	mark     int64         // bytes acknowledged by then
+	limited  bool          // the window was full since then
+
 	measured int           // bytes acknowledged in round trips that the window limited
 	took     time.Duration // those took
 	trips    int           // so many they are
-	shortest time.Duration // round trip, ever; 0 for none
 }
 
-// probe is a round trip of one piece, in which bytes are counted.
+// probe is a piece on its way there, whose acknowledgment ends a round trip.
 type probe struct {
-	end     int64 // window.sent after the piece; 0 for none on its way
-	before  int64 // bytes acknowledged when it was sent
-	at      time.Time
-	limited bool // more would have been sent since then
-	idle    bool // nothing was on its way before it, or no more was there before its end
+	end int64 // window.sent after the piece; 0 for none on its way
+	at  time.Time
 }
 
 // phase says what the present size is.
@@ -83,7 +85,7 @@ func (f *window) open() bool {
 	if f.lifted || f.inFlight < f.limit() {
 		return true
 	}
-	f.probe.limited = true
+	f.limited = true
 	return false
 }
 
@@ -93,11 +95,10 @@ func (f *window) piece() int { return min(max(f.limit()/4, minPiece), maxPiece) 
 
 // send records a piece of n bytes.
 func (f *window) send(n int, now time.Time) {
-	acked, first := f.sent-int64(f.inFlight), f.inFlight == 0
 	f.inFlight += n
 	f.sent += int64(n)
 	if f.probe.end == 0 {
-		f.probe = probe{end: f.sent, before: acked, at: now, idle: first}
+		f.probe = probe{end: f.sent, at: now}
 	}
 }
 
@@ -108,31 +109,36 @@ func (f *window) acknowledge(n int, more bool, now time.Time) bool {
 		return false
 	}
 	f.inFlight -= n
-	p, acked := f.probe, f.sent-int64(f.inFlight)
-	if p.end == 0 || acked < p.end {
-		f.probe.idle = p.idle || !more
-		return true
+	acked := f.sent - int64(f.inFlight)
+	if p := f.probe; p.end != 0 && acked >= p.end {
+		f.probe = probe{}
+		if trip := now.Sub(p.at); f.shortest == 0 || trip < f.shortest {
+			f.shortest = trip
+		}
+		if !f.since.IsZero() && f.limited {
+			f.round(int(acked-f.mark), now.Sub(f.since), now)
+		}
+		f.since, f.mark, f.limited = now, acked, false
 	}
-	f.probe = probe{}
-	trip := now.Sub(p.at)
-	if f.shortest == 0 || trip < f.shortest {
-		f.shortest = trip
+	if !more { // from now on something else than the window limits the rate
+		f.since = time.Time{}
 	}
-	switch {
-	case !p.limited || p.idle: // something else than the window limits the rate
-		return true
-	case f.fresh: // TCP's own window may have to grow behind this one
+	return true
+}
+
+// round takes a round trip in which n bytes have arrived, and that the window limited.
+func (f *window) round(n int, took time.Duration, now time.Time) {
+	if f.fresh { // TCP's own window may have to grow behind this one
 		f.fresh = false
-		return true
+		return
 	}
-	f.measured += int(acked - p.before)
-	f.took += trip
+	f.measured += n
+	f.took += took
 	f.trips++
 	if f.took >= leastMeasured {
 		f.adapt(float64(f.measured)/f.took.Seconds(), f.took/time.Duration(f.trips), now)
 		f.measured, f.took, f.trips = 0, 0, 0
 	}
-	return true
 }
 
 // adapt chooses the size of the window after bytes have arrived at a rate, each trip of which took
@@ -181,6 +187,6 @@ func (f *window) resize(size int, next phase, now time.Time) {
 	case growing, f.phase: // the last step was a good one
 		f.rest = 0
 	}
-	f.fresh = size > f.limit()
+	f.fresh = true
 	f.size, f.phase = size, next
 }
