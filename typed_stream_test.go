@@ -265,16 +265,22 @@ func TestSendReturnsTheErrorOfTheTypedStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 2 { // one for the handler that does not take it, one for the pump that has no credit left
-		if err := st.Send(newNote()); err != nil {
-			t.Fatal(i, err)
+	first, failed := make(chan struct{}), make(chan error, 1)
+	go func() { // until the window is full, or the stream over: the handler takes nothing
+		for i := 0; ; i++ {
+			if err := st.Send(newNote()); err != nil {
+				failed <- err
+				return
+			}
+			if i == 0 {
+				close(first)
+			}
 		}
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- st.Send(newNote()) }()
+	}()
+	<-first
 	cancel(gone)
 	if err := <-failed; !errors.Is(err, gone) {
-		t.Error("a Send without room:", err)
+		t.Error("a Send:", err)
 	}
 	if err := st.Send(newNote()); !errors.Is(err, gone) {
 		t.Error("a later Send:", err)
