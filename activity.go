@@ -35,6 +35,9 @@ func (a *activity) leave() {
 // stop makes every later enter fail.
 func (a *activity) stop() { a.draining.Store(true) }
 
+// stopped reports whether stop was called.
+func (a *activity) stopped() bool { return a.draining.Load() }
+
 // wait returns once all have left after stop, or when ctx ends, with its cause.
 func (a *activity) wait(ctx context.Context) error {
 	for a.running.Load() > 0 {

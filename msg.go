@@ -360,6 +360,9 @@ func (m *message) final() bool {
 	return false
 }
 
+// maxGrant is the most that one message grants.
+const maxGrant = math.MaxInt32 / 2
+
 // credits is what a message of the kind that grant sends is worth.
 func (m *message) credits() int {
 	return int(max(min(m.DeadlineMS, maxGrant), 1))

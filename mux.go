@@ -48,6 +48,9 @@ func (x *muxes) toClient(m *message, now time.Time) {
 	}
 }
 
+// handlers returns what is registered now.
+func (x *muxes) handlers() *registry { return x.registry.Load() }
+
 // receiveFirst handles the first piece of a message of a stream that the reader got now. It reports
 // whether the message is wanted.
 func (x *muxes) receiveFirst(m *message, now time.Time) bool {

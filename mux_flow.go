@@ -192,9 +192,6 @@ func (s *sender) differ(h *streamHandler, which string, here, there uint32) erro
 	return fmt.Errorf("%w: %s of %s is %d at %s and %d at %s", errCapacity, which, name, here, s.local, there, s.remote)
 }
 
-// maxGrant is the most that one message grants.
-const maxGrant = math.MaxInt32 / 2
-
 // grant gives the peer credit for n more messages, or bytes, of a stream. A node of this project
 // gets it in one message, or in few of maxGrant, with the number in place of the deadline.
 func (s *sender) grant(op Op, id uint64, n int, q *sequence) {

@@ -153,14 +153,14 @@ func (s *session) wants(m *message, now time.Time) (bool, error) {
 // hopeless refuses a call whose first piece shows that no handler is going to run for it. It
 // reports whether it did.
 func (s *session) hopeless(m *message) bool {
-	handlers := s.muxes.registry.Load()
+	handlers := s.muxes.handlers()
 	known := m.Flags&FlagSubroute != 0 || // nothing is known before that has come, which is last
 		m.Op == OpRequest && handlers.single(m.Handler, nil) != nil ||
 		m.Op == OpConnectMux && handlers.stream(m.Handler, nil) != nil
 	switch {
 	case !known:
 		s.refuseUnknown(m)
-	case !s.active.draining.Load():
+	case !s.active.stopped():
 		return false
 	case m.Op == OpRequest:
 		s.callServer.refuseLeaving(m)

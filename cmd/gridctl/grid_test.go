@@ -194,7 +194,7 @@ func TestBenchSaysWhichNodeItCannotReach(t *testing.T) {
 	}
 	go other.Serve(l)
 	defer other.Close()
-	code, stdout, stderr := runHere(t, "bench", "-local", hosts[1], "-hosts", list, "-wait", "100ms")
+	code, stdout, stderr := runHere(t, "bench", "-local", hosts[1], "-hosts", list, "-wait", "3s")
 	if code != exitUsage || stdout != "" {
 		t.Errorf("exit code %d, stdout %s", code, stdout)
 	}
