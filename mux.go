@@ -111,6 +111,22 @@ func (x *muxes) hold(own holder, bytes int) bool {
 	return true
 }
 
+// holdMessage counts the payload of a message that a stream is about to queue, unless that was done
+// when its first piece came. If streams hold too much, own may end; then it returns false. The
+// reader calls it.
+func (x *muxes) holdMessage(own holder, m *message) bool {
+	if m.counted > 0 {
+		return true
+	}
+	size := m.footprint()
+	if !x.hold(own, size) {
+		own.overload()
+		return false
+	}
+	m.counted = size
+	return true
+}
+
 // streams returns a snapshot of all streams.
 func (x *muxes) streams() (all []holder) {
 	for _, m := range x.servers.all() {

@@ -261,22 +261,7 @@ func (m *muxClient) receiveFirst(msg *message, now time.Time) bool {
 		return false
 	}
 	m.heard.Store(int64(now.Sub(m.muxes.began)))
-	return msg.Flags&FlagPayloadIsErr != 0 || m.hold(msg)
-}
-
-// hold counts the payload of a message that is to be queued, unless that was done when its first
-// piece came. If streams hold too much, this one may end; then hold returns false.
-func (m *muxClient) hold(msg *message) bool {
-	if msg.counted > 0 {
-		return true
-	}
-	size := msg.footprint()
-	if !m.muxes.hold(m, size) {
-		m.overload()
-		return false
-	}
-	msg.counted = size
-	return true
+	return msg.Flags&FlagPayloadIsErr != 0 || m.muxes.holdMessage(m, msg)
 }
 
 // handlerReturned records that the handler has returned while some of its messages still wait for
@@ -316,7 +301,7 @@ func (m *muxClient) deliver(msg *message, now time.Time) {
 	}
 	last := msg.Flags&FlagEOF != 0
 	if !last || msg.Payload != nil {
-		if !m.hold(msg) {
+		if !m.muxes.holdMessage(m, msg) {
 			return
 		}
 		fits, queued := m.enqueue(msg)

@@ -155,29 +155,14 @@ func (m *muxServer) receiveFirst(msg *message, now time.Time) bool {
 	m.mu.Lock()
 	m.heard = now
 	m.mu.Unlock()
-	return m.hold(msg)
-}
-
-// hold counts the payload of a message that is to be queued, unless that was done when its first
-// piece came. If streams hold too much, this one may end; then hold returns false.
-func (m *muxServer) hold(msg *message) bool {
-	if msg.counted > 0 {
-		return true
-	}
-	size := msg.footprint()
-	if !m.muxes.hold(m, size) {
-		m.overload()
-		return false
-	}
-	msg.counted = size
-	return true
+	return m.muxes.holdMessage(m, msg)
 }
 
 // accept queues a request for the handler. It returns what the peer did wrong, if that is to end
 // the stream.
 func (m *muxServer) accept(msg *message, now time.Time) string {
 	payload := msg.Flags&FlagEOF == 0 || msg.Payload != nil
-	if payload && !m.hold(msg) {
+	if payload && !m.muxes.holdMessage(m, msg) {
 		return ""
 	}
 	text, queued := m.enqueue(msg, payload, now)

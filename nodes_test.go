@@ -312,3 +312,19 @@ func echoBack(ctx context.Context, _ []byte, in <-chan []byte, out chan<- []byte
 	}
 	return nil
 }
+
+// listenPair returns two nodes that listen, with TLS or without, and what they dial with.
+func listenPair(t *testing.T, secure bool) (c *cluster, config *tls.Config) {
+	t.Helper()
+	c = new(cluster)
+	base := "http://127.0.0.1"
+	if secure {
+		ca := newTestCA(t)
+		base, c.tls = "https://127.0.0.1", &tls.Config{Certificates: []tls.Certificate{*ca.local}}
+		config = &tls.Config{RootCAs: ca.pool}
+	}
+	for range 2 {
+		c.nodes = append(c.nodes, listenTCP(t, "127.0.0.1:0", base))
+	}
+	return c, config
+}

@@ -3,7 +3,6 @@ package grid
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -108,16 +107,7 @@ func TestAShutdownBehindAProxyLosesNothing(t *testing.T) {
 func leaveUnderLoad(t *testing.T, leaves string, secure bool) {
 	const requests, streams, tail = 300, 10, 30
 	relay := newFinRelay(t)
-	c, base := new(cluster), "http://127.0.0.1"
-	var config *tls.Config
-	if secure {
-		ca := newTestCA(t)
-		base, c.tls = "https://127.0.0.1", &tls.Config{Certificates: []tls.Certificate{*ca.local}}
-		config = &tls.Config{RootCAs: ca.pool}
-	}
-	for range 2 {
-		c.nodes = append(c.nodes, listenTCP(t, "127.0.0.1:0", base))
-	}
+	c, config := listenPair(t, secure)
 	c.start(t, func(_ int, o *ManagerOptions) { o.Dialer, o.TLSConfig = relay.dial, config })
 	c.waitConnected(t)
 

@@ -20,16 +20,7 @@ import (
 // startPolling starts two connected nodes that poll. If limit is not 0, it is the time of a poll.
 func startPolling(t *testing.T, secure bool, limit time.Duration, edit func(o *ManagerOptions)) *cluster {
 	t.Helper()
-	c, base := new(cluster), "http://127.0.0.1"
-	var config *tls.Config
-	if secure {
-		ca := newTestCA(t)
-		base, c.tls = "https://127.0.0.1", &tls.Config{Certificates: []tls.Certificate{*ca.local}}
-		config = &tls.Config{RootCAs: ca.pool}
-	}
-	for range 2 {
-		c.nodes = append(c.nodes, listenTCP(t, "127.0.0.1:0", base))
-	}
+	c, config := listenPair(t, secure)
 	ready := make(chan struct{})
 	c.start(t, func(_ int, o *ManagerOptions) {
 		o.TLSConfig, o.BlockConnect, o.BusyPoll = config, ready, maxBusyPoll
