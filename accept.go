@@ -5,30 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
 // acceptor takes the connections of other nodes for a Manager.
 type acceptor struct {
 	*node
-	connection func(host string) *Connection
-	lobby      lobby // of connections let in, until their handshake ends
+	members *atomic.Pointer[members] // of the Manager
+	lobby   lobby                    // of connections let in, until their handshake ends
+	early   atomic.Int32             // of those, how many wait until their host is known
+	guests  *guests                  // of the Manager
 
 	refusals   logLimit // by AuthRequest and AllowOrigin
 	rejections logLimit // in the handshake; separate, because outsiders must not hide these
+	unwanted   logLimit // guests, in the handshake
 	upgrades   logLimit // failed ones
 }
 
-func (a *acceptor) init(n *node, connection func(host string) *Connection) {
-	a.node, a.connection = n, connection
+func (a *acceptor) init(n *node, m *atomic.Pointer[members], g *guests) {
+	a.node, a.members, a.guests = n, m, g
 	a.lobby.most = n.Limits.MaxHandshakes
-	a.refusals, a.rejections, a.upgrades = newBurst(), newBurst(), newBurst()
+	a.refusals, a.rejections, a.unwanted, a.upgrades = newBurst(), newBurst(), newBurst(), newBurst()
 }
 
 // serve answers an HTTP request to connect.
 func (a *acceptor) serve(w http.ResponseWriter, r *http.Request) {
 	if err := a.admit(r); err != nil {
-		a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "refused: "+err.Error())
+		a.rejected.add(addressHost(r.RemoteAddr), RoleServer, noHandler, "refused: "+err.Error())
 		a.refusals.warn(a.log, "grid: peer refused", "remote", r.RemoteAddr, "local", a.Local, "reason", err)
 		refuse(w, r, http.StatusForbidden, http.StatusText(http.StatusForbidden))
 		return
@@ -41,7 +45,7 @@ func (a *acceptor) serve(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		return
 	}
-	a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "upgrade failed: "+err.Error())
+	a.rejected.add(addressHost(r.RemoteAddr), RoleServer, noHandler, "upgrade failed: "+err.Error())
 	a.upgrades.warn(a.log, "grid: upgrade failed", "remote", r.RemoteAddr, "local", a.Local, "reason", err)
 	if no, ok := errors.AsType[*upgradeError](err); ok {
 		refuse(w, r, no.status, no.text())
@@ -80,8 +84,8 @@ func (a *acceptor) welcome(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// accept goes through the handshake and leaves the session to its own goroutine.
-func (a *acceptor) accept(r *http.Request, place *guest, early []byte) {
+// accept goes through the handshake and leaves the session to goroutines of its own.
+func (a *acceptor) accept(r *http.Request, place *place, early []byte) {
 	socket := place.socket
 	stop := context.AfterFunc(a.ctx, func() { closeSocket(socket) })
 	defer stop()
@@ -97,18 +101,27 @@ func (a *acceptor) accept(r *http.Request, place *guest, early []byte) {
 		return
 	}
 	if !a.lobby.leave(place) { // the socket is closed: no reason to end the present session
+		a.guests.letGo(c)
 		a.noteRejection(r, &req, errOusted)
 		closeSocket(socket)
 		g.frames.Release()
 		return
 	}
-	s := c.newSession(g, process{req.ID, r.RemoteAddr}, req.Grid, req.Max)
+	s := c.newSession(g, process{req.ID, r.RemoteAddr, req.To == a.Local}, req.Grid, req.Max, uint32(req.Meta))
 	confirm := func() error {
 		err := writeHandshake(socket, message{Op: OpConnectResponse, Payload: resp}, false)
+		if err == nil {
+			err = s.exchangeFacts(g)
+		}
 		return errors.Join(err, socket.SetDeadline(time.Time{}))
 	}
-	if !a.goWork(func() { c.logLoss(a.ctx, s, c.start(s, confirm)) }) {
+	ended := func(err error) {
+		c.logLoss(c.ctx, s, err)
+		a.guests.letGo(c)
+	}
+	if !a.goWork(func() { c.start(s, confirm, ended) }) {
 		s.discard(ErrShutdown)
+		a.guests.letGo(c)
 	}
 }
 
@@ -117,13 +130,19 @@ func (a *acceptor) noteRejection(r *http.Request, req *connectReq, err error) {
 	if a.ctx.Err() != nil {
 		return
 	}
-	a.rejected.add(addressHost(r.RemoteAddr), RoleServer, handlerInvalid, "rejected: "+err.Error())
+	a.rejected.add(addressHost(r.RemoteAddr), RoleServer, noHandler, "rejected: "+err.Error())
+	guest := a.AcceptGuest != nil && isGuest(req.Host)
+	if guest {
+		a.guests.reject()
+	}
 	if _, ok := errors.AsType[*twinError](err); ok {
 		return // it has its own log line
 	}
 	limit := &a.rejections
-	if c := a.connection(req.Host); c != nil {
+	if c := a.members.Load().get(req.Host); c != nil {
 		limit = &c.rejections
+	} else if guest {
+		limit = &a.unwanted
 	}
 	if more, ok := limit.allow(err.Error()); ok {
 		a.log.Warn("grid: peer rejected", "remote", r.RemoteAddr, "local", a.Local, "host", clip(req.Host), "reason", err, "more", more)
@@ -131,17 +150,20 @@ func (a *acceptor) noteRejection(r *http.Request, req *connectReq, err error) {
 }
 
 // greet reads who the peer is. It returns the peer's connection and the response: a session may
-// start once that is sent.
+// start once that is sent. The connection of a guest is held until a.guests.letGo.
 func (a *acceptor) greet(r *http.Request, g *greeting, req *connectReq) (*Connection, []byte, error) {
 	if err := g.socket.SetDeadline(time.Now().Add(unhurried(a.Limits.HandshakeTimeout))); err != nil {
 		return nil, nil, err
 	}
 	c, err := a.identify(r, g, req)
 	if err == nil {
-		err = c.admit(a.ctx, req.ID, r.RemoteAddr)
+		err = c.admit(c.ctx, process{req.ID, r.RemoteAddr, req.To == a.Local})
 		g.socket.SetDeadline(time.Now().Add(unhurried(a.Limits.HandshakeTimeout))) // admission may have taken a while
 	}
 	payload, marshalErr := a.response(req, err).MarshalMsg(nil)
+	if (err != nil || marshalErr != nil) && c != nil {
+		a.guests.letGo(c)
+	}
 	if err != nil {
 		_ = writeHandshake(g.socket, message{Op: OpConnectResponse, Payload: payload}, false) // err is what counts
 		return nil, nil, err
@@ -169,6 +191,9 @@ func (a *acceptor) response(req *connectReq, err error) *connectResp {
 	}
 	if req.Sum != 0 {
 		resp.Sum = agreementSum(resp.Grid, resp.Max)
+	}
+	if req.Meta != 0 {
+		resp.Meta = metadataTerm(resp.Grid, uint32(a.Limits.MaxMetadataSize))
 	}
 	if req.To != "" {
 		resp.Host = a.Local
@@ -204,10 +229,19 @@ func (a *acceptor) identify(r *http.Request, g *greeting, req *connectReq) (*Con
 	if err := checkAgreement(req.Grid, req.Max, req.Sum); err != nil {
 		return nil, secret(fmt.Errorf("handshake: %w", err))
 	}
-	c := a.connection(req.Host)
+	if err := checkMetadataTerm(req.Grid, req.Meta); err != nil {
+		return nil, secret(fmt.Errorf("handshake: %w", err))
+	}
+	if a.AcceptGuest != nil && isGuest(req.Host) {
+		return a.identifyGuest(r, g, req, secret)
+	}
+	c := a.members.Load().get(req.Host)
 	var astray error
-	if req.To != "" && req.To != a.Local {
+	switch {
+	case req.To != "" && req.To != a.Local:
 		astray = &wrongNodeError{g.socket.LocalAddr().String(), a.Local, req.To}
+	case !shouldDial(a.Local, req.Host):
+		c = a.await(req.Host)
 	}
 	switch {
 	case a.ctx.Err() != nil:
@@ -215,7 +249,9 @@ func (a *acceptor) identify(r *http.Request, g *greeting, req *connectReq) (*Con
 	case c == nil && astray != nil:
 		return nil, secret(astray)
 	case c == nil:
-		return nil, secret(errors.New("unknown incoming host"))
+		return nil, secret(errors.New(unknownHost))
+	case astray == nil && !isClosed(c.ready):
+		return nil, secret(errors.New("calls of an earlier connection of this host are not over"))
 	case astray == nil && shouldDial(a.Local, req.Host):
 		return nil, secret(fmt.Errorf("%s should not dial %s, but be dialed", req.Host, a.Local))
 	}

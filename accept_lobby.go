@@ -16,14 +16,14 @@ type lobby struct {
 	most int
 
 	mu     sync.Mutex          // Protects following.
-	guests map[string][]*guest // by network, the oldest first
+	places map[string][]*place // by network, the oldest first
 	count  int
 }
 
 var errOusted = errors.New("no handshake in time: another connection needed its place (Limits.MaxHandshakes)")
 
-// guest is a connection in the lobby.
-type guest struct {
+// place is that of a connection in the lobby.
+type place struct {
 	network string
 
 	socket net.Conn // nil until known; the lobby's mu protects it
@@ -32,8 +32,8 @@ type guest struct {
 }
 
 // enter returns a place for a connection from an address. ok is false if there is none.
-func (l *lobby) enter(remoteAddr string) (g *guest, ok bool) {
-	g = &guest{network: networkOf(remoteAddr)}
+func (l *lobby) enter(remoteAddr string) (p *place, ok bool) {
+	p = &place{network: networkOf(remoteAddr)}
 	var ousted net.Conn
 	defer func() {
 		if ousted != nil {
@@ -44,66 +44,66 @@ func (l *lobby) enter(remoteAddr string) (g *guest, ok bool) {
 	defer l.mu.Unlock()
 	if l.count >= l.most {
 		crowd := l.largest()
-		if len(crowd) < len(l.guests[g.network])+2 {
+		if len(crowd) < len(l.places[p.network])+2 {
 			return nil, false
 		}
 		ousted = crowd[0].socket
 		crowd[0].ousted = true
 		l.remove(crowd[0])
 	}
-	if l.guests == nil {
-		l.guests = make(map[string][]*guest)
+	if l.places == nil {
+		l.places = make(map[string][]*place)
 	}
-	l.guests[g.network] = append(l.guests[g.network], g)
+	l.places[p.network] = append(l.places[p.network], p)
 	l.count++
-	return g, true
+	return p, true
 }
 
-// largest returns the guests of the network that has the most. l.mu is held.
-func (l *lobby) largest() (crowd []*guest) {
-	for _, guests := range l.guests {
-		if len(guests) > len(crowd) {
-			crowd = guests
+// largest returns the places of the network that has the most. l.mu is held.
+func (l *lobby) largest() (crowd []*place) {
+	for _, places := range l.places {
+		if len(places) > len(crowd) {
+			crowd = places
 		}
 	}
 	return crowd
 }
 
-// remove removes a guest. l.mu is held.
-func (l *lobby) remove(g *guest) {
-	if g.gone {
+// remove removes a place. l.mu is held.
+func (l *lobby) remove(p *place) {
+	if p.gone {
 		return
 	}
-	g.gone = true
+	p.gone = true
 	l.count--
-	guests := l.guests[g.network]
-	guests = slices.DeleteFunc(guests, func(other *guest) bool { return other == g })
-	if l.guests[g.network] = guests; len(guests) == 0 {
-		delete(l.guests, g.network)
+	places := l.places[p.network]
+	places = slices.DeleteFunc(places, func(other *place) bool { return other == p })
+	if l.places[p.network] = places; len(places) == 0 {
+		delete(l.places, p.network)
 	}
 }
 
-// use records the guest's socket. It returns false if the guest has already lost its place.
-func (l *lobby) use(g *guest, socket net.Conn) bool {
+// use records the socket of a place. It returns false if that is already another's.
+func (l *lobby) use(p *place, socket net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	g.socket = socket
-	return !g.ousted
+	p.socket = socket
+	return !p.ousted
 }
 
-// lost reports whether the guest lost its place to another.
-func (l *lobby) lost(g *guest) bool {
+// lost reports whether the place was lost to another.
+func (l *lobby) lost(p *place) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return g.ousted
+	return p.ousted
 }
 
-// leave gives the place back. It reports whether the guest still had it.
-func (l *lobby) leave(g *guest) bool {
+// leave gives the place back. It reports whether it was not lost before.
+func (l *lobby) leave(p *place) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.remove(g)
-	return !g.ousted
+	l.remove(p)
+	return !p.ousted
 }
 
 // networkOf returns what counts as one client: the address without its port or, for IPv6, its /64

@@ -33,8 +33,8 @@ func TestHandshakesAreBounded(t *testing.T) {
 	// A stranger to AuthRequest takes no place, and one that goes gives its own back.
 	m.acceptor.lobby.mu.Lock()
 	var one net.Conn
-	for _, guests := range m.acceptor.lobby.guests {
-		one = guests[0].socket
+	for _, places := range m.acceptor.lobby.places {
+		one = places[0].socket
 	}
 	m.acceptor.lobby.mu.Unlock()
 	one.Close()
@@ -69,8 +69,8 @@ func TestStrangersTakeNoPlace(t *testing.T) {
 // Where the lobby is full, those who have most give way.
 func TestNobodyKeepsOthersOutOfTheLobby(t *testing.T) {
 	l := &lobby{most: 4}
-	sockets := make(map[*guest]net.Conn)
-	enter := func(address string) *guest {
+	sockets := make(map[*place]net.Conn)
+	enter := func(address string) *place {
 		g, ok := l.enter(address)
 		if !ok {
 			return nil
@@ -83,7 +83,7 @@ func TestNobodyKeepsOthersOutOfTheLobby(t *testing.T) {
 		}
 		return g
 	}
-	var crowd []*guest
+	var crowd []*place
 	for i := range l.most {
 		crowd = append(crowd, enter(fmt.Sprintf("10.0.0.1:%d", i)))
 	}
@@ -113,13 +113,13 @@ func TestNobodyKeepsOthersOutOfTheLobby(t *testing.T) {
 		l.leave(g)
 		l.leave(g)
 	}
-	if l.count != 0 || len(l.guests) != 0 {
-		t.Errorf("%d left, %v", l.count, l.guests)
+	if l.count != 0 || len(l.places) != 0 {
+		t.Errorf("%d left, %v", l.count, l.places)
 	}
 }
 
-// A guest that has to go before its socket is known goes then.
-func TestAGuestWithoutASocketCanBeOusted(t *testing.T) {
+// A connection that has to go before its socket is known goes then.
+func TestAConnectionWithoutASocketCanBeOusted(t *testing.T) {
 	l := &lobby{most: 2}
 	g, _ := l.enter("10.0.0.1:1")
 	l.enter("10.0.0.1:2")
@@ -211,7 +211,7 @@ func TestAnOustedHandshakeEndsNoSession(t *testing.T) {
 }
 
 // A connection whose handshake has failed keeps its place until it is closed.
-func TestARejectedGuestIsCounted(t *testing.T) {
+func TestARejectedConnectionIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)
 		n, _ := startForFake(t, c, nil)

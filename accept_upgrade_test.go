@@ -114,7 +114,7 @@ func TestTimeoutsOfTheServerEndWithTheUpgrade(t *testing.T) {
 		}
 		close(block)
 		c.waitConnected(t)
-		c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+		c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
 		for range 10 {
 			time.Sleep(time.Minute)
 			if _, err := c.conn(0, 1).Request(t.Context(), testSingle, []byte("hello")); err != nil {

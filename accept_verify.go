@@ -8,8 +8,8 @@ import (
 )
 
 // VerifyPeerCertificate is a ManagerOptions.VerifyPeer for mutual TLS. The peer's client
-// certificate must be valid for the host in the name that the peer claims
-// (x509.Certificate.VerifyHostname). The HTTP server must request and verify client certificates,
+// certificate must be valid for the host in the name that the peer claims, or for the whole name of
+// a guest (x509.Certificate.VerifyHostname). The HTTP server must request and verify client certificates,
 // with tls.Config.ClientAuth = tls.RequireAndVerifyClientCert; a peer without a verified one is
 // rejected.
 //
@@ -17,6 +17,9 @@ import (
 // wildcard, are not told apart.
 func VerifyPeerCertificate(r *http.Request, host string) error {
 	u, err := url.Parse(host)
+	if isGuest(host) {
+		u, err = &url.URL{Host: host}, nil
+	}
 	switch {
 	case err != nil:
 		return err

@@ -336,6 +336,7 @@ func TestNoTokenIsLogged(t *testing.T) {
 	mode <- ""
 	p = knock(t, local, peer, "Bearer "+token)
 	p.claim(peer)
+	p.send(noFacts)
 	log.Wait(t, "grid: connected")
 	p.send(message{Op: OpConnect, MuxID: 7, Payload: encoded(t, &connectReq{Token: token})})
 	p.Conn.Close()

@@ -7,19 +7,19 @@ import (
 
 // activity counts what runs on a connection, so that a shutdown can wait for it to finish.
 type activity struct {
-	running  atomic.Int64
-	draining atomic.Bool
-	idle     chan struct{} // signaled when the last one leaves; room for one signal
+	running atomic.Int64
+	refusal atomic.Pointer[RemoteErr] // why nobody is let in anymore; nil while that goes on
+	idle    chan struct{}             // signaled when the last one leaves; room for one signal
 }
 
 func newActivity() activity {
 	return activity{idle: make(chan struct{}, 1)}
 }
 
-// enter counts one more, unless a shutdown has begun.
+// enter counts one more, unless stop was called.
 func (a *activity) enter() bool {
 	a.running.Add(1)
-	if a.draining.Load() {
+	if a.stopped() {
 		a.leave()
 		return false
 	}
@@ -27,16 +27,19 @@ func (a *activity) enter() bool {
 }
 
 func (a *activity) leave() {
-	if a.running.Add(-1) == 0 && a.draining.Load() {
+	if a.running.Add(-1) == 0 && a.stopped() {
 		signal(a.idle)
 	}
 }
 
-// stop makes every later enter fail.
-func (a *activity) stop() { a.draining.Store(true) }
+// stop makes every later enter fail because of why. The first reason counts.
+func (a *activity) stop(why *RemoteErr) { a.refusal.CompareAndSwap(nil, why) }
 
 // stopped reports whether stop was called.
-func (a *activity) stopped() bool { return a.draining.Load() }
+func (a *activity) stopped() bool { return a.refusal.Load() != nil }
+
+// why returns the reason given to stop, which must have been called.
+func (a *activity) why() RemoteErr { return *a.refusal.Load() }
 
 // wait returns once all have left after stop, or when ctx ends, with its cause.
 func (a *activity) wait(ctx context.Context) error {

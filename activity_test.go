@@ -21,7 +21,7 @@ func TestAShutdownCountsWhoeverIsLetIn(t *testing.T) {
 		for a.running.Load() == 0 {
 			runtime.Gosched()
 		}
-		a.stop()
+		a.stop(&errShutdown)
 		counted := a.running.Load()
 		if n := <-in; n > counted {
 			t.Fatalf("round %d: %d were let in, and the shutdown saw %d", i, n, counted)

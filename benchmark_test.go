@@ -2,8 +2,10 @@ package grid
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 )
 
@@ -76,6 +78,46 @@ func BenchmarkRequests(b *testing.B) {
 					typed.PutResponse(resp)
 					return err
 				})
+			})
+		}
+	}
+}
+
+// BenchmarkNames echoes 512 bytes between two nodes, with handlers that take a context, by number and by
+// name. Run it with -count, and compare medians: the two take turns. Callers are all there are.
+func BenchmarkNames(b *testing.B) {
+	g := benchGrid(b, 2)
+	echo := func(_ context.Context, p []byte) ([]byte, error) { return p, nil }
+	typed := NewMethodCodec[[]byte, []byte]("bench.Typed", plainCodec{})
+	err := errors.Join(
+		g.Managers[1].RegisterSingleHandlerContext(benchStream, echo),
+		g.Managers[1].Handle("bench.Echo", echo),
+		typed.Handle(g.Managers[1], func(_ context.Context, p *[]byte) (*[]byte, error) { return p, nil }),
+	)
+	if err != nil {
+		b.Fatal(err)
+	}
+	conn := g.Managers[0].Connection(g.Hosts[1])
+	ctx := context.Background()
+	for _, callers := range []int{2, 16, 64} {
+		for name, call := range map[string]func(*rand.Rand) error{
+			"number": func(*rand.Rand) error {
+				resp, err := conn.Request(ctx, benchStream, benchBytes)
+				PutByteBuffer(resp)
+				return err
+			},
+			"name": func(*rand.Rand) error {
+				resp, err := conn.Call(ctx, "bench.Echo", benchBytes)
+				PutByteBuffer(resp)
+				return err
+			},
+			"typed": func(*rand.Rand) error {
+				_, err := typed.Call(ctx, conn, &benchBytes)
+				return err
+			},
+		} {
+			b.Run(fmt.Sprintf("callers=%d/%s", callers, name), func(b *testing.B) {
+				benchmarkCalls(b, max(callers/runtime.GOMAXPROCS(0), 1), call)
 			})
 		}
 	}

@@ -2,6 +2,7 @@ package grid
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,20 +10,29 @@ import (
 	"github.com/gridmesh/grid/internal/batch"
 )
 
-// defaultDeadline bounds a request whose context has no deadline. The janitor enforces it, so such
-// a call needs no timer and never reads the clock.
-const defaultDeadline = time.Minute
+const (
+	// defaultDeadline bounds a request whose context has no deadline, unless WithoutDeadline was
+	// called. The janitor enforces it, so such a call needs no timer and never reads the clock.
+	defaultDeadline = time.Minute
+	// neverSwept is a tick of the janitor that does not come.
+	neverSwept = math.MaxUint32
+)
 
 // callClient is the caller's side of a session's single requests.
 type callClient struct {
 	*sender
-	table callTable
-	pool  sync.Pool
-	tick  time.Duration // between rounds of the janitor
-	ticks atomic.Uint32 // rounds so far
+	registry *atomic.Pointer[registry]
+	table    callTable
+	pool     sync.Pool
+	tick     time.Duration // between rounds of the janitor
+	ticks    atomic.Uint32 // rounds so far
+	clock    callClock
 }
 
-func (cc *callClient) init(s *sender, tick time.Duration) { cc.sender, cc.tick = s, tick }
+func (cc *callClient) init(s *sender, handlers *atomic.Pointer[registry], began time.Time, tick time.Duration) {
+	cc.sender, cc.registry, cc.tick = s, handlers, tick
+	cc.clock.began = began
+}
 
 // call is a single request that waits for its answer.
 //
@@ -34,6 +44,8 @@ type call struct {
 	answered chan struct{} // has room for the one signal
 	payload  []byte
 	err      error
+	lane     batch.Lane
+	metadata *AnswerMetadata // of the answer goes there; nil for nowhere
 
 	cc *callClient
 	berth
@@ -73,7 +85,7 @@ func (cc *callClient) release(c *call) ([]byte, error) {
 
 // recycle returns the call to the pool.
 func (cc *callClient) recycle(c *call) {
-	c.payload, c.err = nil, nil
+	c.payload, c.err, c.metadata = nil, nil, nil
 	cc.pool.Put(c)
 }
 
@@ -83,24 +95,33 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, to *route, paylo
 	if err != nil {
 		return nil, err
 	}
-	metadata, err := cc.encodedMetadata(ctx)
+	out := outgoingOf(ctx)
+	metadata, err := cc.encodedMetadata(out)
 	if err != nil {
 		return nil, err
 	}
-	sweepAfter := time.Duration(deadline)*time.Millisecond + deadlineGrace // in case the context never reports its end
+	if cc.facts.Load().lacks(false, h, to.wire()) {
+		return nil, errPeerLacks
+	}
+	tick := cc.ticks.Load()
+	sweepAt := uint32(neverSwept)
 	switch {
+	case deadline == 0 && out != nil && out.endless && cc.has(featureNative):
 	case deadline == 0:
 		deadline = uint32(defaultDeadline / time.Millisecond)
-		sweepAfter = defaultDeadline
+		sweepAt = tick + cc.rounds(defaultDeadline)
 	case ctx.Done() == nil: // a context that never reports that its deadline has passed
 		return cc.requestInTime(ctx, h, to, payload)
+	default: // in case the context never reports its end
+		sweepAt = tick + cc.rounds(time.Duration(deadline)*time.Millisecond+deadlineGrace)
 	}
 	c := cc.newCall()
-	tick := cc.ticks.Load()
-	c.describe(h, to, tick, tick+cc.rounds(sweepAfter))
+	c.metadata = out.answers()
+	c.lane = cc.registry.Load().lane(out, h, to.wire())
+	c.describe(h, to, cc.clock.read(), sweepAt)
 	id := cc.nextMuxID()
 	if !cc.table.put(id, c) {
-		cc.pool.Put(c)
+		cc.recycle(c)
 		return nil, ErrDisconnected
 	}
 	waits, err := c.send(&message{
@@ -108,10 +129,11 @@ func (cc *callClient) request(ctx context.Context, h HandlerID, to *route, paylo
 		DeadlineMS: deadline,
 		Handler:    h,
 		Op:         OpRequest,
-		Flags:      FlagEOF,
+		Flags:      FlagEOF | cc.priorityFlag(c.lane),
 		Payload:    payload,
 		subroute:   to.wire(),
 		metadata:   metadata,
+		lane:       c.lane,
 	})
 	if err != nil {
 		if cc.table.take(id) == nil {
@@ -138,13 +160,13 @@ func (cc *callClient) await(ctx context.Context, id uint64, c *call, waits bool)
 		return cc.swept(ctx, c)
 	case <-done:
 	}
-	unsent := waits && c.giveUpRoom()
+	unsent, lane := waits && c.giveUpRoom(), c.lane
 	if cc.table.take(id) == nil {
 		return cc.outcome(c) // the answer is on its way
 	}
 	cc.recycle(c)
 	if !unsent {
-		cc.giveUp(id)
+		cc.giveUp(id, lane)
 	}
 	return nil, contextCause(ctx)
 }
@@ -212,17 +234,21 @@ func (c *call) AppendTo(b []byte) []byte { return c.m.appendTo(b) }
 // Done is part of batch.Item. The caller waits for its answer instead, and may already have it.
 func (c *call) Done(error) {}
 
-// giveUp tells the peer's handler that nobody waits for its answer anymore. The original neither
-// sends that nor listens for it.
-func (cc *callClient) giveUp(id uint64) {
+// giveUp tells the peer's handler that nobody waits for its answer anymore, in the lane of the
+// request, so that it comes behind that. The original neither sends that nor listens for it.
+func (cc *callClient) giveUp(id uint64, lane batch.Lane) {
 	if cc.has(featureNative) {
-		cc.advise(message{MuxID: id, Op: OpDisconnectServerMux}, nil)
+		cc.advise(message{MuxID: id, Op: OpDisconnectServerMux, lane: lane}, nil)
 	}
 }
 
 // answer completes a call with the peer's answer, which may be an error.
 func (cc *callClient) answer(m *message) {
 	if c := cc.table.take(m.MuxID); c != nil {
+		if m.metadata != nil && c.metadata != nil {
+			p := cc.answerOf(m)
+			c.metadata.take(p.header, p.trailer)
+		}
 		c.complete(cc.said(m))
 	}
 }
@@ -243,8 +269,9 @@ func (cc *callClient) refused(id uint64, err error) bool {
 // checkAlive ends the calls whose deadlines have passed although their contexts have not ended. The
 // janitor calls it.
 func (cc *callClient) checkAlive(l *look) {
-	for _, id := range cc.table.sweep(cc.ticks.Add(l.rounds())) {
-		cc.giveUp(id)
+	cc.clock.move()
+	for _, late := range cc.table.sweep(cc.ticks.Add(l.rounds())) {
+		cc.giveUp(late.id, late.lane)
 	}
 }
 
@@ -256,5 +283,7 @@ func (cc *callClient) count() int { return cc.table.len() }
 
 // appendOpen appends the calls waiting for an answer.
 func (cc *callClient) appendOpen(open []OpenCall) []OpenCall {
-	return cc.table.appendOpen(open, cc.ticks.Load(), cc.tick)
+	open = cc.table.appendOpen(open, cc.clock.ages())
+	cc.clock.move() // so that the next look knows more of those that begin from now on
+	return open
 }

@@ -33,9 +33,10 @@ type request struct {
 	payload  []byte
 	id       uint64
 	seq      uint32
-	deadline time.Time // after it the answer is useless; zero for none
-	size     int       // bytes counted for it; 0 once uncounted
-	over     limit     // the limit for which it is refused, found on decoding
+	deadline time.Time  // after it the answer is useless; zero for none
+	size     int        // bytes counted for it; 0 once uncounted
+	lane     batch.Lane // of the answer
+	over     limit      // the limit for which it is refused, found on decoding
 
 	berth        // of the answer
 	out   []byte // the handler's result, while the answer waits
@@ -44,11 +45,13 @@ type request struct {
 	// Set only if the handler takes a context.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	answer *answerState
 }
 
 // handle starts the handler of a request that arrived now, on a goroutine of its own.
 func (cs *callServer) handle(m *message, now time.Time) {
-	h := cs.registry.Load().single(m.Handler, m.subroute)
+	handlers := cs.registry.Load()
+	h := handlers.single(m.Handler, m.subroute)
 	if h == nil {
 		cs.refuseUnknown(m)
 		return
@@ -60,15 +63,16 @@ func (cs *callServer) handle(m *message, now time.Time) {
 	size, over := cs.admitted(m, &cs.requestQuota)
 	if over != limitNone {
 		cs.active.leave()
-		cs.overloaded(m, over)
+		cs.overloaded(m, h.target, over)
 		return
 	}
 	in := cs.pool.get(cs, h, now.Sub(cs.began))
 	in.size = size
 	in.payload = m.ownPayload()
 	in.id, in.seq, in.deadline = m.MuxID, m.Seq, m.deadline(now)
+	in.lane = max(m.lane, handlers.priority(m.Handler, m.subroute).lane())
 	if h.handleContext != nil {
-		in.ctx, in.cancel = cs.handlerContext(in.deadline, h.subroute, m, in)
+		in.ctx, in.cancel, in.answer = cs.handlerContext(h.labels, in.deadline, h.subroute(), m, in, &cs.agreement)
 		if !cs.running.add(in) {
 			in.cancel(nil)
 			in.release()
@@ -79,75 +83,120 @@ func (cs *callServer) handle(m *message, now time.Time) {
 	cs.workers.add(in)
 }
 
-// refuseLeaving refuses a request because this node is shutting down.
+// refuseLeaving refuses a request because this node is shutting down, or has removed the peer.
 func (cs *callServer) refuseLeaving(m *message) {
-	cs.reply(cs.marked(cs.errorResponse(m.MuxID, m.Seq, &errShutdown), ErrShutdown), nil)
+	why := cs.active.why()
+	answer := cs.errorResponse(m.MuxID, m.Seq, why)
+	answer.lane = m.lane
+	cs.reply(answer, nil)
 }
 
 // serve runs the handler and sends its answer.
 func (in *request) serve() {
-	out, failure := []byte(nil), &errExited
+	if in.cs.tracesServed() {
+		in.serveTraced()
+		return
+	}
+	out, failure := []byte(nil), error(errExited)
 	defer func() { in.respond(out, failure) }() // also after runtime.Goexit
 	out, failure = in.call()
 }
 
-// respond sends the answer unless nobody waits for it anymore: the deadline has passed, or the
-// caller or the connection is gone, which had ended the context before the handler returned.
-func (in *request) respond(out []byte, failure *RemoteErr) {
-	cs, now := in.cs, time.Since(in.cs.began)
+// serveTraced is serve while somebody wants traces. They come last: a filter of a subscriber may end
+// the goroutine.
+func (in *request) serveTraced() {
+	cs, h, began, payload := in.cs, in.handler.Load().target, time.Duration(in.began.Load()), len(in.payload)
+	out, failure := []byte(nil), error(errExited)
+	size, traced := 0, true
+	defer func() {
+		if traced {
+			cs.traceServed(h, time.Since(cs.began)-began, payload, size, failure)
+		}
+	}()
+	defer func() {
+		answer, told := out, failure
+		traced = in.over == limitNone
+		if now := time.Since(cs.began); in.cut != nil {
+			failure = in.cut
+		} else if !in.inTime(now) {
+			failure = errLate
+		}
+		if size = len(out); failure != nil {
+			size = 0
+		}
+		in.respond(answer, told)
+	}()
+	out, failure = in.call()
+}
+
+// inTime reports whether somebody still waits for an answer; now is a time of the session.
+func (in *request) inTime(now time.Duration) bool {
+	return in.deadline.IsZero() || now < in.deadline.Sub(in.cs.began)
+}
+
+// respond sends the answer unless nobody waits for it anymore. It is in parts, because a goroutine that
+// runs requests gets a larger stack, and copies what is on it, for all that respond might ever do at
+// the same depth.
+func (in *request) respond(out []byte, failure error) {
 	if in.over != limitNone {
 		in.refuse()
-		PutByteBuffer(out)
-		in.release()
-		return
-	}
-	inTime := in.deadline.IsZero() || now < in.deadline.Sub(cs.began)
-	cs.requestServed(in.handler.Load().registration, now-time.Duration(in.began.Load()), failure, inTime, in.cut)
-	if inTime && in.cut == nil {
-		answer := message{MuxID: in.id, Seq: in.seq, Op: OpResponse, Flags: FlagEOF, Payload: out}
-		if failure != nil || cs.fits(&answer) != nil {
-			in.fail(&answer, failure)
-		}
-		in.out = out
-		if in.send(&answer) {
-			return // Done releases the request
-		}
+	} else if in.served(failure) && in.send(out, failure) {
+		return // Done releases the request
 	}
 	PutByteBuffer(out)
 	in.release()
 }
 
-// refuse answers that the request is over a limit. It is apart from respond, as fail is, because a
-// goroutine that runs requests needs a larger stack for what respond might ever do.
-func (in *request) refuse() {
-	in.uncount()
-	in.cs.overloaded(&message{MuxID: in.id, Handler: in.handler.Load().id, Flags: FlagEOF}, in.over)
+// served counts what the handler did. It reports whether somebody waits for the answer: not when the
+// deadline has passed, nor when the caller or the connection was gone, which has ended the context,
+// before the handler returned.
+func (in *request) served(failure error) bool {
+	cs, now := in.cs, time.Since(in.cs.began)
+	inTime := in.inTime(now)
+	cs.requestServed(in.handler.Load().target, now-time.Duration(in.began.Load()), failure, inTime, in.cut)
+	return inTime && in.cut == nil
 }
 
-// fail makes the answer the handler's failure, or if that is nil, an error that says why the answer
-// does not fit.
-func (in *request) fail(answer *message, failure *RemoteErr) {
+// refuse answers that the request is over a limit.
+func (in *request) refuse() {
+	in.uncount()
+	h := in.handler.Load().target
+	in.cs.overloaded(&message{MuxID: in.id, Handler: h.id, Flags: FlagEOF, lane: in.lane}, h, in.over)
+}
+
+// detail adds the handler's metadata to the answer and makes it the handler's failure, unless that is
+// nil. If it does not fit then, it becomes an error that says why.
+func (in *request) detail(answer *message, failure error) {
 	cs := in.cs
-	if failure != nil {
-		*answer = cs.errorResponse(in.id, in.seq, failure)
-		return
+	var header, trailer []byte
+	if in.answer != nil {
+		header, trailer = in.answer.takeEnd()
 	}
-	err := cs.fits(answer)
-	*answer = cs.marked(cs.errorResponse(in.id, in.seq, NewRemoteErr(err)), err)
+	if failure != nil {
+		answer.Payload = nil
+	}
+	cs.detailed(answer, failure, header, trailer)
+	if err := cs.fits(answer); err != nil {
+		*answer = cs.errorResponse(in.id, in.seq, err)
+	}
 }
 
 // send queues the answer or puts it in line. Only the end of the session ends the wait; the
 // caller's open requests bound how many wait. It reports whether the answer waits.
-func (in *request) send(answer *message) (waits bool) {
-	slot, err := in.begin(in.cs.sender, in, answer, nil)
-	switch err {
-	case nil:
-		in.uncount()
-		_ = in.cs.append(slot, answer, nil) // fails for streams alone
-	case batch.ErrQueued:
-		return true
+func (in *request) send(out []byte, failure error) (waits bool) {
+	cs := in.cs
+	answer := message{MuxID: in.id, Seq: in.seq, Op: OpResponse, Flags: FlagEOF, lane: in.lane, Payload: out}
+	if in.answer != nil || failure != nil || cs.fits(&answer) != nil {
+		in.detail(&answer, failure)
+		answer.lane = in.lane
 	}
-	return false
+	in.out = out
+	slot, err := in.begin(cs.sender, in, &answer, nil)
+	if err == nil {
+		in.uncount()
+		_ = cs.append(slot, &answer, nil) // fails for streams alone
+	}
+	return err == batch.ErrQueued
 }
 
 // Opens is part of batch.Item.
@@ -205,22 +254,32 @@ func (in *request) uncount() {
 func (in *request) release() {
 	in.uncount()
 	cs := in.cs
-	in.payload, in.ctx, in.cancel, in.cut, in.over = nil, nil, nil, nil, limitNone
+	in.payload, in.ctx, in.cancel, in.answer, in.cut, in.over = nil, nil, nil, nil, nil, limitNone
 	in.out, in.m, in.pieces = nil, message{}, pieces{}
 	cs.pool.put(in)
 	cs.active.leave()
 }
 
-// call runs the handler.
-func (in *request) call() (out []byte, err *RemoteErr) {
+// call runs the handler. Its error is what the caller is told.
+func (in *request) call() (out []byte, err error) {
 	h := in.handler.Load()
-	defer in.cs.recovered(h.id, &err)
+	defer in.cs.recovered(in.ctx, h.target, &err)
+	if h.labels != nil {
+		defer profiled(h.labels, h.target)()
+	}
 	switch {
 	case h.handle != nil:
-		return h.handle(in.payload)
+		out, err = h.handle(in.payload)
 	case h.handleTyped != nil:
-		return h.handleTyped(in, in.payload)
+		out, err = h.handleTyped(in, in.payload)
+	default:
+		out, err = in.callContext(h)
 	}
+	return out, told(err)
+}
+
+// callContext runs a handler that takes a context.
+func (in *request) callContext(h *singleHandler) (out []byte, err error) {
 	cs := in.cs
 	defer cs.running.done(in)
 	out, err = h.handleContext(in.ctx, in.payload)

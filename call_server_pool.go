@@ -81,9 +81,7 @@ func (p *requestPool) running() (n int) {
 // appendOpen appends the requests being handled; now is a time of the session.
 func (p *requestPool) appendOpen(open []OpenCall, now time.Duration) []OpenCall {
 	p.each(func(h *singleHandler, began time.Duration) {
-		open = append(open, OpenCall{
-			Role: RoleServer, Handler: h.id, Subroute: h.subroute, Age: now - began, number: h.number,
-		})
+		open = append(open, openCall(RoleServer, h.target, now-began))
 	})
 	return open
 }

@@ -2,18 +2,25 @@ package grid
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/gridmesh/grid/internal/batch"
 )
 
 // callTable holds the calls of a session waiting for an answer, by mux ID: each in the slot of its
 // ID, without a lock, or in a shard where another call has that slot.
+//
+// The first calls have a few slots. Once two of them want the same, there are many for all that
+// follow.
 type callTable struct {
-	slots   atomic.Pointer[[callSlots]callSlot] // made for the first call
-	closed  atomic.Bool                         // set before the slots are emptied for the last time
-	crowded atomic.Int64                        // calls in shards
-	shards  [callShards]callShard
+	few     atomic.Pointer[[fewSlots]callSlot]    // made for the first call
+	slots   atomic.Pointer[[callSlots]callSlot]   // made once few are not enough
+	shards  atomic.Pointer[[callShards]callShard] // made for the first call whose slot is taken
+	closed  atomic.Bool                           // set before slots and shards are emptied for the last time
+	crowded atomic.Int64                          // calls in shards
 }
 
 // callSlot is the place of one call at a time.
@@ -26,26 +33,28 @@ type callSlot = atomic.Pointer[call]
 // entry is what a callTable knows of a call. Those who look through the table read it while the
 // call may already be another's.
 type entry struct {
-	id      atomic.Uint64         // while the call is in a slot, 0 otherwise
-	sweepAt atomic.Uint32         // tick of the janitor by which the deadline has certainly passed
-	began   atomic.Uint32         // tick of the janitor when the call began
-	handler atomic.Uint32         // HandlerID
-	to      atomic.Pointer[route] // nil for none
+	id       atomic.Uint64         // while the call is in a slot, 0 otherwise
+	amongFew bool                  // the slot is one of callTable.few; belongs to whoever has the call
+	sweepAt  atomic.Uint32         // tick of the janitor by which the deadline has certainly passed
+	began    atomic.Uint32         // time of the callClock when the call began
+	handler  atomic.Uint32         // HandlerID
+	to       atomic.Pointer[route] // nil for none
 }
 
 const (
 	// callSlots is enough for several hundred calls at once, which usually end in the order in
 	// which they began. They take 4 KiB.
-	callSlots  = 512
+	callSlots = 512
+	// fewSlots is enough for calls one after the other.
+	fewSlots   = 32
 	callShards = 16
 )
 
 type callShard struct {
-	mu     sync.Mutex // Protects following.
-	calls  map[uint64]*call
-	most   int // largest size of the map
-	closed bool
-	_      [32]byte // keeps neighbors off this cache line
+	mu    sync.Mutex // Protects following.
+	calls map[uint64]*call
+	most  int      // largest size of the map
+	_     [40]byte // keeps neighbors off this cache line
 }
 
 // keptCalls is the most calls for which an emptied table keeps its memory.
@@ -69,36 +78,51 @@ func update(field *atomic.Uint32, v uint32) {
 }
 
 // open returns what is listed of the call.
-func (e *entry) open(now uint32, tick time.Duration) OpenCall {
-	return OpenCall{
-		Role:     RoleClient,
-		Handler:  HandlerID(e.handler.Load()),
-		Subroute: e.to.Load().text(),
-		Age:      time.Duration(now-e.began.Load()) * tick,
-	}
+func (e *entry) open(ages callAges) OpenCall {
+	to := e.to.Load().target(HandlerID(e.handler.Load()))
+	return openCall(RoleClient, to, ages.of(e.began.Load()))
 }
 
 // slotOf returns the number of the slot of an ID. IDs that follow each other are on different cache
 // lines. All calls of one side share the lowest bit.
 func slotOf(id uint64) int { return int((id>>1*9 ^ id&1*(callSlots/2)) % callSlots) }
 
-func (t *callTable) shard(id uint64) *callShard {
-	return &t.shards[id>>1%callShards]
+// fewSlotOf returns the number of the slot of an ID among the few.
+func fewSlotOf(id uint64) int { return int(id>>1) % fewSlots }
+
+// made returns what a pointer leads to, which is made the first time.
+func made[T any](p *atomic.Pointer[T]) *T {
+	if v := p.Load(); v != nil {
+		return v
+	}
+	p.CompareAndSwap(nil, new(T))
+	return p.Load()
 }
+
+// shard returns the shard of an ID.
+func (t *callTable) shard(id uint64) *callShard { return &made(&t.shards)[id>>1%callShards] }
 
 // put adds a call. It returns false once the table is closed.
 func (t *callTable) put(id uint64, c *call) bool {
 	slots := t.slots.Load()
 	if slots == nil {
-		t.slots.CompareAndSwap(nil, new([callSlots]callSlot))
-		slots = t.slots.Load()
+		if made(&t.few)[fewSlotOf(id)].CompareAndSwap(nil, c) {
+			return t.arrive(id, c, true)
+		}
+		slots = made(&t.slots)
 	}
-	slot := &slots[slotOf(id)]
-	if !slot.CompareAndSwap(nil, c) {
+	if !slots[slotOf(id)].CompareAndSwap(nil, c) {
 		return t.putCrowded(id, c)
 	}
+	return t.arrive(id, c, false)
+}
+
+// arrive gives the call in a slot its ID. It returns false if the table is closed, and nobody has
+// taken the call.
+func (t *callTable) arrive(id uint64, c *call, few bool) bool {
+	c.amongFew = few
 	c.id.Store(id)
-	return !t.closed.Load() || !vacate(slot, c, id) // else close has taken it
+	return !t.closed.Load() || !t.vacate(c, id) // else close has taken it
 }
 
 // putCrowded adds a call to its shard.
@@ -106,7 +130,7 @@ func (t *callTable) putCrowded(id uint64, c *call) bool {
 	sh := t.shard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if sh.closed {
+	if t.closed.Load() {
 		return false
 	}
 	if sh.calls == nil {
@@ -118,13 +142,33 @@ func (t *callTable) putCrowded(id uint64, c *call) bool {
 	return true
 }
 
-// vacate takes c out of its slot if it is there with that ID.
-func vacate(slot *callSlot, c *call, id uint64) bool {
+// vacate takes c out of its slot if it has that ID. Where c was seen says nothing of where it is: it
+// may have been another call there.
+func (t *callTable) vacate(c *call, id uint64) bool {
 	if !c.id.CompareAndSwap(id, 0) {
 		return false
 	}
-	slot.Store(nil)
+	if c.amongFew {
+		t.few.Load()[fewSlotOf(id)].Store(nil)
+	} else {
+		t.slots.Load()[slotOf(id)].Store(nil)
+	}
 	return true
+}
+
+// inSlot returns the call with an ID, unless it is in a shard. The call may end meanwhile.
+func (t *callTable) inSlot(id uint64) *call {
+	if slots := t.slots.Load(); slots != nil {
+		if c := slots[slotOf(id)].Load(); c != nil && c.id.Load() == id {
+			return c
+		}
+	}
+	if few := t.few.Load(); few != nil {
+		if c := few[fewSlotOf(id)].Load(); c != nil && c.id.Load() == id {
+			return c
+		}
+	}
+	return nil
 }
 
 // take removes a call. It returns nil if another goroutine was faster.
@@ -132,11 +176,8 @@ func (t *callTable) take(id uint64) *call {
 	if id == 0 {
 		return nil
 	}
-	if slots := t.slots.Load(); slots != nil {
-		slot := &slots[slotOf(id)]
-		if c := slot.Load(); c != nil && vacate(slot, c, id) {
-			return c
-		}
+	if c := t.inSlot(id); c != nil && t.vacate(c, id) {
+		return c
 	}
 	if t.crowded.Load() == 0 {
 		return nil
@@ -154,10 +195,14 @@ func (t *callTable) take(id uint64) *call {
 
 // has reports whether there is a call.
 func (t *callTable) has(id uint64) bool {
-	if slots := t.slots.Load(); slots != nil {
-		if c := slots[slotOf(id)].Load(); c != nil && id != 0 && c.id.Load() == id {
-			return true
-		}
+	if id == 0 {
+		return false
+	}
+	if t.inSlot(id) != nil {
+		return true
+	}
+	if t.crowded.Load() == 0 {
+		return false
 	}
 	sh := t.shard(id)
 	sh.mu.Lock()
@@ -180,19 +225,37 @@ func (sh *callShard) shrink() {
 
 // each calls f with the ID of every call in a slot. The call may end meanwhile.
 func (t *callTable) each(f func(slot *callSlot, c *call, id uint64)) {
-	slots := t.slots.Load()
-	if slots == nil {
+	look := func(slots []callSlot, slotOf func(id uint64) int) {
+		for i := range slots {
+			slot := &slots[i]
+			c := slot.Load()
+			if c == nil {
+				continue
+			}
+			if id := c.id.Load(); id != 0 && slotOf(id) == i {
+				f(slot, c, id)
+			}
+		}
+	}
+	if few := t.few.Load(); few != nil {
+		look(few[:], fewSlotOf)
+	}
+	if slots := t.slots.Load(); slots != nil {
+		look(slots[:], slotOf)
+	}
+}
+
+// eachShard calls f for every shard, under its lock.
+func (t *callTable) eachShard(f func(sh *callShard)) {
+	shards := t.shards.Load()
+	if shards == nil {
 		return
 	}
-	for i := range slots {
-		slot := &slots[i]
-		c := slot.Load()
-		if c == nil {
-			continue
-		}
-		if id := c.id.Load(); id != 0 && slotOf(id) == i {
-			f(slot, c, id)
-		}
+	for i := range shards {
+		sh := &shards[i]
+		sh.mu.Lock()
+		f(sh)
+		sh.mu.Unlock()
 	}
 }
 
@@ -200,42 +263,44 @@ func (t *callTable) each(f func(slot *callSlot, c *call, id uint64)) {
 func (t *callTable) close(err error) {
 	t.closed.Store(true)
 	t.each(func(slot *callSlot, c *call, id uint64) {
-		if vacate(slot, c, id) {
+		if t.vacate(c, id) {
 			c.complete(nil, err)
 		}
 	})
-	for i := range t.shards {
-		sh := &t.shards[i]
-		sh.mu.Lock()
-		calls := sh.calls
-		sh.calls, sh.closed = nil, true
-		t.crowded.Add(int64(-len(calls)))
-		sh.mu.Unlock()
-		for _, c := range calls {
-			c.complete(nil, err)
-		}
+	var left []*call
+	t.eachShard(func(sh *callShard) {
+		left = slices.AppendSeq(left, maps.Values(sh.calls))
+		t.crowded.Add(int64(-len(sh.calls)))
+		sh.calls = nil
+	})
+	for _, c := range left {
+		c.complete(nil, err)
 	}
 }
 
+// overdueCall is what is left of a call whose deadline has passed.
+type overdueCall struct {
+	id   uint64
+	lane batch.Lane
+}
+
 // sweep fails the calls whose deadlines have passed although their contexts have not ended. It
-// returns the IDs of those that were sent: the peer never heard of the others.
-func (t *callTable) sweep(tick uint32) (overdue []uint64) {
+// returns those that were sent: the peer never heard of the others.
+func (t *callTable) sweep(tick uint32) (overdue []overdueCall) {
 	end := func(c *call, id uint64) {
 		if !c.unsent() { // before it is the caller's again
-			overdue = append(overdue, id)
+			overdue = append(overdue, overdueCall{id, c.lane})
 		}
 		c.complete(nil, context.DeadlineExceeded)
 	}
 	t.each(func(slot *callSlot, c *call, id uint64) {
-		if c.overdue(tick) && vacate(slot, c, id) {
+		if c.overdue(tick) && t.vacate(c, id) {
 			end(c, id)
 		}
 	})
-	for i := range t.shards {
-		sh := &t.shards[i]
-		var late []*call
-		var ids []uint64
-		sh.mu.Lock()
+	var late []*call
+	var ids []uint64
+	t.eachShard(func(sh *callShard) {
 		for id, c := range sh.calls {
 			if c.overdue(tick) {
 				t.remove(sh, id)
@@ -244,10 +309,9 @@ func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 			}
 		}
 		sh.shrink()
-		sh.mu.Unlock()
-		for i, c := range late {
-			end(c, ids[i])
-		}
+	})
+	for i, c := range late {
+		end(c, ids[i])
 	}
 	return overdue
 }
@@ -255,23 +319,19 @@ func (t *callTable) sweep(tick uint32) (overdue []uint64) {
 // overdue reports whether the deadline has passed by a tick of the janitor.
 func (e *entry) overdue(tick uint32) bool { return tick >= e.sweepAt.Load() }
 
-// appendOpen appends the calls waiting for an answer. Their age is measured in rounds of the
-// janitor, one per tick.
-func (t *callTable) appendOpen(open []OpenCall, now uint32, tick time.Duration) []OpenCall {
+// appendOpen appends the calls waiting for an answer.
+func (t *callTable) appendOpen(open []OpenCall, ages callAges) []OpenCall {
 	t.each(func(slot *callSlot, c *call, id uint64) {
-		o := c.open(now, tick)
+		o := c.open(ages)
 		if slot.Load() == c && c.id.Load() == id { // it was this call all the time
 			open = append(open, o)
 		}
 	})
-	for i := range t.shards {
-		sh := &t.shards[i]
-		sh.mu.Lock()
+	t.eachShard(func(sh *callShard) {
 		for _, c := range sh.calls {
-			open = append(open, c.open(now, tick))
+			open = append(open, c.open(ages))
 		}
-		sh.mu.Unlock()
-	}
+	})
 	return open
 }
 

@@ -23,9 +23,18 @@ func newTableCall(handler HandlerID, sweepAt uint32) *call {
 // An answer may come after its caller has given up, when another call has the slot, and maybe the
 // same memory.
 func TestALateAnswerFindsNoOtherCall(t *testing.T) {
-	var table callTable
+	for name, slots := range map[string]*[callSlots]callSlot{"few slots": nil, "many slots": new([callSlots]callSlot)} {
+		t.Run(name, func(t *testing.T) {
+			var table callTable
+			table.slots.Store(slots)
+			aLateAnswer(t, &table)
+		})
+	}
+}
+
+func aLateAnswer(t *testing.T, table *callTable) {
 	const first, next = 3, 3 + 2*callSlots
-	if slotOf(first) != slotOf(next) {
+	if slotOf(first) != slotOf(next) || fewSlotOf(first) != fewSlotOf(next) {
 		t.Fatal("the calls have different slots")
 	}
 	c := newTableCall(testSingle, 0)
@@ -59,7 +68,7 @@ func TestACallBetweenSlotsIsLeftAlone(t *testing.T) {
 	if table.take(id) != nil || table.take(0) != nil {
 		t.Error("the call was taken")
 	}
-	if open := table.appendOpen(nil, 0, 0); len(open) != 0 || table.len() != 0 {
+	if open := table.appendOpen(nil, callAges{}); len(open) != 0 || table.len() != 0 {
 		t.Errorf("%d calls are in the table: %v", table.len(), open)
 	}
 	if len(c.answered) != 0 {
@@ -70,8 +79,8 @@ func TestACallBetweenSlotsIsLeftAlone(t *testing.T) {
 	if !another.put(id, c) {
 		t.Fatal("the table did not take a call")
 	}
-	another.slots.Load()[slotOf(id+2)].Store(c)
-	if open := another.appendOpen(nil, 0, 0); len(open) != 1 || another.len() != 1 {
+	another.few.Load()[fewSlotOf(id+2)].Store(c)
+	if open := another.appendOpen(nil, callAges{}); len(open) != 1 || another.len() != 1 {
 		t.Errorf("%d calls are in the table, want 1: %v", another.len(), open)
 	}
 	if another.take(id+2) != nil || another.take(id) != c {
@@ -93,8 +102,8 @@ func TestCallsThatShareASlot(t *testing.T) {
 				}
 			}
 			inShards := table.crowded.Load()
-			if inShards != 2*callSlots {
-				t.Errorf("%d calls are in shards, want two of three", inShards)
+			if want := int64(2*callSlots - fewSlots); inShards != want {
+				t.Errorf("%d calls are in shards, want %d", inShards, want)
 			}
 			check := func() {
 				t.Helper()
@@ -105,7 +114,7 @@ func TestCallsThatShareASlot(t *testing.T) {
 				for id := range calls {
 					want[HandlerID(id%100+1)]++
 				}
-				for _, o := range table.appendOpen(nil, 7, time.Second) {
+				for _, o := range table.appendOpen(nil, callAges{now: 7000, moved: 5000, before: 2500}) {
 					got[o.Handler]++
 					if o.Age != 7*time.Second || o.Role != RoleClient || o.Subroute != "" {
 						t.Errorf("%+v", o)
@@ -137,12 +146,51 @@ func TestCallsThatShareASlot(t *testing.T) {
 				delete(calls, id)
 			}
 			check()
-			for i := range table.shards {
-				if sh := &table.shards[i]; sh.calls != nil && sh.most > keptCalls {
+			table.eachShard(func(sh *callShard) {
+				if sh.calls != nil && sh.most > keptCalls {
 					t.Errorf("a shard keeps a table that held %d calls", sh.most)
 				}
-			}
+			})
 		})
+	}
+}
+
+// Calls one after the other need few slots, and two that want the same one of those need no shard.
+func TestFewCallsNeedFewSlots(t *testing.T) {
+	var table callTable
+	var id uint64
+	next := func() *call {
+		id += 2
+		c := newTableCall(testSingle, 0)
+		if !table.put(id, c) {
+			t.Fatal("the table did not take a call")
+		}
+		return c
+	}
+	for range 3 * callSlots {
+		if c := next(); table.take(id) != c {
+			t.Fatal("the call was not where it was put")
+		}
+	}
+	if table.slots.Load() != nil || table.shards.Load() != nil {
+		t.Error("calls one after the other have made many slots, or shards")
+	}
+	long, longID := next(), id
+	for range fewSlots - 1 {
+		next()
+		table.take(id)
+	}
+	c := next()
+	if table.slots.Load() == nil || table.shards.Load() != nil {
+		t.Error("a call whose slot is taken has made no other, or shards")
+	}
+	if table.len() != 2 || table.take(id) != c || table.take(longID) != long || table.len() != 0 {
+		t.Error("the two calls were not where they were put")
+	}
+	for i := range table.few.Load() {
+		if table.few.Load()[i].Load() != nil {
+			t.Errorf("slot %d is not free", i)
+		}
 	}
 }
 
@@ -166,7 +214,7 @@ func TestEachCallIsTakenOnce(t *testing.T) {
 	looking.Go(func() {
 		for !isClosed(done) {
 			table.sweep(1)
-			for _, o := range table.appendOpen(nil, 0, 0) {
+			for _, o := range table.appendOpen(nil, callAges{}) {
 				if o.Subroute != o.Handler.String() {
 					t.Errorf("a call of %s on the subroute of %s is listed", o.Handler, o.Subroute)
 				}

@@ -75,4 +75,4 @@ func safely[A, B any](f func(A) (B, error), a A) (b B, err error) {
 const callbackGrace = time.Second
 
 // errExited is the error of a handler that ended its goroutine.
-var errExited = RemoteErr("handler exited without a result")
+var errExited = &Error{Code: Internal, Text: "handler exited without a result", Remote: true}

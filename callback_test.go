@@ -72,7 +72,7 @@ func TestObserversThatMisbehave(t *testing.T) {
 							info.Observe(next)
 							return open(ctx, payload)
 						},
-						ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, serve ServeStreamFunc) *RemoteErr {
+						ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, serve ServeStreamFunc) error {
 							info.Observe(o)
 							info.Observe(next)
 							return serve(ctx, payload)
@@ -224,7 +224,7 @@ func TestTraceFiltersThatMisbehave(t *testing.T) {
 	for how, misbehave := range misbehaves {
 		t.Run(how, func(t *testing.T) {
 			c := startCluster(t, 2, nil)
-			c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+			c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
 			c.stream(t, 0, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *RemoteErr {
 				<-ctx.Done()
 				return nil
@@ -293,7 +293,7 @@ func TestByteCallbacksThatMisbehave(t *testing.T) {
 						})
 					}
 				})
-				c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+				c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
 				close(started)
 				if how == "closes" {
 					eventually(t, "the end", func() bool { return c.nodes[0].Manager.node.ended() })
@@ -345,7 +345,7 @@ func TestTheApplicationsCodeMayCallBack(t *testing.T) {
 			}}}
 		},
 		"ServerRequest": func(o *ManagerOptions, f func()) {
-			o.Interceptors = []Interceptor{{ServerRequest: func(ctx context.Context, _ *CallInfo, b []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+			o.Interceptors = []Interceptor{{ServerRequest: func(ctx context.Context, _ *CallInfo, b []byte, next ServeRequestFunc) ([]byte, error) {
 				f()
 				return next(ctx, b)
 			}}}
@@ -358,7 +358,7 @@ func TestTheApplicationsCodeMayCallBack(t *testing.T) {
 			}}}
 		},
 		"ServerStream": func(o *ManagerOptions, f func()) {
-			o.Interceptors = []Interceptor{{ServerStream: func(ctx context.Context, info *StreamInfo, b []byte, next ServeStreamFunc) *RemoteErr {
+			o.Interceptors = []Interceptor{{ServerStream: func(ctx context.Context, info *StreamInfo, b []byte, next ServeStreamFunc) error {
 				info.Observe(StreamObserver{OnSend: func(int) { f() }, OnReceive: func(int) { f() }, OnEnd: func(error) { f() }})
 				f()
 				return next(ctx, b)
@@ -396,7 +396,7 @@ func TestTheApplicationsCodeMayCallBack(t *testing.T) {
 					}
 				}
 				c.start(t, func(i int, o *ManagerOptions) { set(o, func() { f(i) }) })
-				c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { f(1); return b, nil })
+				c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { f(1); return b, nil })
 				c.stream(t, 1, 1, func(ctx context.Context, b []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
 					f(1)
 					return echoBack(ctx, b, in, out)
@@ -452,19 +452,19 @@ func TestHandlersAndInterceptorsThatMisbehave(t *testing.T) {
 							defer at("ClientStream", "after")
 							return next(ctx, b)
 						},
-						ServerRequest: func(ctx context.Context, _ *CallInfo, b []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+						ServerRequest: func(ctx context.Context, _ *CallInfo, b []byte, next ServeRequestFunc) ([]byte, error) {
 							at("ServerRequest", "before")
 							defer at("ServerRequest", "after")
 							return next(ctx, b)
 						},
-						ServerStream: func(ctx context.Context, _ *StreamInfo, b []byte, next ServeStreamFunc) *RemoteErr {
+						ServerStream: func(ctx context.Context, _ *StreamInfo, b []byte, next ServeStreamFunc) error {
 							at("ServerStream", "before")
 							defer at("ServerStream", "after")
 							return next(ctx, b)
 						},
 					}
 					c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Interceptors = []Interceptor{i} })
-					c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
+					c.handle(t, func(_ context.Context, b []byte) ([]byte, error) {
 						at("handler", "before")
 						return b, nil
 					})

@@ -14,7 +14,8 @@ import (
 // and on a nil Connection, which is never connected.
 //
 // A Connection outlives its sockets: each live socket is a session, and a reconnect replaces the
-// session. NewManager makes it; Manager.Connection returns it.
+// session. Manager.Connection returns it. Once its host is removed, by Manager.SetHosts, it is of no
+// more use.
 type Connection struct {
 	// NextID is the number of calls and streams opened from here so far. The next one gets an ID
 	// derived from it. Read it atomically, and do not change it.
@@ -27,6 +28,14 @@ type Connection struct {
 
 	link
 
+	// ctx ends when the host is removed, or the Manager ends: from then on nothing is dialed, and no
+	// session starts.
+	ctx    context.Context
+	cancel context.CancelFunc
+	added  time.Time       // when the Connection was made
+	ready  <-chan struct{} // closed when no earlier Connection to the host is left: only then is there any session
+	gone   chan struct{}   // closed when the host was removed, and the last session has ended
+
 	node         *node
 	registry     *atomic.Pointer[registry] // of the Manager
 	interceptors *interceptors             // of the Manager
@@ -35,46 +44,63 @@ type Connection struct {
 
 	current atomic.Pointer[session] // the connected session; nil while there is none
 
-	comings    logLimit // sessions that came up, and that ended unseen
-	dialFails  logLimit // attempts to connect that failed
-	rejections logLimit // in the handshake, of nodes that claim to be the peer
-	twins      logLimit // processes with the peer's name
-	absences   logLimit // of a peer that should dial
+	arrived func(*Connection) // is told of each session that has come up; nil for nobody
+
+	comings    *logLimit // sessions that came up, and that ended unseen
+	dialFails  logLimit  // attempts to connect that failed
+	rejections logLimit  // in the handshake, of nodes that claim to be the peer
+	twins      logLimit  // processes with the peer's name
+	absences   logLimit  // of a peer that should dial
 
 	mu      sync.Mutex // Protects following.
 	state   State
 	newest  *session      // the session that was accepted or dialed last; it may not have started
 	changed chan struct{} // closed when state changes
 
+	dialing   dialing
 	absence   absence
 	admission admission
 	processes []process // that had the peer's name, the last one last
 
+	known         acquaintance
 	since         time.Time // of state
 	connects      int64     // sessions that came up
 	dialErrors    int64     // attempts to connect that failed
+	lostReason    string    // why the connection was lost the last time
 	lastError     string    // why there was no connection the last time
 	lastErrorTime time.Time
 }
 
-// newConnection returns the connection of a node to a peer. Nothing runs yet.
-func newConnection(n *node, remote string, handlers *atomic.Pointer[registry], i *interceptors) *Connection {
+// newConnection returns the connection of a node to a peer. Nothing runs yet. Another one to the same
+// peer may have to go before; it is nil if there is none.
+func newConnection(n *node, remote string, before *Connection, handlers *atomic.Pointer[registry], i *interceptors) *Connection {
 	c := &Connection{
 		Local:        n.Local,
 		Remote:       remote,
+		ready:        alwaysDone,
+		gone:         make(chan struct{}),
 		node:         n,
 		registry:     handlers,
 		interceptors: i,
 		changed:      make(chan struct{}),
-		since:        time.Now(),
-		comings:      logLimit{lines: comingLines},
+		added:        time.Now(),
 	}
-	c.link.local, c.link.remote, c.caller = n.Local, remote, RemoteClient{Name: remote}
-	c.log, c.limits, c.recent, c.panics = n.log, n.Limits, &n.recent, &n.panics
-	c.busyPoll = n.BusyPoll
+	c.since = c.added
+	c.ctx, c.cancel = context.WithCancel(n.ctx)
+	if before != nil {
+		c.ready = before.gone
+	}
+	c.link.local, c.link.remote, c.caller = n.Local, remote, RemoteClient{Name: remote, address: &c.link.address}
+	c.log, c.limits, c.recent, c.panics = n.log, &n.Limits, &n.recent, &n.panics
+	c.busyPoll, c.bulletin, c.drains = n.BusyPoll, n.says, n.changed
 	c.nextID, c.lastPong = &c.NextID, &c.LastPong
 	c.traffic, c.toldIn, c.toldOut = new(traffic), n.toldIn, n.toldOut
-	c.active = newActivity()
+	c.active, c.traces = newActivity(), n.TraceTo
+	c.comings, c.overloads, c.ignored = &logLimit{lines: comingLines}, new(logLimit), new(logLimit)
+	if isGuest(remote) { // there may be very many, each of which comes again and again
+		c.recent = &n.guestErrors
+		c.comings, c.overloads, c.ignored = &n.guestComings, &n.guestOverloads, &n.guestIgnored
+	}
 	c.requestQuota.init(limitRequests, c.limits.MaxRequests, limitRequestBytes, c.limits.MaxRequestBytes)
 	c.streamQuota.init(limitStreams, c.limits.MaxStreams, limitStreamBytes, c.limits.MaxStreamBytes)
 	return c
@@ -82,12 +108,12 @@ func newConnection(n *node, remote string, handlers *atomic.Pointer[registry], i
 
 // Request sends one request to handler h of the peer and waits for its answer. req may be reused
 // once Request returns. The answer is the caller's, who may give it back with PutByteBuffer. A ctx
-// without a deadline gets one of a minute, accurate to a few seconds.
+// without a deadline gets one of a minute, accurate to a few seconds, unless WithoutDeadline was called.
 //
-// The error is one of: the handler's *RemoteErr; ErrDisconnected, at once if there is no
+// The error is one of: the handler's *Error; ErrDisconnected, at once if there is no
 // connection, or when it is lost during the call, in which case the handler may or may not have
-// run; ErrUnknownHandler if the peer has no such handler for requests; ErrShutdown; ErrOverloaded
-// if the peer has refused the request because of its Limits; ErrMessageTooLarge; ErrMetadata; or
+// run; ErrUnknownHandler if the peer has no such handler for requests; ErrShutdown; ErrRemoved;
+// ErrOverloaded if the peer has refused the request because of its Limits; ErrMessageTooLarge; ErrMetadata; or
 // context.Cause(ctx) when ctx ends.
 func (c *Connection) Request(ctx context.Context, h HandlerID, req []byte) ([]byte, error) {
 	return c.request(ctx, h, nil, req)
@@ -111,7 +137,7 @@ func (c *Connection) Subroute(s string) *Subroute {
 }
 
 // WaitForConnect waits until the connection is up. It returns the cause of ctx if that ends first,
-// and ErrShutdown if the Manager has ended.
+// ErrShutdown if the Manager has ended, and ErrRemoved if the host has been removed.
 func (c *Connection) WaitForConnect(ctx context.Context) error {
 	switch {
 	case c == nil:
@@ -125,11 +151,11 @@ func (c *Connection) WaitForConnect(ctx context.Context) error {
 		c.mu.Lock()
 		state, changed := c.state, c.changed
 		c.mu.Unlock()
-		switch state {
-		case StateConnected:
+		switch {
+		case c.removed(), state == StateShutdown:
+			return c.active.why()
+		case state == StateConnected:
 			return nil
-		case StateShutdown:
-			return ErrShutdown
 		}
 		select {
 		case <-changed:
@@ -175,7 +201,7 @@ func (c *Connection) request(ctx context.Context, h HandlerID, to *route, req []
 	case h == handlerInvalid:
 		return nil, fmt.Errorf("%w: %v", ErrUnknownHandler, h)
 	case c.interceptors.clientRequests != nil:
-		info := callInfo(&c.link, h, to.text())
+		info := callInfo(&c.link, to.target(h))
 		return c.interceptors.request(ctx, &info, req, func(ctx context.Context, req []byte) ([]byte, error) {
 			return c.do(ctx, h, to, req)
 		})
@@ -185,12 +211,12 @@ func (c *Connection) request(ctx context.Context, h HandlerID, to *route, req []
 
 // do makes a request, behind all interceptors.
 func (c *Connection) do(ctx context.Context, h HandlerID, to *route, req []byte) (resp []byte, err error) {
-	if trace := startTrace(ctx, c.node.TraceTo, &c.link, h, to.text(), len(req)); trace != nil {
+	if trace := startTrace(ctx, c.node.TraceTo, &c.link, to.target(h), len(req)); trace != nil {
 		defer func() { trace.end(len(resp), err) }()
 	}
 	resp, err = c.roundTrip(ctx, h, to, req)
 	if err != nil {
-		return nil, c.named(err, false, h, to.text())
+		return nil, c.named(err, false, to.target(h))
 	}
 	return resp, nil
 }
@@ -198,98 +224,128 @@ func (c *Connection) do(ctx context.Context, h HandlerID, to *route, req []byte)
 // roundTrip sends a request and waits for its answer. Its errors do not name the call yet.
 func (c *Connection) roundTrip(ctx context.Context, h HandlerID, to *route, req []byte) ([]byte, error) {
 	if !c.active.enter() {
-		return nil, ErrShutdown
+		return nil, c.active.why()
 	}
 	defer c.active.leave()
 	s := c.current.Load()
 	if s == nil {
-		c.notSent(ctx, h, ErrDisconnected)
+		c.notSent(ctx, to.target(h), ErrDisconnected)
 		return nil, ErrDisconnected
 	}
-	calls := c.called.get(int(h))
+	calls := c.called.get(to.counter(h))
 	watch := calls.begin()
 	resp, err := s.callClient.request(ctx, h, to, req)
 	calls.end(watch)
 	if err != nil {
-		c.callFailed(ctx, calls, h, err)
+		c.callFailed(ctx, calls, to.target(h), err)
 	}
 	return resp, err
 }
 
 // newStream is NewStream on a route, which is nil for none.
 func (c *Connection) newStream(ctx context.Context, id HandlerID, to *route, payload []byte) (*Stream, error) {
+	return c.openStream(ctx, id, to, payload, false)
+}
+
+// openStream opens a stream to a handler; named if that gets a RawStream. Such a stream has no
+// Requests, and the handler need not be registered here.
+func (c *Connection) openStream(ctx context.Context, id HandlerID, to *route, payload []byte, named bool) (*Stream, error) {
 	switch {
 	case c == nil:
 		return nil, ErrDisconnected
 	case ctx == nil:
 		return nil, errNilContext
 	case c.interceptors.clientStreams != nil:
-		return c.interceptors.stream(ctx, callInfo(&c.link, id, to.text()), payload,
+		return c.interceptors.stream(ctx, callInfo(&c.link, to.target(id)), payload,
 			func(ctx context.Context, payload []byte, observers []StreamObserver) (*Stream, error) {
-				return c.open(ctx, id, to, payload, observers)
+				return c.open(ctx, id, to, payload, named, observers)
 			})
 	}
-	return c.open(ctx, id, to, payload, nil)
+	return c.open(ctx, id, to, payload, named, nil)
 }
 
 // open opens a stream, behind all interceptors, with the given observers.
-func (c *Connection) open(ctx context.Context, id HandlerID, to *route, payload []byte, observers []StreamObserver) (st *Stream, err error) {
-	if trace := startTrace(ctx, c.node.TraceTo, &c.link, id, to.text(), len(payload)); trace != nil {
+func (c *Connection) open(ctx context.Context, id HandlerID, to *route, payload []byte, named bool, observers []StreamObserver) (st *Stream, err error) {
+	if trace := startTrace(ctx, c.node.TraceTo, &c.link, to.target(id), len(payload)); trace != nil {
 		defer func() {
 			told := false
 			defer func() {
 				if !told && st != nil { // a subscriber's filter has ended the goroutine
-					st.cancel(errNotReturned)
+					st.Cancel(errNotReturned)
 				}
 			}()
 			trace.end(0, err)
 			told = true
 		}()
 	}
-	m, err := c.openMux(ctx, id, to.wire(), payload, observers)
+	m, err := c.openMux(ctx, to.target(id), to.wire(), payload, named, observers)
 	if err != nil {
-		return nil, c.named(err, true, id, to.text())
+		return nil, c.named(err, true, to.target(id))
 	}
-	return newStream(m), nil
+	return newStream(m, !m.handler.direct), nil
 }
 
 // openMux opens a stream. Its errors do not name the call yet.
-func (c *Connection) openMux(ctx context.Context, id HandlerID, route *routeID, payload []byte, observers []StreamObserver) (*muxClient, error) {
-	h := c.registry.Load().stream(id, route)
-	if h == nil {
+func (c *Connection) openMux(ctx context.Context, to target, route *routeID, payload []byte, named bool, observers []StreamObserver) (*muxClient, error) {
+	h := c.registry.Load().stream(to.id, route)
+	switch {
+	case named && (h == nil || !h.direct):
+		h = foreignStream(to, route)
+	case h == nil:
 		return nil, fmt.Errorf("%w: not registered at %s, where the stream was to be opened from", ErrUnknownHandler, c.Local)
 	}
 	if !c.active.enter() {
-		return nil, ErrShutdown
+		return nil, c.active.why()
 	}
 	s := c.current.Load()
 	if s == nil {
 		c.active.leave()
-		c.notSent(ctx, id, ErrDisconnected)
+		c.notSent(ctx, to, ErrDisconnected)
 		return nil, ErrDisconnected
 	}
-	return s.muxes.open(ctx, h, payload, newObservation(&c.link, id, observers))
+	return s.muxes.open(ctx, h, to, payload, newObservation(&c.link, to, observers))
 }
 
 // newSession returns a session with a process of the peer, which has announced its features and
-// that it accepts messages of maxMessage bytes. It does not run yet.
-func (c *Connection) newSession(g *greeting, peer process, features, maxMessage uint32) *session {
-	return newSession(&c.link, c.registry, c.lost, peer, agree(c.limits.MaxMessageSize, features&c.node.features(), maxMessage), g)
+// that it accepts messages of maxMessage bytes, with metadata of maxMetadata bytes. It does not run
+// yet.
+func (c *Connection) newSession(g *greeting, peer process, features, maxMessage, maxMetadata uint32) *session {
+	with := agree(c.limits.MaxMessageSize, features&c.node.features(), maxMessage).agreeMetadata(c.limits.MaxMetadataSize, maxMetadata)
+	return newSession(&c.link, c.registry, c.lost, peer, with, g)
 }
 
-// start makes s the connection's session and runs it to its end. An older session ends first, with
+// start begins a session, and leaves it to a goroutine of its own: what has led to it takes a larger
+// stack than to wait for messages, which may be all there is to do for months. ended is called with
+// why the session ended, or did not begin. The caller counts in the node's work.
+func (c *Connection) start(s *session, confirm func() error, ended func(error)) {
+	if err := c.begin(s, confirm); err != nil {
+		ended(err)
+		return
+	}
+	c.node.goOn(func() { ended(c.run(s)) })
+}
+
+// run runs a session that has begun to its end, and returns the reason.
+func (c *Connection) run(s *session) error {
+	err := s.run()
+	c.forget(s)
+	return err
+}
+
+// begin makes s the connection's session, which must run then. An older session ends first, with
 // everything that is open on it. confirm, which may be nil, tells the peer that the session begins.
-func (c *Connection) start(s *session, confirm func() error) error {
+func (c *Connection) begin(s *session, confirm func() error) error {
 	c.mu.Lock()
 	older := c.newest
-	closed := c.state == StateShutdown
+	closed := c.over()
 	if !closed {
 		c.newest = s
 	}
 	c.mu.Unlock()
 	if closed {
-		s.discard(ErrShutdown)
-		return ErrShutdown
+		why := c.active.why()
+		s.discard(why)
+		return why
 	}
 	if older != nil {
 		older.abort(errReplaced, errReplaced.Error())
@@ -303,10 +359,12 @@ func (c *Connection) start(s *session, confirm func() error) error {
 		}
 	}
 	c.mu.Lock()
-	connected := c.newest == s && c.state != StateShutdown
+	replaced := c.newest != s // by a session that ends this one, with a word to the peer
+	connected := !replaced && c.state != StateShutdown
 	var twin *process
 	if connected {
 		twin = c.met(s.peer)
+		c.meet(s)
 		c.current.Store(s)
 		c.connects++
 		c.setState(StateConnected)
@@ -315,14 +373,16 @@ func (c *Connection) start(s *session, confirm func() error) error {
 	if twin != nil {
 		c.foundTwins(twin.address, s.peer.address)
 	}
-	if connected {
+	switch {
+	case connected:
 		c.announce(s)
-	} else {
-		s.end(errReplaced) // outside of the lock: it closes the socket
+		if c.arrived != nil {
+			c.arrived(c)
+		}
+	case !replaced:
+		s.end(errLocalClose) // outside of the lock: it closes the socket
 	}
-	err := s.run()
-	c.forget(s)
-	return err
+	return nil
 }
 
 // announce logs that a session has come up, unless there were too many recently; then its end is
@@ -338,11 +398,13 @@ func (c *Connection) logConnected(s *session, more int) {
 	c.log.Info("grid: connected", "peer", c.Remote, "local", c.Local, "dialed", s.dialed, "more", more)
 }
 
-// lost notes that a session accepts no more calls. It may still have to end.
-func (c *Connection) lost(s *session) {
+// lost notes that a session accepts no more calls, because of why. It may still have to end.
+func (c *Connection) lost(s *session, why error) {
+	reason, _ := visible.Cut(why.Error(), recentErrorLen)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.current.CompareAndSwap(s, nil) {
+		c.lostReason = reason
 		c.setState(StateConnectionError)
 	}
 }
@@ -365,8 +427,14 @@ func (c *Connection) setState(s State) {
 	}
 	c.watch(c.state, s)
 	c.state, c.since = s, time.Now()
+	c.wake()
+}
+
+// wake wakes those who wait for a change of the state. c.mu is held.
+func (c *Connection) wake() {
 	close(c.changed)
 	c.changed = make(chan struct{})
+	c.node.changed()
 }
 
 // connecting notes the dialer's first attempt.
@@ -382,9 +450,10 @@ func (c *Connection) connecting() {
 // and waiting for its answer, until ctx ends but for at least grace. It reports whether that was
 // enough.
 func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
-	c.active.stop()
+	c.active.stop(&errShutdown)
 	c.mu.Lock()
 	c.setState(StateShutdown)
+	c.stopDialing()
 	s := c.newest
 	c.mu.Unlock()
 	if s == nil {
@@ -397,11 +466,38 @@ func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
 	return s.shutdown(ctx, grace)
 }
 
+// leave refuses new calls because the host was removed, and sessions that have not started.
+func (c *Connection) leave() {
+	c.active.stop(&errRemoved)
+	c.cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watch(c.state, c.state)
+	c.stopDialing()
+	c.wake()
+}
+
+// refusal returns why there are no more handshakes once ctx has ended.
+func (c *Connection) refusal() error {
+	if c.removed() {
+		return ErrRemoved
+	}
+	return ErrShutdown
+}
+
+// removed reports whether the host was removed.
+func (c *Connection) removed() bool {
+	return c.active.stopped() && c.active.why() == ErrRemoved
+}
+
+// over reports whether no more sessions may start. c.mu is held.
+func (c *Connection) over() bool { return c.state == StateShutdown || c.removed() }
+
 // note records why there is no connection.
-func (c *Connection) note(reason error) {
-	text, _ := visible.Cut(reason.Error(), recentErrorLen)
+func (c *Connection) note(reason string) {
+	text, _ := visible.Cut(reason, recentErrorLen)
 	c.mu.Lock()
 	c.lastError, c.lastErrorTime = text, time.Now()
 	c.mu.Unlock()
-	c.recent.add(c.Remote, RoleClient, handlerInvalid, text)
+	c.recent.add(c.Remote, RoleClient, noHandler, text)
 }

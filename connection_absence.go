@@ -1,9 +1,6 @@
 package grid
 
-import (
-	"errors"
-	"time"
-)
+import "time"
 
 // Why a peer is missed that has to dial this node.
 const (
@@ -18,10 +15,15 @@ type absence struct {
 	timer *time.Timer // runs Connection.look
 }
 
-// expect begins to watch. Nothing of the Connection is running yet.
+// expect begins to watch, now that a session may start.
 func (c *Connection) expect() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over() {
+		return
+	}
 	c.absence.since = time.Now()
-	c.absence.timer = time.AfterFunc(c.patience(), func() { c.node.goWork(c.look) })
+	c.absence.timer = time.AfterFunc(c.patience(), func() { c.node.doWork(c.look) })
 }
 
 // patience is how long a peer may take to dial.
@@ -33,8 +35,8 @@ func (c *Connection) patience() time.Duration {
 func (c *Connection) watch(from, to State) {
 	a := &c.absence
 	switch {
-	case a.timer == nil: // in tests
-	case to == StateShutdown:
+	case a.timer == nil: // of a guest, which is not expected, and in tests
+	case to == StateShutdown, c.removed():
 		a.timer.Stop()
 	case to == StateConnected:
 		a.timer.Reset(logChangedEvery)
@@ -48,13 +50,13 @@ func (c *Connection) watch(from, to State) {
 func (c *Connection) look() {
 	c.mu.Lock()
 	state, away, came := c.state, time.Since(c.absence.since), c.connects > 0
-	dials := shouldDial(c.Local, c.Remote)
-	if state == StateUnconnected && !dials {
+	dials, over := shouldDial(c.Local, c.Remote), c.over()
+	if state == StateUnconnected && !dials && !over {
 		c.setState(StateConnectionError)
 	}
 	c.mu.Unlock()
 	switch {
-	case state == StateShutdown:
+	case over:
 	case state == StateConnected:
 		if s := c.current.Load(); s != nil {
 			c.announceLate(s)
@@ -63,7 +65,7 @@ func (c *Connection) look() {
 		reason := didNotReturn
 		if !came {
 			reason = neverCame
-			c.note(errors.New(reason))
+			c.note(reason)
 		}
 		if more, ok := c.absences.allow(""); ok {
 			c.log.Warn("grid: peer is absent", "peer", c.Remote, "local", c.Local, "reason", reason,

@@ -37,10 +37,13 @@ type admission struct {
 
 // admit returns nil when a session with a process of the peer may start: at once, or after a pause
 // where too many came in a row. A process that is connected keeps its place while it lives.
-func (c *Connection) admit(ctx context.Context, id [16]byte, address string) error {
+func (c *Connection) admit(ctx context.Context, p process) error {
 	number := c.nextHandshake()
-	if s := c.current.Load(); s != nil && s.peer.id != id && c.alive(ctx, s) {
-		c.foundTwins(s.peer.address, address)
+	if s := c.current.Load(); s != nil && c.contends(s, p) && c.alive(ctx, s) {
+		if s.peer.id == p.id {
+			return fmt.Errorf("%s: %s is connected already, from %s; does another URL lead here, too?", guestRefused, c.Remote, s.peer.address)
+		}
+		c.foundTwins(s.peer.address, p.address)
 		return &twinError{c.Remote, s.peer.address}
 	}
 	for {
@@ -56,9 +59,15 @@ func (c *Connection) admit(ctx context.Context, id [16]byte, address string) err
 			return errOvertaken
 		case <-ctx.Done():
 			timer.Stop()
-			return ErrShutdown
+			return c.refusal()
 		}
 	}
+}
+
+// contends reports whether a process has to give way to a session while that lives: if it is another
+// process, or a guest that dials this node by two names. Of these the right one counts.
+func (c *Connection) contends(s *session, p process) bool {
+	return s.peer.id != p.id || isGuest(c.Remote) && (s.peer.meant || !p.meant)
 }
 
 // nextHandshake numbers the handshakes of the peer in the order in which they come.
@@ -94,7 +103,7 @@ func (c *Connection) queueUp(number uint64) (overtaken chan struct{}, wait time.
 	}
 	a.last = now
 	if a.streak++; a.streak > shortSessions {
-		a.next = now.Add(min(backoff(a.streak-shortSessions), c.limits.HandshakeTimeout/2))
+		a.next = now.Add(min(c.backoff(hostPace, a.streak-shortSessions), c.limits.HandshakeTimeout/2))
 	}
 	return nil, 0, nil
 }
@@ -136,7 +145,7 @@ func (c *Connection) met(p process) (twin *process) {
 
 // foundTwins tells that there are two processes with the name of the peer.
 func (c *Connection) foundTwins(one, other string) {
-	c.recent.add(c.Remote, RoleClient, handlerInvalid,
+	c.recent.add(c.Remote, RoleClient, noHandler,
 		fmt.Sprintf("two processes with this name, at %s and at %s", addressHost(one), addressHost(other)))
 	if more, ok := c.twins.allow(""); ok {
 		c.log.Warn("grid: two processes with one name", "peer", c.Remote, "local", c.Local,

@@ -162,7 +162,7 @@ func TestADialerNoticesTwoProcessesBehindOneName(t *testing.T) {
 	seen := func(id byte) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.met(process{[16]byte{id}, "10.0.0.1:1"}) != nil
+		return c.met(process{id: [16]byte{id}, address: "10.0.0.1:1"}) != nil
 	}
 	for i, step := range []struct {
 		id   byte

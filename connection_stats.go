@@ -11,8 +11,8 @@ func (c *Connection) HandlerStats() []HandlerStats {
 	if c == nil {
 		return nil
 	}
-	table := newHandlerTable(c.registry.Load().names)
-	table.add(&c.link, c.openCalls())
+	table := newHandlerTable(c.registry.Load().registered, calledMethods.name)
+	table.addConnection(&c.link, c.openCalls())
 	return slices.DeleteFunc(table.stats(), func(h HandlerStats) bool { return h.Calls == 0 && h.InFlight == 0 })
 }
 
@@ -26,6 +26,7 @@ func (c *Connection) Stats() ConnectionStats {
 		Remote:        c.Remote,
 		State:         c.state,
 		Since:         c.since,
+		Added:         c.added,
 		Connects:      c.connects,
 		Reconnects:    max(c.connects-1, 0),
 		DialErrors:    c.dialErrors,
@@ -36,6 +37,9 @@ func (c *Connection) Stats() ConnectionStats {
 	stats.In, stats.Out = c.flowIn.stats(), c.flowOut.stats()
 	stats.Refused = c.refusals.stats()
 	stats.LastPong = c.lastPongTime()
+	if f := c.facts.Load(); f != nil {
+		stats.Version, stats.Draining = f.version, f.draining
+	}
 	s := c.current.Load()
 	if s == nil {
 		return stats
@@ -45,10 +49,11 @@ func (c *Connection) Stats() ConnectionStats {
 	stats.OutgoingRequests, stats.IncomingRequests = s.callClient.count(), s.callServer.count()
 	stats.BytesQueued = s.batch.Backlog()
 	stats.RoundTrip = time.Duration(s.rtt.Load())
+	stats.Unanswered = s.pings.waited(time.Now())
 	return stats
 }
 
-// openCalls returns the calls that are open on the connection, without names.
+// openCalls returns the calls that are open on the connection.
 func (c *Connection) openCalls() (open []OpenCall) {
 	s := c.current.Load()
 	if s == nil {

@@ -3,13 +3,17 @@ package grid
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
 // RemoteClient is the peer that called a handler.
 type RemoteClient struct {
-	// Name is the peer's name, its base URL.
+	// Name is the peer's name: its base URL, or that of a guest. Manager.Connection leads back to
+	// the peer.
 	Name string
+
+	address *atomic.Pointer[string] // of the link
 }
 
 // GetCaller returns the peer that called the handler, given the handler's context. It returns nil
@@ -48,6 +52,9 @@ func roomOf(ctx context.Context) room {
 	return r
 }
 
+// panickedKey is the key for the context of a handler that has panicked.
+type panickedKey struct{}
+
 // callerContext carries what a handler may look up in its context.
 type callerContext struct {
 	context.Context
@@ -55,9 +62,11 @@ type callerContext struct {
 	subroute string
 	metadata *incomingMetadata // nil for none
 	room     room              // of what the handler decodes
+	answer   answerState
+	panicked atomic.Pointer[context.Context] // the context of the handler, if that has panicked
 }
 
-func (c callerContext) Value(key any) any {
+func (c *callerContext) Value(key any) any {
 	switch key.(type) {
 	case callerKey:
 		return c.caller
@@ -67,8 +76,35 @@ func (c callerContext) Value(key any) any {
 		return c.metadata
 	case roomKey:
 		return c.room
+	case answerKey:
+		return &c.answer
+	case panickedKey:
+		return &c.panicked
 	}
 	return c.Context.Value(key)
+}
+
+// keepOnPanic keeps the context that a handler got from the interceptors, unless it has returned. It
+// is to be deferred.
+func keepOnPanic(ctx context.Context, returned *bool) {
+	if *returned || ctx == nil { // of an interceptor
+		return
+	}
+	if kept, ok := ctx.Value(panickedKey{}).(*atomic.Pointer[context.Context]); ok {
+		kept.Store(&ctx)
+	}
+}
+
+// contextOfPanic returns the context that a handler had when it panicked: that which it got from the
+// interceptors, or else ctx, which is nil for a handler without one.
+func contextOfPanic(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	if kept, ok := ctx.Value(panickedKey{}).(*atomic.Pointer[context.Context]); ok && kept.Load() != nil {
+		return *kept.Load()
+	}
+	return ctx
 }
 
 // guardedContext wraps an application's context for use by goroutines of the library. A panic of

@@ -44,7 +44,7 @@ func (c oddContext) Value(key any) any {
 // calls them.
 func waiting(t *testing.T) (*cluster, map[string]func(context.Context) error) {
 	c := startPipes(t, 2, nil)
-	c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(ctx context.Context, _ []byte) ([]byte, error) {
 		<-ctx.Done()
 		return nil, nil
 	})
@@ -126,7 +126,7 @@ func TestHealthAndShutdownEndAtADeadlineWithoutDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)
 		n, host := startForFake(t, c, nil)
-		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) {
+		c.handle(t, func(context.Context, []byte) ([]byte, error) {
 			time.Sleep(5 * time.Second)
 			return nil, nil
 		})
@@ -276,11 +276,11 @@ func TestNilContexts(t *testing.T) {
 	if GetCaller(none) != nil || GetSubroute(none) != "" || MetadataFrom(none) != nil || OutgoingMetadata(none) != nil {
 		t.Error("a nil context has something in it")
 	}
-	md := Metadata{"a": "b"}
-	if got := OutgoingMetadata(WithMetadata(none, md)); got["a"] != "b" {
+	md := Metadata{"a": {"b"}}
+	if got := OutgoingMetadata(WithMetadata(none, md)); got.Get("a") != "b" {
 		t.Errorf("WithMetadata: %v", got)
 	}
-	if got := MetadataFrom(WithIncomingMetadata(none, md)); got["a"] != "b" {
+	if got := MetadataFrom(WithIncomingMetadata(none, md)); got.Get("a") != "b" {
 		t.Errorf("WithIncomingMetadata: %v", got)
 	}
 	if WithMetadata(none, nil) == nil {

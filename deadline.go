@@ -8,6 +8,28 @@ import (
 // deadlineGrace bounds how long a context may be behind its own deadline.
 const deadlineGrace = time.Second
 
+// WithoutDeadline returns a context whose requests have no deadline if the context has none. Without
+// it they end after a minute. They still end with the context, and with the connection. A nil ctx
+// stands for context.Background.
+//
+// A node of the original is asked with the minute. Streams never have a deadline that their context
+// has not.
+func WithoutDeadline(ctx context.Context) context.Context {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	switch out := outgoingOf(ctx); {
+	case out == nil:
+		return context.WithValue(ctx, outgoingKey{}, endlessOnly)
+	case out.endless:
+		return ctx
+	}
+	return changeOutgoing(ctx, func(out *outgoing) { out.endless = true })
+}
+
+// endlessOnly is what most contexts say that have no deadline. Nobody changes what is in a context.
+var endlessOnly = &outgoing{endless: true}
+
 // deadlineMS is what goes over the wire for the deadline of ctx: 0 for none. It is rounded up: a
 // handler that ended before its caller's deadline would leave the caller with ErrDisconnected.
 func deadlineMS(ctx context.Context) (uint32, error) {
@@ -52,9 +74,9 @@ func cutShort(ctx context.Context) error {
 
 // whole is the result of a handler whose context an interceptor may have replaced: an error where
 // that has ended, and the handler returned for that reason perhaps.
-func whole(ctx context.Context, err *RemoteErr) *RemoteErr {
+func whole(ctx context.Context, err error) error {
 	if err != nil || ctx == nil {
 		return err
 	}
-	return NewRemoteErr(cutShort(ctx))
+	return cutShort(ctx)
 }

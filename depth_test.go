@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -129,6 +131,116 @@ func TestWhatIsNestedTooDeeplyIsNotDecoded(t *testing.T) {
 	}
 }
 
+// Methods bound what they decode in either direction, by default and as their option says, in
+// MessagePack and in JSON. Another codec sees to that itself.
+func TestMethodsBoundDepth(t *testing.T) {
+	c := startCluster(t, 2, nil)
+	serving, conn := c.nodes[1].Manager, c.conn(0, 1)
+	type levels = opaque
+	send := func(n int) *levels { return &levels{sent: nested(n)} }
+	text := func(n int) *any {
+		var v any
+		for range n {
+			v = []any{v}
+		}
+		return &v
+	}
+	var answer atomic.Int32 // how many levels a handler sends
+	request := func(m *Method[levels, levels], name string) func(up, down int) error {
+		if err := m.Handle(serving, func(context.Context, *levels) (*levels, error) { return send(int(answer.Load())), nil }, name); err != nil {
+			t.Fatal(err)
+		}
+		return func(up, down int) error {
+			answer.Store(int32(down))
+			_, err := m.Call(t.Context(), conn.Subroute(name), send(up))
+			return err
+		}
+	}
+	json := func(m *Method[any, any], name string) func(up, down int) error {
+		if err := m.Handle(serving, func(context.Context, *any) (*any, error) { return text(int(answer.Load())), nil }, name); err != nil {
+			t.Fatal(err)
+		}
+		return func(up, down int) error {
+			answer.Store(int32(down))
+			_, err := m.Call(t.Context(), conn.Subroute(name), text(up))
+			return err
+		}
+	}
+	down := NewStreamMethod[levels, levels]("deep.Down").WithMaxDepth(3)
+	up := NewUploadMethod[levels, levels]("deep.Up").WithMaxDepth(3)
+	both := NewDuplexMethod[levels, levels]("deep.Both").WithMaxDepth(3)
+	if err := errors.Join(
+		down.Handle(serving, func(_ context.Context, _ *levels, out *Sender[levels]) error {
+			return out.Send(send(int(answer.Load())))
+		}),
+		up.Handle(serving, func(_ context.Context, in iter.Seq2[*levels, error]) (*levels, error) {
+			for _, err := range in {
+				if err != nil {
+					return nil, err
+				}
+			}
+			return send(int(answer.Load())), nil
+		}),
+		both.Handle(serving, func(_ context.Context, st *ServerStream[levels, levels]) error {
+			if _, err := st.Recv(); err != nil {
+				return err
+			}
+			return st.Send(send(int(answer.Load())))
+		}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		most int
+		call func(up, down int) error
+	}{
+		{"the default", 1000, request(NewMethod[levels, levels]("deep.Call"), "default")},
+		{"an option", 3, request(NewMethod[levels, levels]("deep.Call").WithMaxDepth(3), "few")},
+		{"a larger option", 3000, request(NewMethod[levels, levels]("deep.Call").WithMaxDepth(3000), "many")},
+		{"an option that is taken back", 1000, request(NewMethod[levels, levels]("deep.Call").WithMaxDepth(3).WithMaxDepth(0), "back")},
+		{"JSON", 1000, json(NewMethodCodec[any, any]("deep.JSON", JSONCodec), "default")},
+		{"JSON with an option", 3, json(NewMethodCodec[any, any]("deep.JSON", JSONCodec).WithMaxDepth(3), "few")},
+		{"a stream from the handler", 3, func(up, answers int) error {
+			answer.Store(int32(answers))
+			for _, err := range down.Call(t.Context(), conn, send(up)) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{"a stream to the handler", 3, func(levels, answers int) error {
+			answer.Store(int32(answers))
+			_, err := up.Call(t.Context(), conn, slices.Values([]*opaque{send(levels)}))
+			return err
+		}},
+		{"a stream both ways", 3, func(up, answers int) error {
+			answer.Store(int32(answers))
+			st, err := both.Call(t.Context(), conn)
+			if err != nil {
+				return err
+			}
+			defer st.raw.Cancel(nil)
+			if err := st.Send(send(up)); err != nil {
+				return err
+			}
+			_, err = st.Recv()
+			return err
+		}},
+	} {
+		if err := test.call(test.most, test.most); err != nil {
+			t.Errorf("%s: %d levels: %v", test.name, test.most, err)
+		}
+		want := fmt.Sprintf("nested too deeply: more than %d levels", test.most)
+		for way, err := range map[string]error{"up": test.call(test.most+1, 1), "down": test.call(1, test.most+1)} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %s: %v, want %q", test.name, way, err, want)
+			}
+		}
+	}
+}
+
 func TestNestedJSONIsNotDecoded(t *testing.T) {
 	pool, few := NewJSONPool[any](), NewJSONPool[any]().WithMaxDepth(3)
 	for _, test := range []struct {
@@ -180,7 +292,7 @@ func TestNestedMessagesOfTheProtocolAreNotDecoded(t *testing.T) {
 			}
 		}
 	}
-	if err := checkMetadata(within(1000)); err == nil {
+	if err := several.checkMetadata(within(1000)); err == nil {
 		t.Error("nested metadata passes")
 	}
 	for i := range messageFields { // in place of each field of a message

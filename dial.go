@@ -15,16 +15,9 @@ import (
 // dialer opens the connections of a Manager.
 type dialer struct{ *node }
 
-// keepUp keeps a connection up, from the time dialing is unblocked until the Manager ends.
+// keepUp keeps a connection up, from now on until the host is removed, or the Manager ends.
 func (d *dialer) keepUp(c *Connection) {
-	if d.BlockConnect != nil {
-		select {
-		case <-d.BlockConnect:
-		case <-d.ctx.Done():
-			return
-		}
-	}
-	c.keepDialing(d.ctx, func(ctx context.Context) (*session, error) { return d.dial(ctx, c) })
+	c.keepDialing(func(ctx context.Context) (*session, error) { return d.dial(ctx, c) })
 }
 
 // dial opens a connection and goes through the handshake. It does not wait for the application's
@@ -45,8 +38,8 @@ func (d *dialer) dial(ctx context.Context, c *Connection) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("handshake with %s: %w", c.Remote, err)
 	}
-	peer := process{resp.ID, up.socket.RemoteAddr().String()}
-	return c.newSession(g, peer, resp.Grid, resp.Max), nil
+	peer := process{id: resp.ID, address: up.socket.RemoteAddr().String()}
+	return c.newSession(g, peer, resp.Grid, resp.Max, uint32(resp.Meta)), nil
 }
 
 // webSocket is a WebSocket with the bytes that arrived after the answer.
@@ -178,6 +171,7 @@ func (d *dialer) introduce(g *greeting, c *Connection, token string) (*connectRe
 	req := connectReq{ID: d.id, Host: d.Local, Time: time.Now(), Grid: d.features(), To: c.Remote, Max: uint32(d.Limits.MaxMessageSize)}
 	req.Token = token
 	req.Sum = agreementSum(req.Grid, req.Max)
+	req.Meta = metadataTerm(req.Grid, uint32(d.Limits.MaxMetadataSize))
 	payload, err := req.MarshalMsg(nil)
 	if err != nil {
 		return nil, err
@@ -190,21 +184,36 @@ func (d *dialer) introduce(g *greeting, c *Connection, token string) (*connectRe
 		return nil, err
 	}
 	switch {
-	case resp.Host != "" && resp.Host != c.Remote:
+	case resp.Host != "" && resp.Host != c.Remote && !isGuest(d.Local): // which may know it by another name
 		return nil, &wrongNodeError{g.socket.RemoteAddr().String(), resp.Host, c.Remote}
 	case !resp.Accepted:
-		return nil, rejection(resp.RejectedReason)
+		return nil, rejection(resp.RejectedReason, isGuest(d.Local))
 	}
 	if err := checkAgreement(resp.Grid, resp.Max, resp.Sum); err != nil {
+		return nil, err
+	}
+	if err := checkMetadataTerm(resp.Grid, resp.Meta); err != nil {
+		return nil, err
+	}
+	with := agree(d.Limits.MaxMessageSize, resp.Grid&d.features(), resp.Max)
+	if err := g.exchangeFacts(&c.link, &with); err != nil {
 		return nil, err
 	}
 	return &resp, g.socket.SetDeadline(time.Time{})
 }
 
-// rejection returns the error for a reason from the peer, which may be empty.
-func rejection(reason string) error {
-	if reason == "" || reason == rejected {
+// rejection returns the error for a reason from the peer, which may be empty. guest is whether this
+// node is one.
+func rejection(reason string, guest bool) error {
+	switch {
+	case reason == "", reason == rejected:
 		return errors.New("rejected; the peer's log says why")
+	case reason == unknownHost && guest:
+		return &notMemberError{fmt.Errorf("rejected: %s: the node there takes no guests, which takes ManagerOptions.AcceptGuest", reason)}
+	case reason == unknownHost:
+		return &notMemberError{fmt.Errorf("rejected: %s: the node there does not have this one among its hosts", reason)}
+	case guest && strings.HasPrefix(reason, guestRefused):
+		return &notMemberError{fmt.Errorf("rejected: %s", clip(reason))}
 	}
 	return fmt.Errorf("rejected: %s", clip(reason))
 }

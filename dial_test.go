@@ -7,11 +7,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +130,43 @@ func TestAttemptsToDialKeepTheirDistance(t *testing.T) {
 	}
 }
 
+// Pauses are spread over all that they may be, between the connections of a moment and over time. At
+// the same virtual time they are the same.
+func TestPausesAreSpreadAndRepeat(t *testing.T) {
+	const limit, parts, draws = time.Second, 10, 10_000
+	run := func(next func(i int) *Connection) (pauses []time.Duration) {
+		synctest.Test(t, func(t *testing.T) {
+			var counts [parts]int
+			for i := range draws {
+				d := next(i).jitter(limit)
+				if d < 0 || d >= limit {
+					t.Fatalf("a pause of %v", d)
+				}
+				counts[d*parts/limit]++
+				pauses = append(pauses, d)
+			}
+			for part, n := range counts {
+				if n < draws/parts/2 || n > draws/parts*2 {
+					t.Errorf("%d of %d pauses are in part %d of %d", n, draws, part, parts)
+				}
+			}
+		})
+		return pauses
+	}
+	for _, next := range []func(int) *Connection{
+		func(i int) *Connection { return &Connection{Local: fmt.Sprint("a", i), Remote: "b"} },
+		func(i int) *Connection { return &Connection{Local: "a", Remote: fmt.Sprint("b", i)} },
+		func(int) *Connection {
+			time.Sleep(time.Second)
+			return &Connection{Local: "a", Remote: "b"}
+		},
+	} {
+		if !slices.Equal(run(next), run(next)) {
+			t.Error("the pauses were others")
+		}
+	}
+}
+
 // What a peer answers to the upgrade is not kept without end.
 func TestAnEndlessAnswerToTheUpgradeIsCut(t *testing.T) {
 	l, remote := listen(t)
@@ -224,32 +264,151 @@ func TestAStatusIsExplained(t *testing.T) {
 func TestADialersErrShutdownIsNoEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, host := startForFake(t, newPipes(1), nil)
-		ctx, cancel := context.WithCancel(t.Context())
+		c := n.Connection(host)
 		dials := 0
-		n.Connection(host).keepDialing(ctx, func(context.Context) (*session, error) {
+		c.keepDialing(func(context.Context) (*session, error) {
 			if dials++; dials == 3 {
-				cancel()
+				c.leave()
 			}
 			return nil, fmt.Errorf("tunnel: %w", ErrShutdown)
 		})
+		time.Sleep(time.Minute)
+		synctest.Wait()
 		if dials != 3 {
-			t.Errorf("dialed %d times, want until the end of the context, 3", dials)
+			t.Errorf("dialed %d times, want until the host was removed, 3", dials)
 		}
 	})
 }
 
-// A connection that is shut down is not dialed again while others are still being shut down.
+// A connection that is shut down is not dialed again while others are still being shut down: neither
+// one that was never dialed, nor one that is waiting for its next attempt, nor one whose attempt fails
+// then.
 func TestNothingIsDialedAfterShutdown(t *testing.T) {
+	for _, end := range []struct {
+		name string
+		end  func(*Connection)
+	}{
+		{"shutdown", func(c *Connection) { c.shutdown(context.Background(), 0) }},
+		{"removal", (*Connection).leave},
+	} {
+		t.Run(end.name+" before the first attempt", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, host := startForFake(t, newPipes(1), nil)
+				c := n.Connection(host)
+				end.end(c)
+				c.keepDialing(func(context.Context) (*session, error) {
+					t.Error("dialed")
+					return nil, ErrShutdown
+				})
+				time.Sleep(time.Minute)
+			})
+		})
+		t.Run(end.name+" between attempts", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, host := startForFake(t, newPipes(1), nil)
+				c := n.Connection(host)
+				var ended atomic.Bool
+				c.keepDialing(func(context.Context) (*session, error) {
+					if ended.Load() {
+						t.Error("dialed after the end")
+					}
+					return nil, io.EOF
+				})
+				time.Sleep(time.Minute)
+				if absent := n.node.absent.Load(); absent != 1 {
+					t.Errorf("%d absent hosts are counted", absent)
+				}
+				ended.Store(true)
+				end.end(c)
+				synctest.Wait()
+				checkNotDialing(t, c)
+				time.Sleep(time.Minute)
+			})
+		})
+		t.Run(end.name+" amid an attempt", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, host := startForFake(t, newPipes(1), nil)
+				c := n.Connection(host)
+				dials, goOn := 0, make(chan struct{})
+				c.keepDialing(func(context.Context) (*session, error) {
+					if dials++; dials == 3 {
+						<-goOn
+					}
+					return nil, io.EOF
+				})
+				time.Sleep(time.Minute)
+				end.end(c)
+				close(goOn)
+				synctest.Wait()
+				checkNotDialing(t, c)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if dials != 3 {
+					t.Errorf("dialed %d times, want 3", dials)
+				}
+			})
+		})
+	}
+}
+
+// checkNotDialing checks that nothing is left that would dial.
+func checkNotDialing(t *testing.T, c *Connection) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if timer := c.dialing.timer; timer != nil && timer.Stop() {
+		t.Error("another attempt was to come")
+	}
+	if absent := c.node.absent.Load(); absent != 0 {
+		t.Errorf("%d absent hosts are still counted", absent)
+	}
+}
+
+// The end of a Manager waits for an attempt that runs, and none begins afterwards.
+func TestTheEndWaitsForAnAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, host := startForFake(t, newPipes(1), nil)
-		c := n.Connection(host)
-		c.shutdown(t.Context(), 0)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		c.keepDialing(ctx, func(context.Context) (*session, error) {
-			t.Error("dialed")
-			cancel()
-			return nil, ErrShutdown
+		dials, over := 0, false
+		n.Connection(host).keepDialing(func(ctx context.Context) (*session, error) {
+			if over {
+				t.Error("dialed after the end")
+			}
+			if dials++; dials == 3 {
+				<-ctx.Done()
+				time.Sleep(time.Second)
+				over = true
+			}
+			return nil, io.EOF
 		})
+		time.Sleep(time.Minute)
+		n.Close()
+		if !over {
+			t.Error("the attempt still runs")
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// A host that is absent costs no goroutine between two attempts, and is dialed again and again.
+func TestAnAbsentHostNeedsNoGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, host := startForFake(t, newPipes(1), nil)
+		var dials atomic.Int32
+		goroutines := len(ownGoroutines())
+		n.Connection(host).keepDialing(func(context.Context) (*session, error) {
+			dials.Add(1)
+			return nil, io.EOF
+		})
+		for range 10 {
+			synctest.Wait()
+			before := dials.Load()
+			if more := len(ownGoroutines()) - goroutines; more != 0 {
+				t.Fatalf("%d goroutines between attempts", more)
+			}
+			time.Sleep(2 * maxBackoff)
+			if dials.Load() == before {
+				t.Fatalf("not dialed again after %d attempts", before)
+			}
+		}
 	})
 }

@@ -15,7 +15,7 @@
 //	if err != nil {
 //		return err
 //	}
-//	err = m.RegisterSingleHandler(grid.HandlerUserFirst, func(payload []byte) ([]byte, *grid.RemoteErr) {
+//	err = m.Handle("greet", func(_ context.Context, payload []byte) ([]byte, error) {
 //		return append([]byte("hello, "), payload...), nil
 //	})
 //	if err != nil {
@@ -23,28 +23,26 @@
 //	}
 //	http.Handle(grid.RoutePath, m.Handler())
 //
-// Every other node can now call the handler, and this node can call theirs:
+// Every other node can now call the method, and this node can call theirs:
 //
 //	conn := m.Connection("http://10.0.0.2:9000")
 //	if err := conn.WaitForConnect(ctx); err != nil {
 //		return err
 //	}
-//	answer, err := conn.Request(ctx, grid.HandlerUserFirst, []byte("world"))
+//	answer, err := conn.Call(ctx, "greet", []byte("world"))
 //
 // # Requests and streams
 //
-// [Connection.Request] sends one message and returns one answer or one error.
-// [Connection.NewStream] opens a [Stream] to a handler, which may send any number of messages, and
-// may receive messages if it is registered with an InCapacity. Both ends of a stream register the
-// handler, because they must agree on its capacities. A slow consumer slows its own stream and no
-// other.
+// [Connection.Call] sends one message and returns one answer or one error. [Method] does the same with
+// values in place of bytes, for types with the methods that the msgp tool generates, or with any other
+// [Codec].
 //
-// [SingleHandler] and [StreamTypeHandler] do the same with values in place of bytes, for types with
-// the methods that the msgp tool generates. [Bytes], [MSS], [URLValues], [JSON], [Array] and
-// [NoPayload] have them already.
+// [Connection.OpenStream] opens a [Stream] to a handler that gets a [RawStream]: each may send any number
+// of messages. [StreamMethod], [UploadMethod] and [DuplexMethod] do the same with values. A slow consumer
+// slows its own stream and no other.
 //
-// A handler is identified by its [HandlerID] and, if it was registered with one, by its subroute:
-// see [Connection.Subroute].
+// Programs that come from the original know a handler by its number, a [HandlerID], and its subroute:
+// see [Manager.RegisterSingleHandler], [Connection.Request], [SingleHandler] and [StreamTypeHandler].
 //
 // Requests and streams carry the [Metadata] that [WithMetadata] has put into their context.
 //

@@ -34,6 +34,9 @@ const (
 	ErrorSequence
 	// ErrorOther is anything else, such as a message that could not be encoded.
 	ErrorOther
+	// ErrorRemoved is a call that was not made, or not accepted, because one of the nodes has
+	// removed the other from its hosts.
+	ErrorRemoved
 
 	errorClasses // their number
 )
@@ -52,6 +55,7 @@ var errorClassNames = [errorClasses]string{
 	ErrorMetadata:        "invalid_metadata",
 	ErrorSequence:        "incorrect_sequence",
 	ErrorOther:           "other",
+	ErrorRemoved:         "removed",
 }
 
 // String returns the name of the class in metrics and traces, such as "deadline_exceeded".

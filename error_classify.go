@@ -25,6 +25,9 @@ func Classify(ctx context.Context, err error) ErrorClass {
 
 // classOf is Classify for an error that is not the cause of the caller's own context.
 func classOf(err error) ErrorClass {
+	if byHandler(err) {
+		return ErrorHandler
+	}
 	if class, ok := libraryClass(err); ok {
 		return class
 	}
@@ -32,7 +35,7 @@ func classOf(err error) ErrorClass {
 	switch {
 	case errors.As(err, &library):
 		return ErrorOther
-	case IsRemoteErr(err) != nil:
+	case IsRemoteErr(err) != nil: // such as that of an interceptor
 		return ErrorHandler
 	case errors.Is(err, context.DeadlineExceeded):
 		return ErrorDeadline

@@ -57,7 +57,7 @@ func TestErrorsNameTheCall(t *testing.T) {
 	check("a stream to a node that is gone", stream, ErrDisconnected,
 		"grid: stream to HandlerID(201) at "+peer+": remote disconnected")
 	gone := error(ErrDisconnected)
-	if n := testing.AllocsPerRun(100, func() { conn.named(gone, false, nameUnknown, "") }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { conn.named(gone, false, target{id: nameUnknown, number: int(nameUnknown)}) }); n != 0 {
 		t.Errorf("the error of a call to a node that is gone allocates %v times", n)
 	}
 	c.nodes[0].Close()
@@ -75,7 +75,7 @@ func endless(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *R
 // call.
 func TestAHandlersTextIsNotTheLibrarys(t *testing.T) {
 	c := startCluster(t, 2, nil)
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return nil, NewRemoteErrString(string(b)) })
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return nil, NewRemoteErrString(string(b)) })
 	c.stream(t, 0, 1, func(_ context.Context, b []byte, _ <-chan []byte, _ chan<- []byte) *RemoteErr {
 		return NewRemoteErrString(string(b))
 	})
@@ -106,7 +106,11 @@ func TestAHandlersTextIsNotTheLibrarys(t *testing.T) {
 		}
 	}
 	stats := handlerStats(c.nodes[0].Stats().Handlers, RoleClient, testSingle, "")
-	if want := (ErrorStats{Handler: int64(len(librarySentinels))}); stats.Errors != want {
+	var returned []Code
+	for _, sentinel := range librarySentinels {
+		returned = append(returned, CodeOf(sentinel))
+	}
+	if want := failedWith(returned...); stats.Errors != want {
 		t.Errorf("statistics count %+v, want %+v", stats.Errors, want)
 	}
 }
@@ -169,7 +173,7 @@ func TestErrorsOfPeersWithAndWithoutMarks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 			n, host := startForFake(t, c, nil)
-			c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return nil, &errShutdown })
+			c.handle(t, func(context.Context, []byte) ([]byte, error) { return nil, &errShutdown })
 			p := c.knock(t, n)
 			p.introduceAs(t, host, peer.features)
 			conn := n.Connection(host)
@@ -210,13 +214,13 @@ func TestErrorsOfPeersWithAndWithoutMarks(t *testing.T) {
 			}
 			// The handler of this node says what looks like a shutdown; then there is one.
 			p.send(t, message{MuxID: 1 << 40, Op: OpRequest, Handler: testSingle, Flags: FlagEOF})
-			if m := p.next(t); m.Op != OpResponse || m.metadata != nil || string(m.Payload) != string(ErrShutdown) {
+			if m := p.next(t); m.Op != OpResponse || several.answerOf(&m).isLibrary || string(m.Payload) != string(ErrShutdown) {
 				t.Errorf("a handler's error went out as %v with %x", m.Op, m.metadata)
 			}
-			conn.active.stop()
+			conn.active.stop(&errShutdown)
 			p.send(t, message{MuxID: 1<<40 + 2, Op: OpRequest, Handler: testSingle, Flags: FlagEOF})
 			m := p.next(t)
-			if code, marked := markOf(m.metadata); m.Op != OpResponse || marked != peer.marks || marked && code != codeShutdown {
+			if p := several.answerOf(&m); m.Op != OpResponse || p.isLibrary != peer.marks || p.isLibrary && p.library != codeShutdown {
 				t.Errorf("a refusal went out as %v with %x", m.Op, m.metadata)
 			}
 		})
@@ -228,7 +232,7 @@ func TestErrorsOfPeersWithAndWithoutMarks(t *testing.T) {
 func TestTheLossOfTheCallerIsNotThatOfTheCallee(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	inside, result := make(chan struct{}), make(chan error, 1)
-	slow := func(ctx context.Context, b []byte) ([]byte, *RemoteErr) {
+	slow := func(ctx context.Context, b []byte) ([]byte, error) {
 		if string(b) != "on" {
 			<-ctx.Done()
 			return nil, nil
@@ -273,7 +277,7 @@ func TestClassify(t *testing.T) {
 		{late, mine, ErrorDeadline},
 		{t.Context(), mine, ErrorOther},
 		{t.Context(), &over, ErrorHandler},
-		{t.Context(), &handlerError{&errShutdown}, ErrorHandler},
+		{t.Context(), &Error{Text: string(ErrShutdown), Remote: true}, ErrorHandler},
 		{t.Context(), errResultsLeft, ErrorLeft},
 		{t.Context(), &libraryError{text: "handler blocked"}, ErrorOther},
 		{t.Context(), &callError{err: ErrShutdown}, ErrorShutdown},
@@ -302,7 +306,7 @@ func TestClassify(t *testing.T) {
 func TestRefusalsAreCountedByLimit(t *testing.T) {
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxRequests, o.Limits.MaxStreams = 1, 1 })
 	entered := make(chan struct{})
-	c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(ctx context.Context, _ []byte) ([]byte, error) {
 		entered <- struct{}{}
 		<-ctx.Done()
 		return nil, nil

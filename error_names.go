@@ -4,21 +4,26 @@ import (
 	"sync/atomic"
 )
 
-// named adds the names of the failed call to an error of the library. Errors of the handler and of
-// the caller's context stay as they are. Any goroutine may call it.
-func (l *link) named(err error, stream bool, h HandlerID, subroute string) error {
+// named adds the names of the failed call to an error of the library or the handler. Errors of the
+// caller's context stay as they are. Any goroutine may call it.
+func (l *link) named(err error, stream bool, to target) error {
+	if e, ok := err.(*Error); ok && e.Remote && e.Peer == "" { // not the application's own
+		with := *e
+		with.Peer, with.Method = l.remote, to.in()
+		return &with
+	}
 	if !aboutCall(err) {
 		return err
 	}
 	// A program may call an absent peer as often as it likes: those calls share an error.
 	var shared *atomic.Pointer[callError]
-	if said, ok := err.(RemoteErr); ok && said == ErrDisconnected && subroute == "" {
-		shared = l.called.get(int(h)).failures().disconnected(stream)
+	if said, ok := err.(RemoteErr); ok && said == ErrDisconnected && (to.route == "" || to.number > otherMethods) {
+		shared = l.called.get(to.number).failures().disconnected(stream)
 		if known := shared.Load(); known != nil {
 			return known
 		}
 	}
-	named := &callError{err: err, stream: stream, handler: h, subroute: subroute, peer: l.remote}
+	named := &callError{err: err, stream: stream, to: to, peer: l.remote}
 	if shared != nil {
 		shared.Store(named)
 	}
@@ -28,7 +33,7 @@ func (l *link) named(err error, stream bool, h HandlerID, subroute string) error
 // aboutCall reports whether an error is the library's about a call and has no names yet.
 func aboutCall(err error) bool {
 	switch err.(type) {
-	case nil, *callError, *contextError, *RemoteErr, *handlerError:
+	case nil, *callError, *contextError, *RemoteErr, *Error:
 		return false
 	case RemoteErr, *libraryError: // a handler's error is never a RemoteErr by value
 		return true

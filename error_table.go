@@ -12,6 +12,7 @@ const (
 	codeUnknownHandler
 	codeTooLarge
 	codeSequence
+	codeRemoved
 )
 
 // knownError is one of the library's own errors.
@@ -20,7 +21,7 @@ type knownError struct {
 	class ErrorClass
 	code  errorCode // on the wire; codeOther if it has none of its own
 	// lacksNames is set if the error ends a call and says no more by itself. ErrDisconnected,
-	// ErrShutdown and ErrOverloaded are recognized by their type, because handlers may return their
+	// ErrShutdown, ErrRemoved and ErrOverloaded are recognized by their type, because handlers may return their
 	// texts.
 	lacksNames bool
 }
@@ -30,6 +31,7 @@ var libraryErrors = []knownError{
 	{ErrDisconnected, ErrorDisconnected, codeOther, false},
 	{ErrOverloaded, ErrorOverloaded, codeOverloaded, false},
 	{ErrShutdown, ErrorShutdown, codeShutdown, false},
+	{ErrRemoved, ErrorRemoved, codeRemoved, false},
 	{ErrUnknownHandler, ErrorUnknownHandler, codeUnknownHandler, true},
 	{ErrMessageTooLarge, ErrorMessageTooLarge, codeTooLarge, true},
 	{ErrMetadata, ErrorMetadata, codeOther, true},

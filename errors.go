@@ -16,6 +16,10 @@ var ErrDisconnected = RemoteErr("remote disconnected")
 // ErrShutdown is returned to local and remote callers of a node that is shutting down.
 var ErrShutdown = RemoteErr("grid: node is shutting down")
 
+// ErrRemoved is returned to local and remote callers if one of the two nodes has removed the other
+// from its hosts: see Manager.SetHosts.
+var ErrRemoved = RemoteErr("grid: node was removed from the hosts")
+
 // ErrOverloaded is returned to a caller whose request or stream the peer has refused, because too
 // many calls of this node are running there already, or hold too much memory: see Limits. The
 // handler has not run. At either node it also ends the stream with the most messages waiting, when
@@ -51,6 +55,23 @@ func NewRemoteErrString(msg string) *RemoteErr {
 // NewRemoteErrf returns an error with a text formatted by fmt.Sprintf.
 func NewRemoteErrf(format string, a ...any) *RemoteErr {
 	return NewRemoteErrString(fmt.Sprintf(format, a...))
+}
+
+// orNil returns r as an error, which is nil if r is.
+func (r *RemoteErr) orNil() error {
+	if r == nil {
+		return nil
+	}
+	return r
+}
+
+// isLibrarys reports whether the text is that of an error of the library that has the type RemoteErr.
+func (r RemoteErr) isLibrarys() bool {
+	switch r {
+	case ErrDisconnected, ErrShutdown, ErrRemoved, ErrOverloaded:
+		return true
+	}
+	return false
 }
 
 // Error returns the text.

@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -64,5 +65,57 @@ func TestNewRemoteErrKeepsTheText(t *testing.T) {
 	}
 	if got := (ErrResponse{msg: "gone"}).Error(); got != "gone" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// A nil *RemoteErr is no error, wherever an error is wanted.
+func TestANilRemoteErrIsNoError(t *testing.T) {
+	none := func() *RemoteErr { return nil }
+	c := startCluster(t, 2, func(_ int, o *ManagerOptions) {
+		one := Interceptor{
+			ServerRequest: func(ctx context.Context, _ *CallInfo, payload []byte, next ServeRequestFunc) ([]byte, error) {
+				out, err := next(ctx, payload)
+				if err != nil {
+					return nil, fmt.Errorf("next failed: %w", err)
+				}
+				return out, none()
+			},
+			ServerStream: func(ctx context.Context, _ *StreamInfo, payload []byte, next ServeStreamFunc) error {
+				if err := next(ctx, payload); err != nil {
+					return fmt.Errorf("next failed: %w", err)
+				}
+				return none()
+			},
+		}
+		o.Interceptors = []Interceptor{one, one}
+	})
+	typed := NewSingleHandler[*Bytes, *Bytes](testSingle, NewBytes, NewBytes)
+	for _, n := range c.nodes {
+		if err := errors.Join(
+			n.RegisterSingleHandler(testSingle, func(b []byte) ([]byte, *RemoteErr) { return b, none() }),
+			n.RegisterSingleHandlerContext(testSingle, func(_ context.Context, b []byte) ([]byte, error) { return b, none() }, "context"),
+			typed.RegisterContext(n.Manager, func(_ context.Context, b *Bytes) (*Bytes, error) { return b, none() }, "typed"),
+			n.RegisterStreamingHandler(testStream, StreamHandler{
+				Handle: func(context.Context, []byte, <-chan []byte, chan<- []byte) *RemoteErr { return none() },
+			}),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn := c.conn(0, 1)
+	for _, r := range []Requester{conn, conn.Subroute("context")} {
+		if _, err := r.Request(t.Context(), testSingle, []byte("x")); err != nil {
+			t.Errorf("request: %v", err)
+		}
+	}
+	if _, err := typed.Call(t.Context(), conn.Subroute("typed"), NewBytesWith([]byte("x"))); err != nil {
+		t.Errorf("typed: %v", err)
+	}
+	st, err := conn.NewStream(t.Context(), testStream, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Results(func([]byte) error { return nil }); err != nil {
+		t.Errorf("stream: %v", err)
 	}
 }

@@ -38,7 +38,7 @@ func ExampleConnection_Subroute() {
 func ExampleManager_RegisterSingleHandlerContext() {
 	here, there, cleanup := pair()
 	defer cleanup()
-	err := there.RegisterSingleHandlerContext(handlerWhoami, func(ctx context.Context, _ []byte) ([]byte, *grid.RemoteErr) {
+	err := there.RegisterSingleHandlerContext(handlerWhoami, func(ctx context.Context, _ []byte) ([]byte, error) {
 		_, timed := ctx.Deadline()
 		return fmt.Appendf(nil, "%s %s %t", grid.GetCaller(ctx).Name, grid.GetSubroute(ctx), timed), nil
 	}, "users")
@@ -59,7 +59,7 @@ func ExampleManager_RegisterSingleHandlerContext() {
 func ExampleWithMetadata() {
 	here, there, cleanup := pair()
 	defer cleanup()
-	err := there.RegisterSingleHandlerContext(handlerWhoami, func(ctx context.Context, _ []byte) ([]byte, *grid.RemoteErr) {
+	err := there.RegisterSingleHandlerContext(handlerWhoami, func(ctx context.Context, _ []byte) ([]byte, error) {
 		md := grid.MetadataFrom(ctx)
 		return fmt.Appendf(nil, "%s from %s", md.Get("user"), md.Get("office")), nil
 	})
@@ -67,8 +67,8 @@ func ExampleWithMetadata() {
 		log.Fatal(err)
 	}
 
-	ctx := grid.WithMetadata(context.Background(), grid.Metadata{"user": "anna", "office": "Oslo"})
-	ctx = grid.WithMetadata(ctx, grid.Metadata{"office": "Rome"}) // the user stays
+	ctx := grid.WithMetadata(context.Background(), grid.Metadata{"user": {"anna"}, "office": {"Oslo"}})
+	ctx = grid.WithMetadata(ctx, grid.Metadata{"office": {"Rome"}}) // the user stays
 	answer, err := here.Connection(there.HostName()).Request(ctx, handlerWhoami, nil)
 	if err != nil {
 		log.Fatal(err)
@@ -79,11 +79,11 @@ func ExampleWithMetadata() {
 
 // A handler reads the metadata that its test gives it.
 func ExampleWithIncomingMetadata() {
-	handler := func(ctx context.Context, _ []byte) ([]byte, *grid.RemoteErr) {
+	handler := func(ctx context.Context, _ []byte) ([]byte, error) {
 		return []byte("hello, " + grid.MetadataFrom(ctx).Get("user")), nil
 	}
 
-	answer, _ := handler(grid.WithIncomingMetadata(context.Background(), grid.Metadata{"user": "anna"}), nil)
+	answer, _ := handler(grid.WithIncomingMetadata(context.Background(), grid.Metadata{"user": {"anna"}}), nil)
 	fmt.Printf("%s\n", answer)
 	// Output: hello, anna
 }
@@ -94,7 +94,7 @@ func ExampleInterceptor() {
 	naming := grid.Interceptor{
 		ClientRequest: func(ctx context.Context, _ *grid.CallInfo, req []byte, next grid.RequestFunc) ([]byte, error) {
 			if user := ctx.Value(userKey{}); user != nil {
-				ctx = grid.WithMetadata(ctx, grid.Metadata{"user": user.(string)})
+				ctx = grid.WithMetadata(ctx, grid.Metadata{"user": {user.(string)}})
 			}
 			answer, err := next(ctx, req)
 			fmt.Println("ended:", grid.Classify(ctx, err))
@@ -103,8 +103,8 @@ func ExampleInterceptor() {
 	}
 	guarding := grid.Interceptor{
 		ServerRequest: func(ctx context.Context, _ *grid.CallInfo, payload []byte,
-			next grid.SingleHandlerContextFn,
-		) ([]byte, *grid.RemoteErr) {
+			next grid.ServeRequestFunc,
+		) ([]byte, error) {
 			if grid.MetadataFrom(ctx).Get("user") == "" {
 				return nil, grid.NewRemoteErrString("who are you?")
 			}

@@ -41,7 +41,7 @@ func ExampleRemoteErr() {
 func ExampleClassify() {
 	here, there, cleanup := pair()
 	defer cleanup()
-	err := there.RegisterSingleHandlerContext(handlerRemove, func(ctx context.Context, payload []byte) ([]byte, *grid.RemoteErr) {
+	err := there.RegisterSingleHandlerContext(handlerRemove, func(ctx context.Context, payload []byte) ([]byte, error) {
 		if len(payload) == 0 {
 			return nil, &errNotFound
 		}

@@ -25,7 +25,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = m.RegisterSingleHandler(grid.HandlerUserFirst, func(name []byte) ([]byte, *grid.RemoteErr) {
+	err = m.Handle("greet", func(_ context.Context, name []byte) ([]byte, error) {
 		return fmt.Appendf(nil, "hello %s, I am %s", name, addr), nil
 	})
 	if err != nil {
@@ -36,7 +36,7 @@ func Example() {
 	go func() { log.Fatal(server.ListenAndServe()) }()
 	conn := m.Connection(m.Targets()[0])
 	conn.WaitForConnect(context.Background())
-	answer, err := conn.Request(context.Background(), grid.HandlerUserFirst, []byte(addr))
+	answer, err := conn.Call(context.Background(), "greet", []byte(addr))
 	fmt.Printf("%s %v\n", answer, err)
 	select {} // keeps serving
 }
@@ -97,6 +97,27 @@ func nodes(edit func(o *grid.ManagerOptions)) (here, there *grid.Manager, cleanu
 			s.Close()
 		}
 	}
+}
+
+func ExampleConnection_Call() {
+	here, there, cleanup := pair()
+	defer cleanup()
+	err := there.Handle("echo", func(_ context.Context, payload []byte) ([]byte, error) {
+		return payload, nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	answer, err := here.Connection(there.HostName()).Call(ctx, "echo", []byte("hello"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", answer)
+	grid.PutByteBuffer(answer) // may be left to the garbage collector
+	// Output: hello
 }
 
 func ExampleConnection_Request() {

@@ -3,11 +3,156 @@ package grid_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/gridmesh/grid"
 )
+
+func ExampleMethod() {
+	here, there, cleanup := pair()
+	defer cleanup()
+	// Made once, usually as a variable of the package, and used by both sides.
+	stat := grid.NewMethod[grid.MSS, grid.MSS]("disk.Stat")
+	err := stat.Handle(there, func(_ context.Context, req *grid.MSS) (*grid.MSS, error) {
+		return &grid.MSS{"path": req.Get("path"), "size": "42"}, nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	resp, err := stat.Call(context.Background(), here.Connection(there.HostName()), &grid.MSS{"path": "/tmp/a"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(resp.Get("path"), resp.Get("size"))
+	// Output: /tmp/a 42
+}
+
+func ExampleNewMethodCodec() {
+	type disk struct {
+		Name string
+		Free int
+	}
+	here, there, cleanup := pair()
+	defer cleanup()
+	stat := grid.NewMethodCodec[disk, disk]("disk.StatJSON", grid.JSONCodec)
+	err := stat.Handle(there, func(_ context.Context, req *disk) (*disk, error) {
+		return &disk{Name: req.Name, Free: 7}, nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	resp, err := stat.Call(context.Background(), here.Connection(there.HostName()), &disk{Name: "sda"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%+v\n", *resp)
+	// Output: {Name:sda Free:7}
+}
+
+// The handler sends, the caller ranges over what comes.
+func ExampleStreamMethod() {
+	here, there, cleanup := pair()
+	defer cleanup()
+	list := grid.NewStreamMethod[grid.MSS, grid.MSS]("disk.List")
+	err := list.Handle(there, func(_ context.Context, req *grid.MSS, out *grid.Sender[grid.MSS]) error {
+		for _, name := range []string{"sda", "sdb"} {
+			if err := out.Send(&grid.MSS{"name": req.Get("dir") + name}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	for disk, err := range list.Call(context.Background(), here.Connection(there.HostName()), &grid.MSS{"dir": "/dev/"}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(disk.Get("name"))
+	}
+	// Output:
+	// /dev/sda
+	// /dev/sdb
+}
+
+// The caller sends any number of values, the handler answers once.
+func ExampleUploadMethod() {
+	here, there, cleanup := pair()
+	defer cleanup()
+	count := grid.NewUploadMethod[grid.MSS, grid.MSS]("words.Count")
+	err := count.Handle(there, func(_ context.Context, words iter.Seq2[*grid.MSS, error]) (*grid.MSS, error) {
+		n := 0
+		for _, err := range words {
+			if err != nil {
+				return nil, err
+			}
+			n++
+		}
+		return &grid.MSS{"words": fmt.Sprint(n)}, nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	words := slices.Values([]*grid.MSS{{"word": "one"}, {"word": "two"}})
+	resp, err := count.Call(context.Background(), here.Connection(there.HostName()), words)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(resp.Get("words"))
+	// Output: 2
+}
+
+// Both ends send and receive.
+func ExampleDuplexMethod() {
+	here, there, cleanup := pair()
+	defer cleanup()
+	upper := grid.NewDuplexMethod[grid.MSS, grid.MSS]("words.Upper")
+	err := upper.Handle(there, func(_ context.Context, st *grid.ServerStream[grid.MSS, grid.MSS]) error {
+		for req, err := range st.All() {
+			if err != nil {
+				return err
+			}
+			if err := st.Send(&grid.MSS{"word": strings.ToUpper(req.Get("word"))}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) // for the whole stream
+	defer cancel()
+	st, err := upper.Call(ctx, here.Connection(there.HostName()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, word := range []string{"one", "two"} {
+		if err := st.Send(&grid.MSS{"word": word}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	st.CloseSend()
+	for resp, err := range st.All() {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(resp.Get("word"))
+	}
+	// Output:
+	// ONE
+	// TWO
+}
 
 func ExampleSingleHandler() {
 	here, there, cleanup := pair()

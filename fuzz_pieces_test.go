@@ -86,7 +86,7 @@ func fuzzAssembly(t *testing.T, in script) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	handler := func(ctx context.Context, b []byte) ([]byte, *RemoteErr) {
+	handler := func(ctx context.Context, b []byte) ([]byte, error) {
 		x.deliver("request", GetSubroute(ctx), MetadataFrom(ctx).Get("user"), b)
 		return nil, nil
 	}
@@ -101,9 +101,9 @@ func fuzzAssembly(t *testing.T, in script) {
 	x.c = m.Connection("http://remote:1")
 	here, there := net.Pipe()
 	x.peer = there
-	s := x.c.newSession(newGreeting(here, nil, false, fuzzLimits.MaxHandshakeSize), process{}, nativeFeatures, 0)
+	s := x.c.newSession(newGreeting(here, nil, false, fuzzLimits.MaxHandshakeSize), process{}, nativeFeatures, 0, 0)
 	var running sync.WaitGroup
-	running.Go(func() { x.c.start(s, func() error { return nil }) })
+	running.Go(func() { runToEnd(x.c, s) })
 	running.Go(func() { io.Copy(io.Discard, there) })
 	synctest.Wait()
 	x.send(message{MuxID: modelStream, Handler: testStream, Op: OpConnectMux})

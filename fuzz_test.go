@@ -95,14 +95,14 @@ func (s *script) next() (b []byte, pause time.Duration, more bool) {
 
 var (
 	fuzzIDs      = []uint64{0, 1, 2, 3, 4, 5, 6, 1<<31 + 1, 1<<31 + 2, 1<<31 + 3, 1<<31 + 4, 1<<31 + 5, 1 << 63, 1<<64 - 1, 7, 8}
-	fuzzHandlers = []HandlerID{testSingle, testStream, 125, 124, 123, 0, 1, 255}
+	fuzzHandlers = []HandlerID{testSingle, testStream, 125, 124, 123, 0, 122, 255}
 )
 
 // message encodes a message. Most fields take few values, so that messages belong together.
 func (s *script) message() []byte {
 	m := message{
 		MuxID:      fuzzIDs[s.byte()&15],
-		Op:         Op(s.byte() % byte(OpAckPieces+2)),
+		Op:         Op(s.byte() % byte(OpMuxServerHeader+2)),
 		Handler:    fuzzHandlers[s.byte()&7],
 		Flags:      Flags(s.byte()),
 		Seq:        uint32(s.byte() & 15),
@@ -119,7 +119,11 @@ func (s *script) message() []byte {
 		m.subroute = &route
 	}
 	if m.Flags&FlagMetadata != 0 && m.Op != OpMerged {
-		if m.metadata = fuzzMetadata; s.byte()&3 == 0 { // a malformed one ends the session
+		m.metadata = fuzzMetadata
+		if m.Op == OpResponse || m.Op == OpMuxServerMsg || m.Op == OpMuxServerHeader {
+			m.metadata = fuzzAnswer
+		}
+		if s.byte()&3 == 0 { // a malformed one ends the session
 			m.metadata = s.bytes(int(s.byte() & 31))
 		}
 	}
@@ -161,6 +165,9 @@ func (s *script) piece() []byte {
 
 // fuzzMetadata is a well formed map of one pair.
 var fuzzMetadata = []byte("\x81\xa4user\xc4\x04anna")
+
+// fuzzAnswer is what an answer may carry: that as its header and its trailer.
+var fuzzAnswer = (&answerPart{header: fuzzMetadata, trailer: fuzzMetadata}).encode()
 
 func (s *script) frame(first byte, payload []byte) []byte {
 	head := make([]byte, wsframe.HeaderSize(len(payload), s.masked))
@@ -206,11 +213,24 @@ func fuzzManager(t *testing.T, dialer ContextDialer) (*Manager, *Connection) {
 		}
 		return nil
 	}}
-	panics := func(context.Context, []byte) ([]byte, *RemoteErr) { panic("fuzz") }
+	panics := func(context.Context, []byte) ([]byte, error) { panic("fuzz") }
+	headed := func(ctx context.Context, st *RawStream) error {
+		if string(st.Payload()) == "hello" {
+			_ = SendHeader(ctx, Metadata{"served": {"by", "raw"}})
+		}
+		b, err := st.Recv()
+		_ = st.SendHeader(nil)
+		_ = st.Send(b)
+		st.CloseSend()
+		for err == nil {
+			_, err = st.Recv()
+		}
+		return err
+	}
 	err = errors.Join(
-		m.RegisterSingleHandlerContext(testSingle, func(ctx context.Context, b []byte) ([]byte, *RemoteErr) {
-			for key, value := range MetadataFrom(ctx) {
-				b = append(append(b, key...), value...)
+		m.RegisterSingleHandlerContext(testSingle, func(ctx context.Context, b []byte) ([]byte, error) {
+			for key, values := range MetadataFrom(ctx) {
+				b = append(append(b, key...), strings.Join(values, "")...)
 			}
 			if len(b) > 0 && b[0] == 'w' {
 				<-ctx.Done()
@@ -223,6 +243,7 @@ func fuzzManager(t *testing.T, dialer ContextDialer) (*Manager, *Connection) {
 		m.RegisterStreamingHandler(125, waits),
 		m.RegisterStreamingHandler(124, sends),
 		m.RegisterSingleHandlerContext(123, panics),
+		m.registerRaw(target{id: 122}, headed),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -326,8 +347,13 @@ func FuzzSession(f *testing.F) {
 		}
 	}
 	f.Add([]byte(answers), false, false, true)
+	for _, seed := range headerSeeds() {
+		f.Add(seed, false, true, true)
+		f.Add(seed, true, true, true)
+	}
 	for _, seed := range []string{
 		"\x00\x02\x0e\x00\x02\x00\x00\x00\x05\x01hello", // a request
+		"\x00\x01\x05\x06\x01\x64\x00\x00\x05\x01hello" + "\x00\x01\x09\x06\x01\x01\x00\x00\x05\x01hello" + "\x00\x01\x09\x06\x03\x02\x00\x00\x00\x00", // a stream with a header
 		"\x00\x02\x05\x01\x00\x00\x00\x00\x00\x00" + "\x00\x02\x09\x01\x00\x01\x00\x00\x05\x01hello" + "\x00\x02\x09\x00\x02\x02\x00\x00\x00\x00",      // a stream
 		"\x00\x02\x05\x02\x00\x00\x00\x00\x00\x00" + "\x00\x02\x09\x02\x00\x01\x00\x00\x05\x01hello" + "\x00\x02\x09\x02\x00\x02\x00\x00\x05\x01hello", // one that is not read
 		"\x03\x03\x01\x0d\x00\x00\x00\x00\x00\x00\x00\x01\x0a\x00\x00\x01\x00\x00\x01\x01x\x01\x0a\x00\x02\x02\x00\x00\x00\x00",                        // answers, merged
@@ -349,14 +375,48 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
+// runToEnd is Connection.start on the goroutine of the caller.
+func runToEnd(c *Connection, s *session) {
+	if c.begin(s, nil) == nil {
+		c.run(s)
+	}
+}
+
+// headerSeeds are what handlers' sides send to all that fuzzCalls calls: headers and ends of messages, in
+// orders that are allowed and others.
+func headerSeeds() (seeds [][]byte) {
+	const (
+		ack    = "\x0d\x00\x01\x00\x0a\x00\x00\x00"
+		header = "\x17\x00\x41#\x00\x00\x00\x00\x01"
+		empty  = "\x17\x00\x01#\x00\x00\x00\x00"
+		one    = "\x0a\x00\x01#\x00\x00\x05\x01hello"
+		end    = "\x16\x00\x01#\x00\x00\x00\x00"
+		last   = "\x0a\x00\x43#\x00\x00\x00\x00\x01"
+	)
+	for _, order := range [][]string{
+		{header, one, end, last}, {empty, last}, {one, header}, {header, header}, {end, empty}, {header, end, end}, {header, end, one}, {header}, {end, last},
+	} {
+		var seed []byte
+		for _, id := range "\x01\x02\x03\x04\x05\x06\x0e\x0f" {
+			seed = append(append(seed, stepMessage, byte(id)), ack...)
+			for i, m := range order {
+				m = strings.Replace(m, "#", string(rune(i+1)), 1)
+				seed = append(append(seed, stepMessage, byte(id)), m...)
+			}
+		}
+		seeds = append(seeds, seed)
+	}
+	return seeds
+}
+
 func fuzzSession(t *testing.T, in script, dialed, native, reads bool) {
 	m, c := fuzzManager(t, nil)
 	defer m.Close()
 	here, there := net.Pipe()
 	features := map[bool]uint32{true: nativeFeatures}[native]
-	s := c.newSession(newGreeting(here, nil, dialed, fuzzLimits.MaxHandshakeSize), process{}, features, 0)
+	s := c.newSession(newGreeting(here, nil, dialed, fuzzLimits.MaxHandshakeSize), process{}, features, 0, 0)
 	var running sync.WaitGroup
-	running.Go(func() { c.start(s, func() error { return nil }) })
+	running.Go(func() { runToEnd(c, s) })
 	synctest.Wait()
 	running.Go(func() {
 		if reads {
@@ -393,16 +453,20 @@ func fuzzCalls(running *sync.WaitGroup, c *Connection) {
 		calls.Go(func() { c.Request(ctx, testSingle, []byte("request")) })
 		calls.Go(func() {
 			st, err := c.NewStream(ctx, testStream, []byte("stream"))
+			if i == 1 { // as one that is opened by name
+				st, err = c.openStream(ctx, testStream, nil, []byte("stream"), true)
+			}
 			if err != nil {
 				return
 			}
+			calls.Go(func() { st.WaitForHeader(ctx) })
 			calls.Go(func() {
 				for range 3 {
 					if st.Send([]byte("message")) != nil {
 						return
 					}
 				}
-				close(st.Requests)
+				st.CloseSend()
 			})
 			st.Results(func(b []byte) error {
 				PutByteBuffer(b)
@@ -522,7 +586,7 @@ func FuzzDial(f *testing.F) {
 					here.Close() // as the dial did, if it came that far
 					return
 				}
-				c.start(s, func() error { return nil })
+				runToEnd(c, s)
 			})
 			if upgrades {
 				if _, err := ws.Upgrade(there); err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // echo answers with its payload.
-func echo(_ context.Context, payload []byte) ([]byte, *RemoteErr) { return payload, nil }
+func echo(_ context.Context, payload []byte) ([]byte, error) { return payload, nil }
 
 func TestTheTestGridConnectsEverybodyAndLeavesNothing(t *testing.T) {
 	for _, n := range []int{1, 2, 4} {
@@ -106,7 +106,7 @@ func TestPayloadsComeBackAsTheyWere(t *testing.T) {
 func TestAnswersOverTheLimitBecomeErrors(t *testing.T) {
 	const limit = 128 << 10
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxMessageSize = limit })
-	c.handle(t, func(_ context.Context, payload []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(_ context.Context, payload []byte) ([]byte, error) {
 		if string(payload) == "error" {
 			return nil, NewRemoteErrString(strings.Repeat("x", 2*limit))
 		}
@@ -163,7 +163,7 @@ func TestSmallLimitsHoldForManyMessagesAtOnce(t *testing.T) {
 
 func TestLargeMessagesLeaveControlMessagesTheirRoom(t *testing.T) {
 	c := startCluster(t, 2, nil)
-	c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return nil, nil })
+	c.handle(t, func(context.Context, []byte) ([]byte, error) { return nil, nil })
 	c.stream(t, 4, 4, echoBack)
 	conn := c.conn(0, 1)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -200,7 +200,7 @@ func TestLargeMessagesLeaveControlMessagesTheirRoom(t *testing.T) {
 func TestErrorsOfHandlersMatchInEveryForm(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	value := RemoteErr("out of soup")
-	fail := func(context.Context, []byte) ([]byte, *RemoteErr) { return nil, &value }
+	fail := func(context.Context, []byte) ([]byte, error) { return nil, &value }
 	c.handle(t, fail)
 	c.handle(t, fail, "kitchen", "stove")
 	c.stream(t, 0, 1, func(context.Context, []byte, <-chan []byte, chan<- []byte) *RemoteErr { return &value })
@@ -339,7 +339,7 @@ func TestHandlersKnowTheirCallerAndRoute(t *testing.T) {
 	}
 	routes := [][]string{nil, {"a"}, {"a", "b", "c"}}
 	for _, route := range routes {
-		c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) { return who(ctx), nil }, route...)
+		c.handle(t, func(ctx context.Context, _ []byte) ([]byte, error) { return who(ctx), nil }, route...)
 		for _, n := range c.nodes {
 			n.RegisterStreamingHandler(testStream, StreamHandler{
 				Subroute: strings.Join(route, "/"),
@@ -396,7 +396,7 @@ func TestHandlersKnowTheirCallerAndRoute(t *testing.T) {
 func TestRequestsEndWithTheirContext(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	entered, release := make(chan struct{}, 1), make(chan struct{})
-	c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(context.Context, []byte) ([]byte, error) {
 		entered <- struct{}{}
 		<-release // whatever the context says
 		return nil, nil
@@ -452,7 +452,7 @@ func TestRequestsEndWithTheirContext(t *testing.T) {
 func TestAHandlersContextFollowsItsCaller(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	handlers := make(chan context.Context, 1)
-	c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(ctx context.Context, _ []byte) ([]byte, error) {
 		handlers <- ctx
 		<-ctx.Done()
 		return nil, NewRemoteErr(ctx.Err())
@@ -518,7 +518,7 @@ func TestAHandlersContextFollowsItsCaller(t *testing.T) {
 func TestARequestWithoutDeadlineEndsAfterAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startPipes(t, 2, nil)
-		c.handle(t, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+		c.handle(t, func(ctx context.Context, payload []byte) ([]byte, error) {
 			if string(payload) == "hang" {
 				<-ctx.Done()
 			}
@@ -606,7 +606,7 @@ func TestALostServerEndsCallsAtOnce(t *testing.T) {
 	for _, caller := range []int{0, 1} {
 		c := startCluster(t, 2, nil)
 		entered := make(chan struct{}, 3)
-		c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) {
+		c.handle(t, func(ctx context.Context, _ []byte) ([]byte, error) {
 			entered <- struct{}{}
 			<-ctx.Done()
 			return nil, nil
@@ -648,8 +648,8 @@ func TestALostServerEndsCallsAtOnce(t *testing.T) {
 
 func TestPanicsAreAnsweredAndLogged(t *testing.T) {
 	c := startCluster(t, 2, nil)
-	c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { panic("spilled soup") })
-	c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { runtime.Goexit(); return nil, nil }, "exit")
+	c.handle(t, func(context.Context, []byte) ([]byte, error) { panic("spilled soup") })
+	c.handle(t, func(context.Context, []byte) ([]byte, error) { runtime.Goexit(); return nil, nil }, "exit")
 	for _, n := range c.nodes {
 		n.RegisterSingleHandler(testSingle, func([]byte) ([]byte, *RemoteErr) { panic("spilled soup") }, "plain")
 	}
@@ -704,7 +704,7 @@ func TestStatsCountOpenStreamsOnly(t *testing.T) {
 	entered := make(chan struct{})
 	release := make(chan struct{})
 	wait := func() { entered <- struct{}{}; <-release }
-	c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { wait(); return nil, nil })
+	c.handle(t, func(context.Context, []byte) ([]byte, error) { wait(); return nil, nil })
 	c.stream(t, 0, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *RemoteErr {
 		entered <- struct{}{}
 		<-ctx.Done()

@@ -15,6 +15,14 @@ type HandlerID uint8
 // HandlerUserFirst is the first handler ID for the application.
 const HandlerUserFirst HandlerID = 128
 
+// HandlerNamed is the ID of all methods, that is of the handlers that have a name (see
+// Manager.Handle): a method is a handler on the subroute of its name. It is one of the original's, so
+// that its nodes can have methods too, and call them. Without a subroute it is an ID as any other.
+const HandlerNamed HandlerID = 74
+
+// handlerIDs is the number of handler IDs.
+const handlerIDs = 256
+
 // handlerInvalid is no handler.
 const handlerInvalid HandlerID = 0
 
@@ -124,9 +132,53 @@ func (h HandlerID) String() string {
 	return "HandlerID(" + strconv.Itoa(int(h)) + ")"
 }
 
-// registration is what a registered handler is known by.
+// Numbers of what is called from here. Those below are IDs of handlers.
+const (
+	// otherMethods is the number of all methods that have none of their own.
+	otherMethods = handlerIDs
+	// firstMethod is the lowest number of a method.
+	firstMethod = otherMethods + 1
+)
+
+// target is what a handler is known by, to those who call it and where it is registered.
+type target struct {
+	id     HandlerID
+	route  string // its subroute, or the name of a method; empty for none
+	number int    // of its counters: among the registrations of the node, or among what is called from here
+}
+
+// registration is a handler that was registered, of streams or of requests.
 type registration struct {
-	id       HandlerID
-	subroute string
-	number   int // among the registrations of the node
+	target
+	stream bool
+}
+
+// noHandler is the target of nothing.
+var noHandler target
+
+// isMethod reports whether the handler has a name.
+func (t target) isMethod() bool { return t.id == HandlerNamed && t.route != "" }
+
+// String returns the name of a method, or that of the handler's ID.
+func (t target) String() string {
+	if t.isMethod() {
+		return t.route
+	}
+	return t.id.String()
+}
+
+// subroute returns the subroute of a handler without a name; empty for none.
+func (t target) subroute() string {
+	if t.isMethod() {
+		return ""
+	}
+	return t.route
+}
+
+// in returns the handler in a sentence.
+func (t target) in() string {
+	if sub := t.subroute(); sub != "" {
+		return t.id.String() + " on subroute " + sub
+	}
+	return t.String()
 }

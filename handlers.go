@@ -6,11 +6,14 @@ import "context"
 // returns. Each call runs on its own goroutine.
 type SingleHandlerFn func(payload []byte) ([]byte, *RemoteErr)
 
-// SingleHandlerContextFn is a SingleHandlerFn with a context. ctx has the caller's deadline, works
-// with GetCaller, GetSubroute and MetadataFrom, and is canceled when the caller gives up or
-// disconnects. Nodes of the original do not say when their callers give up. What the handler
-// returns once ctx has ended is not sent, because nobody is waiting for it.
-type SingleHandlerContextFn func(ctx context.Context, payload []byte) ([]byte, *RemoteErr)
+// SingleHandlerContextFn answers a single request, like a SingleHandlerFn. ctx has the caller's
+// deadline, works with GetCaller, GetSubroute and MetadataFrom, and is canceled when the caller
+// gives up or disconnects. Nodes of the original do not say when their callers give up. What the
+// handler returns once ctx has ended is not sent, because nobody is waiting for it.
+//
+// An error reaches the caller as an *Error: with its code and details, if it has any and both nodes
+// are of this project, or else with its text alone. A nil *RemoteErr is no error.
+type SingleHandlerContextFn func(ctx context.Context, payload []byte) ([]byte, error)
 
 // StreamHandlerFn serves one stream. It receives messages from in, which is nil if InCapacity is 0,
 // and which is closed when the caller ends its input or the stream is canceled. It sends its own
@@ -53,5 +56,8 @@ type StatelessHandler struct {
 	OutCapacity int
 }
 
+// ServeRequestFunc answers a request by calling its handler.
+type ServeRequestFunc func(ctx context.Context, payload []byte) ([]byte, error)
+
 // ServeStreamFunc serves a stream and returns when its handler does.
-type ServeStreamFunc func(ctx context.Context, payload []byte) *RemoteErr
+type ServeStreamFunc func(ctx context.Context, payload []byte) error

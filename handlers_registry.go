@@ -2,6 +2,10 @@ package grid
 
 import (
 	"context"
+	"runtime/pprof"
+	rtrace "runtime/trace"
+
+	"github.com/gridmesh/grid/internal/batch"
 )
 
 // codec turns the messages of a stream into a handler's values and back.
@@ -14,41 +18,87 @@ type codec[In, Out any] struct {
 // error of the codec ends the stream with that error for the caller.
 type streamHandlerOf[In, Out any] struct {
 	codec[In, Out]
-	id     HandlerID
-	handle func(ctx context.Context, payload []byte, in <-chan In, out chan<- Out) *RemoteErr
+	to     target // but for its number
+	handle func(ctx context.Context, payload []byte, in <-chan In, out chan<- Out) error
 
 	// intercept runs a handler of a stream within the interceptors of the node; nil where it has
 	// none.
-	intercept func(m *muxServer, payload []byte, handle ServeStreamFunc) *RemoteErr
+	intercept func(m *muxServer, payload []byte, handle ServeStreamFunc) error
 }
 
-// call runs the handler, within the interceptors.
-func (h *streamHandlerOf[In, Out]) call(m *muxServer, payload []byte, in <-chan In, out chan<- Out) (err *RemoteErr) {
-	defer m.recovered(h.id, &err)
-	if h.intercept == nil {
-		return h.handle(m.ctx, payload, in, out)
+// call runs the handler, within the interceptors. Its error is what the caller is told.
+func (h *streamHandlerOf[In, Out]) call(m *muxServer, payload []byte, in <-chan In, out chan<- Out) (err error) {
+	defer m.recovered(m.ctx, h.to, &err)
+	if labels := m.handler.labels; labels != nil {
+		defer profiled(labels, h.to)()
 	}
-	return h.intercept(m, payload, func(ctx context.Context, payload []byte) *RemoteErr {
-		return whole(ctx, h.handle(ctx, payload, in, out))
-	})
+	if h.intercept == nil {
+		return told(h.handle(m.ctx, payload, in, out))
+	}
+	return told(h.intercept(m, payload, func(ctx context.Context, payload []byte) error {
+		returned := false
+		defer keepOnPanic(ctx, &returned)
+		err := h.handle(ctx, payload, in, out)
+		returned = true
+		return whole(ctx, ofHandler(err))
+	}))
 }
 
 // singleHandler is a registered handler of requests. One of its functions is set: handleTyped is a
 // typed handler without a context.
 type singleHandler struct {
-	registration
-	handle        SingleHandlerFn
-	handleTyped   func(r room, payload []byte) ([]byte, *RemoteErr)
+	target
+	handle        func(payload []byte) ([]byte, error)
+	handleTyped   func(r room, payload []byte) ([]byte, error)
 	handleContext SingleHandlerContextFn
+	labels        context.Context // with labels for profiles; nil for none
 }
 
 // streamHandler is a registered handler of streams.
 type streamHandler struct {
-	registration
-	route       *routeID // nil without a subroute
+	target
+	onWire      *routeID // what its route is there; nil for none
 	inCapacity  int
 	outCapacity int
+	direct      bool // it gets a RawStream
+	foreign     bool // it is not registered here, so that only the peer knows its capacities
 	serve       func(m *muxServer, payload []byte)
+	labels      context.Context // as of a singleHandler
+}
+
+// handlerLabel is the name of the label in profiles.
+const handlerLabel = "grid_handler"
+
+// labelsOf returns a context with labels for the profiles of a handler.
+func labelsOf(h target) context.Context {
+	return pprof.WithLabels(context.Background(), pprof.Labels(handlerLabel, h.in()))
+}
+
+// profiled shows what this goroutine does, until end is called, in profiles and execution traces as
+// work of a handler.
+func profiled(labels context.Context, h target) (end func()) {
+	pprof.SetGoroutineLabels(labels)
+	region := rtrace.StartRegion(labels, h.in())
+	return func() {
+		region.End()
+		pprof.SetGoroutineLabels(context.Background())
+	}
+}
+
+// directCapacity is the capacity, in both directions, of handlers that get a RawStream, where windows
+// are not in bytes.
+const directCapacity = 16
+
+// foreignStream returns what the caller of a stream knows of a handler that is not registered here.
+func foreignStream(to target, onWire *routeID) *streamHandler {
+	return &streamHandler{
+		target:      to,
+		onWire:      onWire,
+		inCapacity:  directCapacity,
+		outCapacity: directCapacity,
+		direct:      true,
+		foreign:     true,
+	}
 }
 
 // registry is the set of handlers of a node. It is never changed: registering makes a new one.
@@ -57,7 +107,9 @@ type registry struct {
 	streams      [256]*streamHandler
 	routeSingles routes[*singleHandler]
 	routeStreams routes[*streamHandler]
-	names        []registration // by number
+	registered   []registration // by number
+	priorities   map[routeID]Priority
+	list         handlerList // for the peers
 }
 
 // single finds the handler of a request; nil for none.
@@ -74,6 +126,41 @@ func (r *registry) stream(id HandlerID, route *routeID) *streamHandler {
 		return r.routeStreams.get(*route)
 	}
 	return r.streams[id]
+}
+
+// find returns the handler of requests or of streams that is registered; false for none.
+func (r *registry) find(id HandlerID, route *routeID) (to target, ok bool) {
+	if h := r.single(id, route); h != nil {
+		return h.target, true
+	}
+	if h := r.stream(id, route); h != nil {
+		return h.target, true
+	}
+	return noHandler, false
+}
+
+// lane returns the lane of a call from here: by what its context says, or else by the handler.
+func (r *registry) lane(out *outgoing, id HandlerID, route *routeID) batch.Lane {
+	if out != nil && out.prioritized {
+		return out.priority.lane()
+	}
+	return r.priority(id, route).lane()
+}
+
+// priority returns the priority of a handler, as SetPriority has set it.
+func (r *registry) priority(id HandlerID, route *routeID) Priority {
+	if r.priorities == nil {
+		return PriorityNormal
+	}
+	return r.priorities[priorityKey(id, route)]
+}
+
+// priorityKey returns what a handler is known by in the table of priorities.
+func priorityKey(id HandlerID, route *routeID) routeID {
+	if route == nil {
+		return routeID{byte(id)}
+	}
+	return *route
 }
 
 // clone copies the registry, to be changed before it is published. The tables of routes are shared:

@@ -13,16 +13,34 @@ func joinRoute(a, b string) string {
 	return a + "/" + b
 }
 
-// route leads to a handler on a subroute. It is never changed.
-type route struct {
-	name string
-	id   routeID
-	next *route // to another handler on the same subroute
+// joinRoutes joins the parts of a route.
+func joinRoutes(parts []string) (all string) {
+	for _, part := range parts {
+		all = joinRoute(all, part)
+	}
+	return all
 }
 
-// newRoute returns the route to a handler, with next, which may be nil, behind it.
+// wire returns what the route of a handler is on the wire; nil for none.
+func (t target) wire() *routeID {
+	if t.route == "" {
+		return nil
+	}
+	id := makeRouteID(t.id, t.route)
+	return &id
+}
+
+// route leads to a handler on a subroute. It is never changed.
+type route struct {
+	name   string
+	id     routeID
+	number int    // of the counters of the calls
+	next   *route // to another handler on the same subroute
+}
+
+// newRoute returns the route to a handler, which counts by its ID, with next, which may be nil, behind it.
 func newRoute(h HandlerID, name string, next *route) *route {
-	r := &route{name: name, next: next}
+	r := &route{name: name, number: int(h), next: next}
 	if next == nil {
 		r.id = makeRouteID(h, name)
 		return r
@@ -34,12 +52,20 @@ func newRoute(h HandlerID, name string, next *route) *route {
 
 func (r *route) leadsTo(h HandlerID) bool { return r.id[0] == byte(h) }
 
-// text returns the name of a route; empty for none.
-func (r *route) text() string {
+// target returns what a call to a handler on the route, which is nil for none, is to.
+func (r *route) target(h HandlerID) target {
 	if r == nil {
-		return ""
+		return target{id: h, number: int(h)}
 	}
-	return r.name
+	return target{h, r.name, r.number}
+}
+
+// counter returns the number of the target.
+func (r *route) counter(h HandlerID) int {
+	if r == nil {
+		return int(h)
+	}
+	return r.number
 }
 
 // wire returns what a route is on the wire; nil for none.

@@ -3,6 +3,7 @@ package grid
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -10,9 +11,9 @@ import (
 
 //go:generate go tool -modfile=internal/tools/go.mod msgp -unexported -tests=false -io=false -file=handshake.go -o=handshake_gen.go
 
-// connectReq is the payload of OpConnect. Later originals expect Time and Token. The last four
+// connectReq is the payload of OpConnect. Later originals expect Time and Token. The last five
 // fields are this project's own: Grid is a set of features (0 for the original), To the name of the
-// node to reach, Max the largest message accepted, in bytes, and Sum a checksum.
+// node to reach, Max the largest message accepted, in bytes, Sum a checksum, and Meta a metadataTerm.
 type connectReq struct {
 	ID    [16]byte  `msg:"ID"`
 	Host  string    `msg:"Host"`
@@ -22,9 +23,10 @@ type connectReq struct {
 	To    string    `msg:"To,omitempty"`
 	Max   uint32    `msg:"Max,omitempty"`
 	Sum   uint32    `msg:"Sum,omitempty"`
+	Meta  uint64    `msg:"Meta,omitempty"`
 }
 
-// connectResp is the payload of OpConnectResponse. Grid, Max and Sum are as in connectReq, each
+// connectResp is the payload of OpConnectResponse. Grid, Max, Sum and Meta are as in connectReq, each
 // sent only to a node that sent its own. Host is the name of the answering node, sent only to a
 // node that sent To.
 type connectResp struct {
@@ -35,6 +37,7 @@ type connectResp struct {
 	Host           string   `msg:"Host,omitempty"`
 	Max            uint32   `msg:"Max,omitempty"`
 	Sum            uint32   `msg:"Sum,omitempty"`
+	Meta           uint64   `msg:"Meta,omitempty"`
 }
 
 // muxConnectError is the payload of OpMuxConnectError.
@@ -72,10 +75,33 @@ func checkAgreement(features, maxMessage, sum uint32) error {
 	return nil
 }
 
+// metadataTerm returns what a node tells of the largest metadata that it takes, in bytes: the number
+// and, in the upper half, a checksum that also covers its features.
+func metadataTerm(features, most uint32) uint64 {
+	return uint64(agreementSum(features, most))<<32 | uint64(most)
+}
+
+// checkMetadataTerm compares what a peer tells of the largest metadata with its checksum; 0 stands for
+// nothing told.
+func checkMetadataTerm(features uint32, term uint64) error {
+	if term != 0 && term != metadataTerm(features, uint32(term)) {
+		return errGarbled
+	}
+	return nil
+}
+
 var errGarbled = errors.New("the features do not fit their checksum")
 
-// shouldDial reports whether the local node, of two, opens the connection between them.
+// isGuest reports whether a name is that of a guest. All names of hosts have a colon, and no name of
+// a guest has one.
+func isGuest(name string) bool { return !strings.Contains(name, ":") }
+
+// shouldDial reports whether the local node, of two, opens the connection between them. A guest
+// always does.
 func shouldDial(local, remote string) bool {
+	if isGuest(local) != isGuest(remote) {
+		return isGuest(local)
+	}
 	ours, theirs := xxh3.HashString(local+remote), xxh3.HashString(remote+local)
 	if ours == theirs {
 		return local < remote

@@ -12,8 +12,8 @@ import (
 func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(8)
-	var zb0001Mask uint8 /* 8 bits */
+	zb0001Len := uint32(9)
+	var zb0001Mask uint16 /* 9 bits */
 	_ = zb0001Mask
 	if z.Time == (time.Time{}) {
 		zb0001Len--
@@ -38,6 +38,10 @@ func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Sum == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x80
+	}
+	if z.Meta == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x100
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -79,6 +83,11 @@ func (z *connectReq) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "Sum"
 			o = append(o, 0xa3, 0x53, 0x75, 0x6d)
 			o = msgp.AppendUint32(o, z.Sum)
+		}
+		if (zb0001Mask & 0x100) == 0 { // if not omitted
+			// string "Meta"
+			o = append(o, 0xa4, 0x4d, 0x65, 0x74, 0x61)
+			o = msgp.AppendUint64(o, z.Meta)
 		}
 	}
 	return
@@ -150,6 +159,12 @@ func (z *connectReq) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Sum")
 				return
 			}
+		case "Meta":
+			z.Meta, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Meta")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -164,7 +179,7 @@ func (z *connectReq) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *connectReq) Msgsize() (s int) {
-	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 5 + msgp.StringPrefixSize + len(z.Host) + 5 + msgp.TimeSize + 6 + msgp.StringPrefixSize + len(z.Token) + 5 + msgp.Uint32Size + 3 + msgp.StringPrefixSize + len(z.To) + 4 + msgp.Uint32Size + 4 + msgp.Uint32Size
+	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 5 + msgp.StringPrefixSize + len(z.Host) + 5 + msgp.TimeSize + 6 + msgp.StringPrefixSize + len(z.Token) + 5 + msgp.Uint32Size + 3 + msgp.StringPrefixSize + len(z.To) + 4 + msgp.Uint32Size + 4 + msgp.Uint32Size + 5 + msgp.Uint64Size
 	return
 }
 
@@ -172,8 +187,8 @@ func (z *connectReq) Msgsize() (s int) {
 func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(7)
-	var zb0001Mask uint8 /* 7 bits */
+	zb0001Len := uint32(8)
+	var zb0001Mask uint8 /* 8 bits */
 	_ = zb0001Mask
 	if z.Grid == 0 {
 		zb0001Len--
@@ -190,6 +205,10 @@ func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Sum == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x40
+	}
+	if z.Meta == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x80
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -224,6 +243,11 @@ func (z *connectResp) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "Sum"
 			o = append(o, 0xa3, 0x53, 0x75, 0x6d)
 			o = msgp.AppendUint32(o, z.Sum)
+		}
+		if (zb0001Mask & 0x80) == 0 { // if not omitted
+			// string "Meta"
+			o = append(o, 0xa4, 0x4d, 0x65, 0x74, 0x61)
+			o = msgp.AppendUint64(o, z.Meta)
 		}
 	}
 	return
@@ -289,6 +313,12 @@ func (z *connectResp) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Sum")
 				return
 			}
+		case "Meta":
+			z.Meta, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Meta")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -303,7 +333,7 @@ func (z *connectResp) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *connectResp) Msgsize() (s int) {
-	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 9 + msgp.BoolSize + 15 + msgp.StringPrefixSize + len(z.RejectedReason) + 5 + msgp.Uint32Size + 5 + msgp.StringPrefixSize + len(z.Host) + 4 + msgp.Uint32Size + 4 + msgp.Uint32Size
+	s = 1 + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 9 + msgp.BoolSize + 15 + msgp.StringPrefixSize + len(z.RejectedReason) + 5 + msgp.Uint32Size + 5 + msgp.StringPrefixSize + len(z.Host) + 4 + msgp.Uint32Size + 4 + msgp.Uint32Size + 5 + msgp.Uint64Size
 	return
 }
 

@@ -19,6 +19,9 @@ type greeting struct {
 	socket net.Conn
 	frames *wsframe.Reader
 	dialed bool // this node opened the connection
+
+	heard *facts // what the peer says of itself; nil if it does not
+	told  uint32 // the revision that the peer was told of this node
 }
 
 // newGreeting returns the greeting on a socket. early holds the bytes already read from it.
@@ -109,21 +112,29 @@ func writeHandshake(socket net.Conn, m message, masked bool) error {
 
 // readHandshake reads one message of the handshake.
 func readHandshake(frames *wsframe.Reader, want Op, payload msgp.Unmarshaler) error {
+	m, err := readGreeting(frames, want)
+	if err != nil {
+		return err
+	}
+	return unmarshalWhole(payload, m.Payload)
+}
+
+// readGreeting reads one message outside any session. It is valid until the next.
+func readGreeting(frames *wsframe.Reader, want Op) (m message, err error) {
 	b, err := frames.Next()
 	if err != nil {
 		if closed, ok := errors.AsType[*wsframe.CloseError](err); ok {
-			return &goodbyeError{closed}
+			return m, &goodbyeError{closed}
 		}
-		return err
+		return m, err
 	}
-	var m message
 	if err := m.parse(b); err != nil {
-		return err
+		return m, err
 	}
 	if m.Op != want {
-		return fmt.Errorf("expected %v, got %v", want, m.Op)
+		return m, fmt.Errorf("expected %v, got %v", want, m.Op)
 	}
-	return unmarshalWhole(payload, m.Payload)
+	return m, nil
 }
 
 // goodbyeError says that the peer closed the connection in good order.

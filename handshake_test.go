@@ -28,13 +28,20 @@ func TestNativeHandshakesHaveTheirBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	type agreed struct {
+		Max      uint32 `json:"max"`
+		Sum      uint32 `json:"sum"`
+		Meta     uint64 `json:"meta"`
+		Metadata uint32 `json:"metadata"` // what Meta says
+	}
 	var v struct {
 		Requests []struct {
-			Name    string   `json:"name"`
-			ID      hexBytes `json:"id_hex"`
-			Host    string   `json:"host"`
-			Grid    uint32   `json:"grid"`
-			To      string   `json:"to"`
+			Name string   `json:"name"`
+			ID   hexBytes `json:"id_hex"`
+			Host string   `json:"host"`
+			Grid uint32   `json:"grid"`
+			To   string   `json:"to"`
+			agreed
 			Payload hexBytes `json:"payload_hex"`
 		} `json:"connect"`
 		Responses []struct {
@@ -44,7 +51,8 @@ func TestNativeHandshakesHaveTheirBytes(t *testing.T) {
 			Reason   string   `json:"rejected_reason"`
 			Grid     uint32   `json:"grid"`
 			Host     string   `json:"host"`
-			Payload  hexBytes `json:"payload_hex"`
+			agreed
+			Payload hexBytes `json:"payload_hex"`
 		} `json:"connect_response"`
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
@@ -62,12 +70,26 @@ func TestNativeHandshakesHaveTheirBytes(t *testing.T) {
 			t.Errorf("%s: parsed as %+v, %v", name, parsed, err)
 		}
 	}
+	terms := func(name string, features uint32, a agreed) {
+		if sum := agreementSum(features, a.Max); a.Max != 0 && a.Sum != sum {
+			t.Errorf("%s: the checksum is %d, want %d", name, sum, a.Sum)
+		}
+		if term := metadataTerm(features, a.Metadata); a.Metadata != 0 && a.Meta != term {
+			t.Errorf("%s: the term of metadata is %#x, want %#x", name, term, a.Meta)
+		}
+		if checkMetadataTerm(features, a.Meta) != nil || a.Meta != 0 && checkMetadataTerm(features, a.Meta^1) == nil {
+			t.Errorf("%s: the term of metadata is not checked", name)
+		}
+	}
 	for _, r := range v.Requests {
-		check(r.Name, r.Payload, &connectReq{ID: [16]byte(r.ID), Host: r.Host, Grid: r.Grid, To: r.To}, new(connectReq))
+		req := connectReq{ID: [16]byte(r.ID), Host: r.Host, Grid: r.Grid, To: r.To, Max: r.Max, Sum: r.Sum, Meta: r.Meta}
+		check(r.Name, r.Payload, &req, new(connectReq))
+		terms(r.Name, r.Grid, r.agreed)
 	}
 	for _, r := range v.Responses {
-		resp := connectResp{ID: [16]byte(r.ID), Accepted: r.Accepted, RejectedReason: r.Reason, Grid: r.Grid, Host: r.Host}
+		resp := connectResp{ID: [16]byte(r.ID), Accepted: r.Accepted, RejectedReason: r.Reason, Grid: r.Grid, Host: r.Host, Max: r.Max, Sum: r.Sum, Meta: r.Meta}
 		check(r.Name, r.Payload, &resp, new(connectResp))
+		terms(r.Name, r.Grid, r.agreed)
 	}
 	if len(v.Requests) == 0 || len(v.Responses) == 0 {
 		t.Error("no vectors")
@@ -161,6 +183,9 @@ func TestTheDialerChecksWhoAnswers(t *testing.T) {
 				test.resp.Host = remote
 			}
 			p.send(message{Op: OpConnectResponse, Payload: encoded(t, &test.resp)})
+			if test.resp.Grid&featureFacts != 0 {
+				p.send(noFacts)
+			}
 			line := log.Wait(t, test.want)
 			if len(line) > 1000 {
 				t.Errorf("a line of %d bytes", len(line))

@@ -16,7 +16,9 @@ type Health struct {
 	Time  time.Time `json:"time"`
 	// Shutdown reports whether this node is ending.
 	Shutdown bool `json:"shutdown"`
-	// Peers has every other node, in the order of ManagerOptions.Hosts.
+	// Draining reports whether this node is about to end: see Manager.Drain.
+	Draining bool `json:"draining"`
+	// Peers has every other node, in the order of the hosts.
 	Peers []PeerHealth `json:"peers"`
 }
 
@@ -33,6 +35,8 @@ type PeerHealth struct {
 	RoundTrip time.Duration `json:"round_trip_ns"`
 	// LastPong is when the peer last answered a ping; zero if never.
 	LastPong time.Time `json:"last_pong"`
+	// Draining reports whether the peer is about to end: see Peer.Draining.
+	Draining bool `json:"draining,omitempty"`
 	// Error is why the peer is not reachable, empty if it is.
 	Error string `json:"error,omitempty"`
 }
@@ -47,11 +51,13 @@ func (h Health) Reachable() (n int) {
 	return n
 }
 
-// All reports whether every peer is reachable, and this node is not ending.
+// All reports whether every peer is reachable, and this node is not ending. It may be draining.
 func (h Health) All() bool { return !h.Shutdown && h.Reachable() == len(h.Peers) }
 
 // Quorum reports whether this node and the peers it reaches are more than half of all nodes, and
-// this node is not ending.
+// this node is not ending. It may be draining. All nodes are the hosts at the moment of the call:
+// where a majority decides about data, ask what agrees on the members of that, not what a node has
+// been told of.
 func (h Health) Quorum() bool { return !h.Shutdown && 2*(h.Reachable()+1) > len(h.Peers)+1 }
 
 // Health checks which peers are reachable: it pings each connected peer and waits for the answers
@@ -69,12 +75,12 @@ func (m *Manager) Health(ctx context.Context) Health {
 		defer cancel()
 		ctx = bound
 	}
-	h := Health{Local: m.node.Local, Shutdown: m.node.over()}
-	targets := m.Targets()
-	h.Peers = make([]PeerHealth, len(targets))
+	h := Health{Local: m.node.Local, Shutdown: m.node.over(), Draining: m.says.now().draining}
+	list := m.members.Load().list
+	h.Peers = make([]PeerHealth, len(list))
 	var wg sync.WaitGroup
-	for i, host := range targets {
-		wg.Go(func() { h.Peers[i] = m.connections[host].health(ctx) })
+	for i, c := range list {
+		wg.Go(func() { h.Peers[i] = c.health(ctx) })
 	}
 	wg.Wait()
 	h.Time = time.Now()
@@ -91,7 +97,7 @@ func (c *Connection) health(ctx context.Context) PeerHealth {
 		rtt, err = s.probe(ctx)
 	}
 	stats := c.Stats()
-	h := PeerHealth{Peer: c.Remote, State: stats.State, Since: stats.Since, LastPong: stats.LastPong}
+	h := PeerHealth{Peer: c.Remote, State: stats.State, Since: stats.Since, LastPong: stats.LastPong, Draining: stats.Draining}
 	switch {
 	case err == nil:
 		h.Reachable, h.RoundTrip = true, rtt
@@ -135,7 +141,8 @@ type healthBody struct {
 //
 //   - live: 200 until the Manager has ended, 503 afterwards. It says nothing about peers, because
 //     restarting a node does not help if another one is down.
-//   - ready: 200 if HealthOptions.Ready is met, otherwise 503. The body is a Health with a status.
+//   - ready: 200 if HealthOptions.Ready is met and the node is not draining, otherwise 503. The body
+//     is a Health with a status.
 //
 // Other paths get 404, and methods other than GET and HEAD get 405. The body contains the names of
 // the peers: do not serve it to strangers.
@@ -160,7 +167,7 @@ func (m *Manager) HealthHandler(o HealthOptions) http.Handler {
 			if o.Ready == ReadyAll {
 				ok = h.All()
 			}
-			writeHealth(w, ok, &h)
+			writeHealth(w, ok && !h.Draining, &h)
 		default:
 			http.NotFound(w, r)
 		}

@@ -173,9 +173,12 @@ func TestRoundTripIsMeasuredFromThePing(t *testing.T) {
 						}
 					}
 					time.Sleep(took)
+					if got := conn.Stats().Unanswered; got != took {
+						t.Errorf("the ping has waited for %v, want %v", got, took)
+					}
 					pong(echo(ping.T))
-					if got := conn.Stats().RoundTrip; got != took {
-						t.Errorf("the round trip took %v, want %v", got, took)
+					if s := conn.Stats(); s.RoundTrip != took || s.Unanswered != 0 {
+						t.Errorf("the round trip took %v, want %v; a ping has waited for %v", s.RoundTrip, took, s.Unanswered)
 					}
 					pong(echo(ping.T)) // once more, which answers nothing
 					if got := conn.Stats().RoundTrip; got != took {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 )
 
 // Interceptor wraps calls and handlers, for concerns that all of them share: traces, metrics,
@@ -31,12 +32,18 @@ type Interceptor struct {
 
 // CallInfo describes the call that an interceptor wraps. It must not be changed.
 type CallInfo struct {
-	// Handler is the ID of the handler that is called.
+	// Method is the name of the method that is called, or of a handler without one: what its ID is
+	// called.
+	Method string
+	// Handler is the ID of the handler that is called; of a method, HandlerNamed.
 	Handler HandlerID
 	// Subroute is the route of the call, empty for none.
 	Subroute string
 	// Local is the name of this node, Remote that of the other.
 	Local, Remote string
+	// RemoteAddr is the network address of the other node, such as "10.0.0.2:9000", or that of a proxy
+	// between the two; without a connection, that of the last one, or empty.
+	RemoteAddr string
 }
 
 // ClientRequestInterceptor wraps a request. It runs on the goroutine that called
@@ -72,21 +79,24 @@ type NewStreamFunc func(ctx context.Context, payload []byte) (*Stream, error)
 // The payload belongs to the interceptor until it is passed to next, which must have returned
 // before the interceptor does: the request, and what it is decoded to, count only until then. What
 // next returns belongs to the interceptor, which gives up ownership of what it returns.
+//
+// errors.Is and errors.As find, in the error of next, what the handler has returned. A nil *RemoteErr
+// is no error, as for a handler.
 type ServerRequestInterceptor func(ctx context.Context, info *CallInfo, payload []byte,
-	next SingleHandlerContextFn) ([]byte, *RemoteErr)
+	next ServeRequestFunc) ([]byte, error)
 
 // ServerStreamInterceptor wraps the handler of a stream. It runs on the handler's goroutine. If it
 // panics, the caller gets an error, as for a handler. Use info.Observe to watch what happens on the
 // stream. It is not called for handlers that are not registered.
 //
 // The payload belongs to the interceptor until it is passed to next. next may be called once, and
-// must have returned before the interceptor does.
-type ServerStreamInterceptor func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr
+// must have returned before the interceptor does. Errors are as for a ServerRequestInterceptor.
+type ServerStreamInterceptor func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) error
 
 var (
 	errNoStream    = errors.New("grid: an interceptor returned neither a stream nor an error")
 	errNotReturned = errors.New("grid: an interceptor did not return the stream")
-	errServedTwice = RemoteErr("grid: an interceptor served the stream twice")
+	errServedTwice = errors.New("grid: an interceptor served the stream twice")
 )
 
 // interceptors are the functions of a Manager's Interceptors, by what they wrap, outermost first.
@@ -158,7 +168,7 @@ func (s *interceptors) stream(ctx context.Context, call CallInfo, payload []byte
 	defer func() { // also after a panic
 		for _, one := range opened {
 			if one != st {
-				one.cancel(errNotReturned)
+				one.Cancel(errNotReturned)
 			}
 		}
 	}()
@@ -188,21 +198,33 @@ func (s *interceptors) stream(ctx context.Context, call CallInfo, payload []byte
 // handler returns a handler of requests that wraps h in the interceptors. It always takes a
 // context.
 func (s *interceptors) handler(local string, h singleHandler) SingleHandlerContextFn {
-	innermost := SingleHandlerContextFn(func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+	innermost := ServeRequestFunc(func(ctx context.Context, payload []byte) (out []byte, err error) {
+		returned := false
+		defer keepOnPanic(ctx, &returned)
 		switch {
 		case h.handle != nil:
-			return h.handle(payload)
+			out, err = h.handle(payload)
 		case h.handleTyped != nil:
-			return h.handleTyped(roomOf(ctx), payload)
+			out, err = h.handleTyped(roomOf(ctx), payload)
+		default:
+			out, err = h.handleContext(ctx, payload)
 		}
-		out, err := h.handleContext(ctx, payload)
-		return out, whole(ctx, err)
+		returned = true
+		if err = ofHandler(err); h.handleContext != nil {
+			err = whole(ctx, err)
+		}
+		return out, err
 	})
-	return func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
-		info := &CallInfo{Handler: h.id, Subroute: h.subroute, Local: local, Remote: GetCaller(ctx).Name}
-		next := nest(s.serverRequests, innermost, func(intercept ServerRequestInterceptor, next SingleHandlerContextFn) SingleHandlerContextFn {
-			return func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
-				return intercept(ctx, info, payload, next)
+	return func(ctx context.Context, payload []byte) ([]byte, error) {
+		caller := GetCaller(ctx)
+		info := &CallInfo{
+			Method: h.String(), Handler: h.id, Subroute: h.subroute(),
+			Local: local, Remote: caller.Name, RemoteAddr: addressIn(caller.address),
+		}
+		next := nest(s.serverRequests, innermost, func(intercept ServerRequestInterceptor, next ServeRequestFunc) ServeRequestFunc {
+			return func(ctx context.Context, payload []byte) ([]byte, error) {
+				out, err := intercept(ctx, info, payload, next)
+				return out, outcomeOf(err)
 			}
 		})
 		return next(ctx, payload)
@@ -214,7 +236,7 @@ func (s *interceptors) handler(local string, h singleHandler) SingleHandlerConte
 // returned if they do not call it.
 func (s *interceptors) serve(ctx context.Context, call CallInfo, payload []byte, observe func([]StreamObserver),
 	handle ServeStreamFunc,
-) *RemoteErr {
+) error {
 	info := &StreamInfo{CallInfo: call}
 	served := false
 	defer func() { // also after a panic
@@ -222,23 +244,33 @@ func (s *interceptors) serve(ctx context.Context, call CallInfo, payload []byte,
 			observe(info.observers)
 		}
 	}()
-	next := ServeStreamFunc(func(ctx context.Context, payload []byte) *RemoteErr {
+	next := ServeStreamFunc(func(ctx context.Context, payload []byte) error {
 		if served {
-			return &errServedTwice
+			return errServedTwice
 		}
 		served = true
 		observe(info.observers)
 		return handle(ctx, payload)
 	})
 	next = nest(s.serverStreams, next, func(intercept ServerStreamInterceptor, next ServeStreamFunc) ServeStreamFunc {
-		return func(ctx context.Context, payload []byte) *RemoteErr { return intercept(ctx, info, payload, next) }
+		return func(ctx context.Context, payload []byte) error { return outcomeOf(intercept(ctx, info, payload, next)) }
 	})
 	return next(ctx, payload)
 }
 
 // callInfo describes a call to be made, or served, over a link.
-func callInfo(l *link, h HandlerID, subroute string) CallInfo {
-	return CallInfo{Handler: h, Subroute: subroute, Local: l.local, Remote: l.remote}
+func callInfo(l *link, to target) CallInfo {
+	return CallInfo{
+		Method: to.String(), Handler: to.id, Subroute: to.subroute(),
+		Local: l.local, Remote: l.remote, RemoteAddr: addressIn(&l.address),
+	}
+}
+
+func addressIn(p *atomic.Pointer[string]) string {
+	if address := p.Load(); address != nil {
+		return *address
+	}
+	return ""
 }
 
 // StreamInfo describes the stream that an interceptor wraps, and accepts observers of it.

@@ -49,12 +49,12 @@ func (s *steps) noting(name string) Interceptor {
 			defer s.add("<%s", name)
 			return next(ctx, payload)
 		},
-		ServerRequest: func(ctx context.Context, info *CallInfo, payload []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+		ServerRequest: func(ctx context.Context, info *CallInfo, payload []byte, next ServeRequestFunc) ([]byte, error) {
 			s.add("[%s", name)
 			defer s.add("%s]", name)
 			return next(ctx, payload)
 		},
-		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr {
+		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) error {
 			s.add("[%s", name)
 			defer s.add("%s]", name)
 			return next(ctx, payload)
@@ -81,7 +81,7 @@ func TestTheFirstInterceptorIsOutermost(t *testing.T) {
 	var s steps
 	both := []Interceptor{s.noting("a"), {ClientRequest: s.noting("b").ClientRequest}, s.noting("c")}
 	c := intercepted(t, both, []Interceptor{s.noting("x"), s.noting("y")})
-	c.handle(t, func(_ context.Context, p []byte) ([]byte, *RemoteErr) { s.add("handler"); return p, nil })
+	c.handle(t, func(_ context.Context, p []byte) ([]byte, error) { s.add("handler"); return p, nil })
 	c.stream(t, 0, 1, func(context.Context, []byte, <-chan []byte, chan<- []byte) *RemoteErr { s.add("handler"); return nil })
 	if _, err := c.conn(0, 1).Request(t.Context(), testSingle, nil); err != nil {
 		t.Fatal(err)
@@ -120,11 +120,11 @@ func TestInterceptorsKnowTheCall(t *testing.T) {
 			return next(ctx, payload)
 		},
 	}}, []Interceptor{{
-		ServerRequest: func(ctx context.Context, info *CallInfo, payload []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+		ServerRequest: func(ctx context.Context, info *CallInfo, payload []byte, next ServeRequestFunc) ([]byte, error) {
 			note(&server, *info)
 			return next(ctx, payload)
 		},
-		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr {
+		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) error {
 			note(&server, info.CallInfo)
 			return next(ctx, payload)
 		},
@@ -142,11 +142,12 @@ func TestInterceptorsKnowTheCall(t *testing.T) {
 		{Handler: testStream},
 		{Handler: testStream, Subroute: "typed/stream"},
 	} {
-		want.Local, want.Remote = here, there
+		want.Local, want.Remote, want.Method = here, there, want.Handler.String()
+		want.RemoteAddr = c.conn(0, 1).Peer().RemoteAddr
 		if _, ok := client.LoadAndDelete(want); !ok {
 			t.Errorf("no interceptor of the caller has seen %+v", want)
 		}
-		want.Local, want.Remote = there, here
+		want.Local, want.Remote, want.RemoteAddr = there, here, c.conn(1, 0).Peer().RemoteAddr
 		if _, ok := server.LoadAndDelete(want); !ok {
 			t.Errorf("no interceptor of the handler has seen %+v", want)
 		}
@@ -194,7 +195,7 @@ func TestInterceptorsAnswerAndRewrite(t *testing.T) {
 		},
 	}
 	server := Interceptor{
-		ServerRequest: func(ctx context.Context, info *CallInfo, payload []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+		ServerRequest: func(ctx context.Context, info *CallInfo, payload []byte, next ServeRequestFunc) ([]byte, error) {
 			switch string(payload) {
 			case "answer there":
 				return []byte("answered there"), nil
@@ -207,7 +208,7 @@ func TestInterceptorsAnswerAndRewrite(t *testing.T) {
 			}
 			return append(b, '?'), nil
 		},
-		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr {
+		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) error {
 			switch string(payload) {
 			case "refuse there":
 				return &errThere
@@ -320,13 +321,13 @@ func TestPanicsOfInterceptors(t *testing.T) {
 		},
 	}
 	server := Interceptor{
-		ServerRequest: func(ctx context.Context, _ *CallInfo, payload []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+		ServerRequest: func(ctx context.Context, _ *CallInfo, payload []byte, next ServeRequestFunc) ([]byte, error) {
 			if string(payload) == "panic there" {
 				panic("oops")
 			}
 			return next(ctx, payload)
 		},
-		ServerStream: func(ctx context.Context, _ *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr {
+		ServerStream: func(ctx context.Context, _ *StreamInfo, payload []byte, next ServeStreamFunc) error {
 			if string(payload) == "panic there" {
 				panic("oops")
 			}
@@ -397,10 +398,10 @@ func TestInterceptorsHandMetadataOn(t *testing.T) {
 	type userKey struct{}
 	outer := Interceptor{
 		ClientRequest: func(ctx context.Context, _ *CallInfo, req []byte, next RequestFunc) ([]byte, error) {
-			return next(WithMetadata(ctx, Metadata{"hop": OutgoingMetadata(ctx).Get("hop") + "a"}), req)
+			return next(WithMetadata(ctx, Metadata{"hop": {OutgoingMetadata(ctx).Get("hop") + "a"}}), req)
 		},
 		ClientStream: func(ctx context.Context, _ *StreamInfo, payload []byte, next NewStreamFunc) (*Stream, error) {
-			return next(WithMetadata(ctx, Metadata{"hop": OutgoingMetadata(ctx).Get("hop") + "a"}), payload)
+			return next(WithMetadata(ctx, Metadata{"hop": {OutgoingMetadata(ctx).Get("hop") + "a"}}), payload)
 		},
 	}
 	read := func(ctx context.Context) context.Context {
@@ -410,18 +411,18 @@ func TestInterceptorsHandMetadataOn(t *testing.T) {
 		return WithIncomingMetadata(ctx, md)
 	}
 	server := Interceptor{
-		ServerRequest: func(ctx context.Context, _ *CallInfo, payload []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+		ServerRequest: func(ctx context.Context, _ *CallInfo, payload []byte, next ServeRequestFunc) ([]byte, error) {
 			return next(read(ctx), payload)
 		},
-		ServerStream: func(ctx context.Context, _ *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr {
+		ServerStream: func(ctx context.Context, _ *StreamInfo, payload []byte, next ServeStreamFunc) error {
 			return next(read(ctx), payload)
 		},
 	}
 	c := intercepted(t, []Interceptor{outer, outer}, []Interceptor{server, server})
 	for way, call := range metadataCalls(t, c) {
-		ctx := WithMetadata(t.Context(), Metadata{"hop": "0", "user": "anna"})
+		ctx := WithMetadata(t.Context(), Metadata{"hop": {"0"}, "user": {"anna"}})
 		got, err := call(ctx, c.conn(0, 1))
-		if want := "map[hop:0aaxx user:anna]"; err != nil || got != want {
+		if want := "map[hop:[0aaxx] user:[anna]]"; err != nil || got != want {
 			t.Errorf("%s: the handler sees %q, %v, want %q", way, got, err, want)
 		}
 		if got := OutgoingMetadata(ctx).Get("hop"); got != "0" {
@@ -429,7 +430,7 @@ func TestInterceptorsHandMetadataOn(t *testing.T) {
 		}
 	}
 	for _, n := range c.nodes {
-		err := n.RegisterSingleHandlerContext(testSingle, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) {
+		err := n.RegisterSingleHandlerContext(testSingle, func(ctx context.Context, _ []byte) ([]byte, error) {
 			user, _ := ctx.Value(userKey{}).(string)
 			return fmt.Append(nil, user, GetCaller(ctx).Name, GetSubroute(ctx)), nil
 		}, "value")
@@ -448,7 +449,7 @@ func TestHandlersWithoutContextHaveOneForInterceptors(t *testing.T) {
 	waits, ended := make(chan struct{}), make(chan error, 1)
 	var caller atomic.Value
 	c := intercepted(t, nil, []Interceptor{{
-		ServerRequest: func(ctx context.Context, info *CallInfo, payload []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+		ServerRequest: func(ctx context.Context, info *CallInfo, payload []byte, next ServeRequestFunc) ([]byte, error) {
 			deadline, ok := ctx.Deadline()
 			caller.Store(fmt.Sprint(GetCaller(ctx).Name, GetSubroute(ctx), ok && time.Until(deadline) < time.Minute+time.Second))
 			if len(payload) > 0 {
@@ -576,7 +577,7 @@ func BenchmarkInterceptors(b *testing.B) {
 				ClientRequest: func(ctx context.Context, _ *CallInfo, req []byte, next RequestFunc) ([]byte, error) {
 					return next(ctx, req)
 				},
-				ServerRequest: func(ctx context.Context, _ *CallInfo, payload []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+				ServerRequest: func(ctx context.Context, _ *CallInfo, payload []byte, next ServeRequestFunc) ([]byte, error) {
 					return next(ctx, payload)
 				},
 			}

@@ -15,13 +15,13 @@ import (
 // only claims. Whatever one peer does, this node holds for it at most
 //
 //	6 × MaxMessageSize                               for what is being received
-//	+ 4 × (MaxMessageSize + MaxQueuedBytes +
-//	       MaxQueuedControlBytes)                    for what is being sent
+//	+ 4 × (2 × MaxMessageSize + MaxQueuedBytes +
+//	       64 KiB + MaxQueuedControlBytes)           for what is being sent, in two priorities
 //	+ MaxRequestBytes + MaxStreamBytes               for payloads, and what they are decoded to
 //	+ MaxRequests × 4 KiB + MaxStreams × 16 KiB      for goroutines and tables
 //
 // besides what handlers allocate and answer, the answers that this node has requested, and 16 MiB
-// in the whole process for decoding nested values. That is 1.7 GiB with the defaults, and a few
+// in the whole process for decoding nested values. That is 2 GiB with the defaults, and a few
 // kilobytes for a peer that sends nothing. Before the end of its handshake, which HandshakeTimeout
 // bounds, a connection can make a node hold 2 × MaxHandshakeSize. There are at most MaxHandshakes
 // such connections.
@@ -57,6 +57,13 @@ type Limits struct {
 	// this project tell each other. If a peer sends a larger one, the connection is closed with
 	// WebSocket status 1009. All nodes should use the same value. From 4 KiB to 1 GiB.
 	MaxMessageSize int
+	// MaxMetadataSize is the largest metadata, in bytes, that a request or a stream may carry, its
+	// answer as a header, its answer as a trailer, and the largest details of an Error: 8 KiB. It
+	// counts keys and values, plus 2 to 5 bytes for each of them. The smaller one of the two nodes
+	// holds, and for answers at most a quarter of MaxMessageSize; with a node that does not tell its
+	// own, 8 KiB.
+	// From 256 bytes to 1 MiB.
+	MaxMetadataSize int
 	// MaxHandshakeSize is the largest message, in bytes, that a peer may send before it is
 	// accepted: 64 KiB. It also bounds the peer's HTTP response to an upgrade. A peer that sends
 	// more is not accepted. From 1 KiB to 1 MiB.
@@ -66,6 +73,10 @@ type Limits struct {
 	// address that has more of them. Behind a proxy all connections have the proxy's address. At
 	// most 65,536.
 	MaxHandshakes int
+	// MaxGuests is the number of guests that may be connected: 16,384. See
+	// ManagerOptions.AcceptGuest. One more is rejected. Each is a peer that may hold as much as the
+	// other limits allow. At most 1,048,576.
+	MaxGuests int
 
 	// MaxRequests is the number of requests of one peer that may run here concurrently: 65,536. A
 	// request counts until its answer is on its way or, if its caller has given up, until its
@@ -94,17 +105,18 @@ type Limits struct {
 
 	// MaxStreamWindow is how far the sender of a stream may be ahead of its consumer, in bytes: 16
 	// MiB. The window begins at 64 KiB, and grows if a consumer that keeps up needs more for the
-	// way to the sender and back. A message may exceed it if the one before did not. All windows
-	// together grow to half of MaxStreamBytes at most. Streams with nodes of the original, and with
-	// nodes of this project that count messages, have the capacities of their handlers instead.
-	// From 4 KiB to 1 GiB.
+	// way to the sender and back, to 256 KiB if that takes less than a millisecond. A message may
+	// exceed it if the one before did not. All windows together grow to half of MaxStreamBytes at
+	// most. Streams with nodes of the original, and with nodes of this project that count messages,
+	// have the capacities of their handlers instead. From 4 KiB to 1 GiB.
 	MaxStreamWindow int
 
 	// MaxQueuedBytes is the number of bytes queued for sending on a connection beyond which
 	// messages wait in line, first come, first served: 256 KiB. A waiting message stays in its
 	// owner's buffer and does not count here, though it shows in ConnectionStats.BytesQueued. When
 	// the queue is written, up to as many bytes of waiting messages are written with it. A message
-	// is queued as a whole. From 4 KiB to 1 GiB.
+	// is queued as a whole. Calls of PriorityHigh have a queue of their own, of as many bytes but at
+	// most 64 KiB. From 4 KiB to 1 GiB.
 	MaxQueuedBytes int
 	// MaxQueuedControlBytes is the number of bytes, beyond MaxQueuedBytes, for replies to the peer
 	// that cannot wait, such as refusals: 4 MiB. Beyond half of it this node reads no faster than
@@ -150,8 +162,10 @@ type Limits struct {
 // The defaults.
 const (
 	defaultMaxMessageSize        = 64 << 20
+	defaultMaxMetadataSize       = 8 << 10
 	defaultMaxHandshakeSize      = 64 << 10
 	defaultMaxHandshakes         = 1 << 10
+	defaultMaxGuests             = 1 << 14
 	defaultMaxRequests           = 1 << 16
 	defaultMaxStreams            = 1 << 14
 	defaultMaxHeldBytes          = 256 << 20 // of requests, and of streams
@@ -170,8 +184,10 @@ const (
 	minTime        = time.Millisecond
 	maxTime        = time.Hour
 	maxSize        = 1 << 30 // bytes
+	maxMetadata    = 1 << 20 // bytes
 	maxRunning     = 1 << 22 // requests or streams
-	maxGuests      = 1 << 16 // connections before the end of their handshake
+	maxHandshakes  = 1 << 16 // connections before the end of their handshake
+	maxGuests      = 1 << 20
 	minMessageSize = 4 << 10 // bytes
 )
 
@@ -180,8 +196,10 @@ const maxOverhead = 96
 
 func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxMessageSize, defaultMaxMessageSize)
+	setDefault(&l.MaxMetadataSize, defaultMaxMetadataSize)
 	setDefault(&l.MaxHandshakeSize, defaultMaxHandshakeSize)
 	setDefault(&l.MaxHandshakes, defaultMaxHandshakes)
+	setDefault(&l.MaxGuests, defaultMaxGuests)
 	setDefault(&l.MaxRequests, defaultMaxRequests)
 	setDefault(&l.MaxStreams, defaultMaxStreams)
 	setDefault(&l.MaxRequestBytes, max(defaultMaxHeldBytes, l.leastHeld()))
@@ -215,8 +233,10 @@ func (l Limits) check() error {
 		unit               string
 	}{
 		{"MaxMessageSize", all.MaxMessageSize, minMessageSize, maxSize, " bytes"},
+		{"MaxMetadataSize", all.MaxMetadataSize, 256, maxMetadata, " bytes"},
 		{"MaxHandshakeSize", all.MaxHandshakeSize, 1 << 10, 1 << 20, " bytes"},
-		{"MaxHandshakes", all.MaxHandshakes, 1, maxGuests, ""},
+		{"MaxHandshakes", all.MaxHandshakes, 1, maxHandshakes, ""},
+		{"MaxGuests", all.MaxGuests, 1, maxGuests, ""},
 		{"MaxRequests", all.MaxRequests, 1, maxRunning, ""},
 		{"MaxStreams", all.MaxStreams, 1, maxRunning, ""},
 		{"MaxRequestBytes", all.MaxRequestBytes, all.leastHeld(), maxHeld, " bytes, which one message of MaxMessageSize takes"},

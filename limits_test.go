@@ -22,8 +22,10 @@ import (
 func TestZeroLimitsAreTheDefaults(t *testing.T) {
 	want := Limits{
 		MaxMessageSize:        64 << 20,
+		MaxMetadataSize:       8 << 10,
 		MaxHandshakeSize:      64 << 10,
 		MaxHandshakes:         1024,
+		MaxGuests:             16384,
 		MaxRequests:           65536,
 		MaxStreams:            16384,
 		MaxRequestBytes:       256 << 20,
@@ -61,8 +63,10 @@ func TestZeroLimitsAreTheDefaults(t *testing.T) {
 func TestLimitsOutOfTheirRangeAreNamed(t *testing.T) {
 	ranges := map[string]struct{ least, most int64 }{
 		"MaxMessageSize":        {4 << 10, 1 << 30},
+		"MaxMetadataSize":       {256, 1 << 20},
 		"MaxHandshakeSize":      {1 << 10, 1 << 20},
 		"MaxHandshakes":         {1, 1 << 16},
+		"MaxGuests":             {1, 1 << 20},
 		"MaxRequests":           {1, 1 << 22},
 		"MaxStreams":            {1, 1 << 22},
 		"MaxRequestBytes":       {64<<20 + 64, math.MaxInt & (1<<38 - 1)},
@@ -128,7 +132,7 @@ type gate struct {
 
 func newGate() *gate { return &gate{make(chan struct{}, 1000), make(chan struct{})} }
 
-func (g *gate) single(_ context.Context, payload []byte) ([]byte, *RemoteErr) {
+func (g *gate) single(_ context.Context, payload []byte) ([]byte, error) {
 	g.entered <- struct{}{}
 	<-g.open
 	return payload, nil
@@ -443,7 +447,7 @@ func TestMessagesOverTheLimitCloseTheConnection(t *testing.T) {
 	const limit = 100 << 10
 	c := &cluster{nodes: []*testNode{listenTCP(t, "127.0.0.1:0", "http://127.0.0.1")}}
 	n, host := startForFake(t, c, func(o *ManagerOptions) { o.Limits.MaxMessageSize = limit })
-	c.handle(t, func(_ context.Context, payload []byte) ([]byte, *RemoteErr) { return payload[:1], nil })
+	c.handle(t, func(_ context.Context, payload []byte) ([]byte, error) { return payload[:1], nil })
 	p := c.knock(t, n)
 	p.introduce(t, host)
 	m := message{MuxID: 1, Handler: testSingle, Op: OpRequest, Flags: FlagEOF | FlagCRCxxh3, Payload: make([]byte, limit/2)}
@@ -685,11 +689,11 @@ func TestEmptyTablesShrinkAfterABurst(t *testing.T) {
 	callers.Wait()
 	c.waitIdle(t)
 	s := conn.current.Load()
-	for i := range s.callClient.table.shards {
-		if sh := &s.callClient.table.shards[i]; sh.calls != nil {
+	s.callClient.table.eachShard(func(sh *callShard) {
+		if sh.calls != nil {
 			t.Errorf("a shard keeps a table that held %d calls", sh.most)
 		}
-	}
+	})
 	if s := c.conn(0, 1).current.Load(); s.callServer.running.calls != nil {
 		t.Errorf("the table of running requests held %d and is kept", s.callServer.running.most)
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/gridmesh/grid/pubsub"
 )
 
 // link is what the sessions of a Connection, and the calls and streams on them, know of it: who the
@@ -16,7 +18,7 @@ import (
 type link struct {
 	local, remote string
 	log           *slog.Logger
-	limits        Limits
+	limits        *Limits       // of the Manager
 	busyPoll      time.Duration // ManagerOptions.BusyPoll
 	caller        RemoteClient  // the peer, as handlers see it
 
@@ -25,6 +27,11 @@ type link struct {
 	streamQuota  quota        // the peer's streams that run here, and the bytes of all streams
 	grown        atomic.Int64 // bytes by which the windows of streams have grown
 
+	address  atomic.Pointer[string] // of the peer on the network, or when it was there last; nil before that
+	facts    atomic.Pointer[facts]  // what the peer has said of itself, now or when it was there last; nil before that
+	bulletin *bulletin              // of the node
+	drains   func()                 // is told when facts.draining has changed
+
 	nextID   *uint64 // Connection.NextID
 	lastPong *int64  // Connection.LastPong
 
@@ -32,22 +39,23 @@ type link struct {
 	toldIn   *byteTeller  // ManagerOptions.Incoming
 	toldOut  *byteTeller  // ManagerOptions.Outgoing
 	served   counterTable // calls of the peer, by number of the registration
-	called   counterTable // calls from here, by handler ID
+	called   counterTable // calls from here, by number of the target
 	refusals refusalCounters
 	recent   *errorRing // of the Manager
 
-	panics    *logLimit // of handlers and observers; of the Manager
-	overloads logLimit  // refusals
-	ignored   logLimit  // operations of the peer
+	traces    *pubsub.PubSub[TraceInfo, TraceType] // ManagerOptions.TraceTo
+	panics    *logLimit                            // of handlers and observers; of the Manager
+	overloads *logLimit                            // refusals
+	ignored   *logLimit                            // operations of the peer
 }
 
 // newMuxID numbers a call or stream of this node.
 func (l *link) newMuxID() uint64 { return atomic.AddUint64(l.nextID, 1) }
 
-// moreWindow returns by how much a window that is to grow by n bytes may grow. All windows together
-// grow by half of MaxStreamBytes at most.
-func (l *link) moreWindow(n int) int {
-	if l.grown.Add(int64(n)) > int64(l.limits.MaxStreamBytes/2) {
+// moreWindow returns by how much a window that is to grow by n bytes may grow, if all windows
+// together may grow by most.
+func (l *link) moreWindow(n, most int) int {
+	if l.grown.Add(int64(n)) > int64(most) {
 		l.grown.Add(-int64(n))
 		return 0
 	}
@@ -59,6 +67,14 @@ func (l *link) ponged(now time.Time) { atomic.StoreInt64(l.lastPong, now.UnixNan
 
 // bothTLS reports whether TLS protects both names' traffic, so that messages need no checksum.
 func (l *link) bothTLS() bool { return isTLS(l.local) && isTLS(l.remote) }
+
+// checksum returns the flag of messages that need a checksum.
+func (l *link) checksum() Flags {
+	if l.bothTLS() {
+		return 0
+	}
+	return FlagCRCxxh3
+}
 
 func isTLS(name string) bool {
 	return strings.HasPrefix(name, "https:") || strings.HasPrefix(name, "wss:")
@@ -77,24 +93,30 @@ func (l *link) countRead(n int64) {
 }
 
 // handlerContext returns the context of a handler that the peer called with m. It has the deadline
-// unless that is zero. r counts what the handler decodes.
-func (l *link) handlerContext(deadline time.Time, subroute string, m *message, r room) (context.Context, context.CancelCauseFunc) {
-	parent := context.Context(callerContext{
-		Context:  context.Background(),
+// unless that is zero. r counts what the handler decodes. answer is what the handler sets to go with
+// its answer, as far as the peer takes that.
+func (l *link) handlerContext(labels context.Context, deadline time.Time, subroute string, m *message, r room, a *agreement) (_ context.Context, _ context.CancelCauseFunc, answer *answerState) {
+	if labels == nil {
+		labels = context.Background()
+	}
+	parent := &callerContext{
+		Context:  labels,
 		caller:   &l.caller,
 		subroute: subroute,
 		metadata: newIncomingMetadata(m),
 		room:     r,
-	})
+	}
+	answer = &parent.answer
+	answer.takes(a)
 	ctx, cancel := context.WithCancelCause(parent)
 	if deadline.IsZero() {
-		return ctx, cancel
+		return ctx, cancel, answer
 	}
 	ctx, stop := context.WithDeadline(ctx, deadline)
 	return ctx, func(cause error) {
 		cancel(cause)
 		stop()
-	}
+	}, answer
 }
 
 // admitted enters a call that m opens into a quota, unless that was done when its first piece came.
@@ -123,13 +145,14 @@ func (l *link) lastPongTime() time.Time {
 	return time.Time{}
 }
 
-// recovered turns a panic of a handler into an error for its caller and a log entry.
-func (l *link) recovered(id HandlerID, err **RemoteErr) {
+// recovered turns a panic of a handler into an error for its caller and a log entry, which has the
+// context of the handler.
+func (l *link) recovered(ctx context.Context, h target, err *error) {
 	if r := recover(); r != nil {
 		if more, ok := l.panics.allow(""); ok {
-			l.log.Error("grid: handler panicked", "handler", id.String(), "peer", l.remote,
+			l.log.ErrorContext(contextOfPanic(ctx), "grid: handler panicked", "handler", h.String(), "peer", l.remote,
 				"panic", fmt.Sprint(r), "stack", string(debug.Stack()), "more", more)
 		}
-		*err = NewRemoteErrf("handler %v panicked: %v", id, r)
+		*err = &Error{Code: Internal, Text: fmt.Sprintf("handler %v panicked: %v", h, r), Remote: true}
 	}
 }

@@ -2,25 +2,30 @@ package grid
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
 // notSent counts a call that failed before it could be sent.
-func (l *link) notSent(ctx context.Context, h HandlerID, err error) {
-	calls := l.called.get(int(h))
+func (l *link) notSent(ctx context.Context, to target, err error) {
+	calls := l.called.get(to.number)
 	calls.calls.Add(1)
-	l.callFailed(ctx, calls, h, err)
+	l.callFailed(ctx, calls, to, err)
 }
 
 // callFailed counts the error of a call by this node.
-func (l *link) callFailed(ctx context.Context, calls *handlerCounters, h HandlerID, err error) {
+func (l *link) callFailed(ctx context.Context, calls *handlerCounters, to target, err error) {
 	class := Classify(ctx, err)
 	if class == ErrorNone {
 		return
 	}
-	calls.failed(class)
+	if class == ErrorHandler {
+		calls.handlerFailed(err)
+	} else {
+		calls.failed(class)
+	}
 	if class != ErrorCanceled && class != ErrorLeft {
-		l.recent.add(l.remote, RoleClient, h, withoutNames(err))
+		l.recent.add(l.remote, RoleClient, to, withoutNames(err))
 	}
 }
 
@@ -33,61 +38,58 @@ func withoutNames(err error) string {
 }
 
 // streamEnded counts a stream that this node opened.
-func (l *link) streamEnded(ctx context.Context, h HandlerID, d time.Duration, err error) {
-	calls := l.called.get(int(h))
-	calls.ended(d)
-	l.callFailed(ctx, calls, h, err)
+func (l *link) streamEnded(ctx context.Context, to target, d time.Duration, err error) {
+	calls := l.called.get(to.number)
+	calls.streamEnded(d)
+	l.callFailed(ctx, calls, to, err)
 }
 
 // requestServed counts a request of the peer. inTime reports whether its handler returned before
 // the caller's deadline; cut is what had ended the handler's context by then, or nil.
-func (l *link) requestServed(h registration, d time.Duration, failure *RemoteErr, inTime bool, cut error) {
+func (l *link) requestServed(h target, d time.Duration, failure error, inTime bool, cut error) {
 	calls := l.served.get(h.number)
 	calls.ended(d)
 	switch {
 	case !inTime:
 		calls.failed(ErrorDeadline)
-		l.recent.add(l.remote, RoleServer, h.id, errLate)
+		l.recent.add(l.remote, RoleServer, h, errLate.Error())
 	case cut != nil:
 		class := classOf(cut)
 		calls.failed(class)
 		if class != ErrorCanceled {
-			l.recent.add(l.remote, RoleServer, h.id, cut.Error())
+			l.recent.add(l.remote, RoleServer, h, cut.Error())
 		}
 	case failure != nil:
-		calls.failed(ErrorHandler)
-		l.recent.add(l.remote, RoleServer, h.id, string(*failure))
+		calls.handlerFailed(failure)
+		l.recent.add(l.remote, RoleServer, h, failure.Error())
 	}
 }
 
 // errLate is recorded for a call whose handler returned after its deadline.
-const errLate = "handler returned after the caller's deadline"
+var errLate = errors.New("handler returned after the caller's deadline")
 
 // streamServed counts a stream of the peer. cause is what ended it before its handler returned, or
 // nil.
-func (l *link) streamServed(h registration, d time.Duration, result *RemoteErr, cause error) {
+func (l *link) streamServed(h target, d time.Duration, result error, cause error) {
 	calls := l.served.get(h.number)
-	calls.ended(d)
-	class, text := ErrorNone, ""
+	calls.streamEnded(d)
 	switch {
 	case cause != nil:
-		class, text = classOf(cause), cause.Error()
+		class := classOf(cause)
+		calls.failed(class)
+		if class != ErrorCanceled {
+			l.recent.add(l.remote, RoleServer, h, cause.Error())
+		}
 	case result != nil:
-		class, text = ErrorHandler, string(*result)
-	}
-	if class == ErrorNone {
-		return
-	}
-	calls.failed(class)
-	if class != ErrorCanceled {
-		l.recent.add(l.remote, RoleServer, h.id, text)
+		calls.handlerFailed(result)
+		l.recent.add(l.remote, RoleServer, h, result.Error())
 	}
 }
 
 // countRefusal counts and logs that a limit made this node refuse or end a call.
-func (l *link) countRefusal(role Role, h HandlerID, over limit) {
+func (l *link) countRefusal(role Role, to target, over limit) {
 	l.refusals[over].Add(1)
-	l.recent.add(l.remote, role, h, "overloaded: over Limits."+limitNames[over])
+	l.recent.add(l.remote, role, to, "overloaded: over Limits."+limitNames[over])
 	l.noteOverload(limitNames[over])
 }
 

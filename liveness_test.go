@@ -19,7 +19,7 @@ func startSlow(t *testing.T) (*testNode, *Connection, *fakePeer) {
 	t.Helper()
 	c := newPipes(1)
 	n, host := startForFake(t, c, nil)
-	c.handle(t, func(_ context.Context, payload []byte) ([]byte, *RemoteErr) { return payload[:1], nil })
+	c.handle(t, func(_ context.Context, payload []byte) ([]byte, error) { return payload[:1], nil })
 	c.stream(t, 1, 1, echoBack)
 	p := c.knock(t, n)
 	p.introduce(t, host)

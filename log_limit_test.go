@@ -87,7 +87,7 @@ func TestAPeerThatComesAndGoesIsLoggedInABoundedNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)
 		n, host := startForFake(t, c, nil)
-		n.node.recent.add("another", RoleClient, handlerInvalid, "lost")
+		n.node.recent.add("another", RoleClient, noHandler, "lost")
 		come := func(reason string) {
 			p := c.knock(t, n)
 			if resp := p.introduce(t, host); !resp.Accepted {
@@ -122,7 +122,7 @@ func TestAPeerThatComesAndGoesIsLoggedInABoundedNumber(t *testing.T) {
 func TestPanicsAreLoggedInABoundedNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startPipes(t, 2, nil)
-		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { panic("broken") })
+		c.handle(t, func(context.Context, []byte) ([]byte, error) { panic("broken") })
 		for range 10 * burstLines {
 			if _, err := c.conn(0, 1).Request(t.Context(), testSingle, nil); IsRemoteErr(err) == nil {
 				t.Fatalf("got %v", err)

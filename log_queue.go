@@ -3,6 +3,7 @@ package grid
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 )
@@ -21,8 +22,9 @@ const (
 type logQueue struct {
 	mu      sync.Mutex // Protects following.
 	lines   []logLine
-	lost    int           // lines lost since the last one written
-	written chan struct{} // closed when all lines are written; nil while there is no writer
+	logged  map[string]int64 // lines by message, also those that were lost
+	lost    int              // lines lost since the last one written
+	written chan struct{}    // closed when all lines are written; nil while there is no writer
 }
 
 // logLine is a line and the handler it goes to.
@@ -42,6 +44,10 @@ func (q *logQueue) logger(to *slog.Logger) *slog.Logger {
 func (q *logQueue) add(l logLine) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.logged == nil {
+		q.logged = make(map[string]int64)
+	}
+	q.logged[l.record.Message]++
 	if len(q.lines) == logQueueLines {
 		q.lost++
 		return
@@ -51,6 +57,13 @@ func (q *logQueue) add(l logLine) {
 		q.written = make(chan struct{})
 		go q.write()
 	}
+}
+
+// count returns how many lines were logged, by message.
+func (q *logQueue) count() map[string]int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return maps.Clone(q.logged)
 }
 
 // write writes lines until none are left.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -118,6 +119,9 @@ func TestLinesThatAreDroppedAreCounted(t *testing.T) {
 		lines := got.all()
 		if len(lines) != 1+logQueueLines || lines[1] != "waits lost=7" || lines[2] != "waits" || slices.Contains(lines, "dropped") {
 			t.Errorf("%d lines, the first %q", len(lines), lines[:3])
+		}
+		if got, want := q.count(), map[string]int64{"stuck": 1, "waits": logQueueLines, "dropped": 7}; !maps.Equal(got, want) {
+			t.Errorf("counted %v, want %v", got, want)
 		}
 	})
 }
@@ -240,7 +244,7 @@ func TestLogHandlersMayCallThePeer(t *testing.T) {
 				}})
 			})
 			release := make(chan struct{})
-			c.handle(t, func(ctx context.Context, b []byte) ([]byte, *RemoteErr) {
+			c.handle(t, func(ctx context.Context, b []byte) ([]byte, error) {
 				if string(b) == "wait" {
 					select {
 					case <-release:
@@ -287,7 +291,7 @@ func TestALogHandlerThatIsStuckStopsNothing(t *testing.T) {
 	c.start(t, func(_ int, o *ManagerOptions) {
 		o.Logger = slog.New(hookHandler{handle: func(slog.Record) { <-stuck }, enabled: func(slog.Level) bool { <-stuck; return true }})
 	})
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for i := range 2 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,10 +18,15 @@ type Manager struct {
 	// ID identifies the process: each has a new one.
 	ID uuid.UUID
 
-	node        *node
-	connections map[string]*Connection
-	acceptor    acceptor
-	dialer      dialer
+	node     *node
+	says     *bulletin // of the node
+	acceptor acceptor
+	dialer   dialer
+
+	hostsMu sync.Mutex // one change of members at a time
+	sealed  bool       // no more hosts are added or removed; hostsMu protects it
+	members atomic.Pointer[members]
+	guests  guests
 
 	interceptors interceptors
 
@@ -37,6 +41,11 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	return newManager(ctx, o)
+}
+
+// newManager is NewManager with options that are valid.
+func newManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	if ctx == nil {
 		return nil, errNilContext
 	}
@@ -44,25 +53,16 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	m := &Manager{
 		ID:           n.id,
 		node:         n,
-		connections:  make(map[string]*Connection),
+		says:         n.says,
 		dialer:       dialer{n},
 		interceptors: newInterceptors(o.Interceptors),
 	}
-	m.acceptor.init(n, m.Connection)
+	m.guests.init(n, func(name string) *Connection { return newConnection(n, name, nil, &m.registry, &m.interceptors) })
+	m.acceptor.init(n, &m.members, &m.guests)
 	m.registry.Store(new(registry))
-	for _, host := range n.Hosts {
-		if host != n.Local {
-			m.connections[host] = newConnection(n, host, &m.registry, &m.interceptors)
-		}
-	}
-	for _, c := range m.connections {
-		c.expect()
-	}
-	for _, c := range m.connections {
-		if shouldDial(n.Local, c.Remote) {
-			n.goWork(func() { m.dialer.keepUp(c) })
-		}
-	}
+	m.says.open(func() *handlerList { return &m.registry.Load().list })
+	m.members.Store(newMembers())
+	_, _, _ = m.setHosts(o.Hosts) // fails only at the end of the Manager
 	n.afterEnd(func() { m.Close() })
 	return m, nil
 }
@@ -75,22 +75,27 @@ func (m *Manager) HostName() string {
 	return m.node.Local
 }
 
-// Targets returns the names of all other nodes, in the order of Hosts. The slice is the caller's.
+// Targets returns the names of all other nodes, in the order of the hosts: those of ManagerOptions,
+// or of the last SetHosts. The slice is the caller's.
 func (m *Manager) Targets() []string {
 	if m == nil {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(m.node.Hosts), func(host string) bool { return host == m.node.Local })
+	return m.members.Load().names()
 }
 
-// Connection returns the connection to a host, by its name in Hosts, or nil if the name is unknown
-// or this node's own. It is the same Connection for the life of the Manager, whether it is up or
-// not.
-func (m *Manager) Connection(host string) *Connection {
-	if m == nil {
+// Connection returns the connection to a host, by its name, or nil if the host is none of the grid's,
+// or this node itself. It is the same Connection, whether it is up or not, until SetHosts removes the
+// host. For the name of a guest it returns the connection to that while it is connected, and nil
+// otherwise: so a handler reaches its caller, whatever that is, by the name in GetCaller.
+func (m *Manager) Connection(name string) *Connection {
+	switch {
+	case m == nil:
 		return nil
+	case isGuest(name):
+		return m.guests.get(name)
 	}
-	return m.connections[host]
+	return m.members.Load().get(name)
 }
 
 // Handler returns the HTTP handler that accepts connections of other nodes. Serve it at the route
@@ -146,11 +151,12 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	for _, c := range m.connections {
-		c.active.stop()
+	all := m.seal()
+	for _, c := range all {
+		c.active.stop(&errShutdown)
 	}
 	var err error
-	for _, c := range m.connections {
+	for _, c := range all {
 		err = errors.Join(err, c.active.wait(ctx))
 	}
 	if !m.close(ctx, shutdownGrace) || err != nil {
@@ -175,10 +181,11 @@ func (m *Manager) Close() error {
 // close ends all connections. Each may take until ctx ends, but at least grace, to send what is
 // queued and to complete the closing handshake. It reports whether that was enough for all.
 func (m *Manager) close(ctx context.Context, grace time.Duration) bool {
+	all := m.seal()
 	m.node.close()
 	var wg sync.WaitGroup
 	var cut atomic.Bool
-	for _, c := range m.connections {
+	for _, c := range all {
 		wg.Go(func() {
 			if !c.shutdown(ctx, grace) {
 				cut.Store(true)

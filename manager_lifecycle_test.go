@@ -28,7 +28,8 @@ func TestWrongOptionsAreNamedAndNothingIsStarted(t *testing.T) {
 		{"no AuthRequest", ManagerOptions{Local: a, Hosts: []string{a, b}}, "AuthRequest"},
 		{"no Local", ManagerOptions{Hosts: []string{a, b}, AuthRequest: accept}, "Local"},
 		{"Local not among Hosts", ManagerOptions{Local: "http://c:1", Hosts: []string{a, b}, AuthRequest: accept}, "http://c:1"},
-		{"no Hosts", ManagerOptions{Local: a, AuthRequest: accept}, a},
+		{"neither Local nor Hosts", ManagerOptions{AuthRequest: accept}, "Local"},
+		{"a negative RemovalGrace", ManagerOptions{Local: a, AuthRequest: accept, RemovalGrace: -1}, "RemovalGrace"},
 		{"Local twice", ManagerOptions{Local: a, Hosts: []string{a, b, a}, AuthRequest: accept}, a},
 		{"a host twice", ManagerOptions{Local: a, Hosts: []string{a, b, b}, AuthRequest: accept}, b},
 		{"an empty host", ManagerOptions{Local: a, Hosts: []string{a, ""}, AuthRequest: accept}, "Hosts[1]"},
@@ -219,7 +220,7 @@ func TestAManagerMayBeMadeWithAContextThatIsOver(t *testing.T) {
 func TestShutdownWaitsForWhatRunsAndRefusesTheRest(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	entered, release := make(chan struct{}), make(chan struct{})
-	c.handle(t, func(_ context.Context, payload []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(_ context.Context, payload []byte) ([]byte, error) {
 		entered <- struct{}{}
 		<-release
 		return payload, nil
@@ -254,7 +255,7 @@ func TestShutdownWaitsForWhatRunsAndRefusesTheRest(t *testing.T) {
 	for range cap(ends) {
 		go func() { ends <- c.nodes[0].Shutdown(context.Background()) }()
 	}
-	eventually(t, "the shutdown to begin", func() bool { return here.active.draining.Load() })
+	eventually(t, "the shutdown to begin", func() bool { return here.active.stopped() })
 	calls := map[string]func() error{
 		"a request from here":  func() error { _, err := here.Request(t.Context(), testSingle, nil); return err },
 		"a stream from here":   func() error { _, err := here.NewStream(t.Context(), testStream, nil); return err },
@@ -307,7 +308,7 @@ func TestShutdownIsNoLossInTheLog(t *testing.T) {
 func TestShutdownGivesUpWithItsContext(t *testing.T) {
 	c := startCluster(t, 2, nil)
 	entered := make(chan struct{})
-	c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(ctx context.Context, _ []byte) ([]byte, error) {
 		close(entered)
 		<-ctx.Done()
 		return nil, nil

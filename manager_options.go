@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -21,9 +22,15 @@ import (
 // set.
 const RoutePath = "/minio/grid/v1"
 
+// MaxGuestNameSize is the maximum length of the name of a guest in bytes.
+const MaxGuestNameSize = 255
+
 // maxBusyPoll bounds ManagerOptions.BusyPoll. So long may a process of one thread leave its other
 // sockets alone; Go does the same while goroutines are always ready to run.
 const maxBusyPoll = 10 * time.Millisecond
+
+// defaultRemovalGrace is used if ManagerOptions.RemovalGrace is 0.
+const defaultRemovalGrace = 30 * time.Second
 
 // AuthFn returns the bearer token that a node presents when it connects. aud is the audience of the
 // token, which may be empty. A Manager passes an empty one.
@@ -38,12 +45,13 @@ func (c ContextDialer) DialContext(ctx context.Context, network, address string)
 	return c(ctx, network, address)
 }
 
-// ManagerOptions configures a Manager. Local, Hosts and AuthRequest are required.
+// ManagerOptions configures a Manager. Local is required, and AuthRequest for NewManager.
 type ManagerOptions struct {
-	// Local is the name of this node: one of Hosts.
+	// Local is the name of this node: one of Hosts. For Join it is any other name.
 	Local string
-	// Hosts are the names of all nodes, each a base URL such as "http://10.0.0.1:9000" or
-	// "https://node1.example:9000". All nodes must use the same names.
+	// Hosts are the names of all nodes to begin with, this one included, each a base URL such as
+	// "http://10.0.0.1:9000" or "https://node1.example:9000". All nodes must use the same names.
+	// None at all stands for Local alone. Manager.SetHosts replaces them.
 	Hosts []string
 	// AuthRequest decides whether a node may connect, by its HTTP request, before anything else is
 	// looked at. It may be called by several goroutines at once. An error is answered with 403,
@@ -90,7 +98,7 @@ type ManagerOptions struct {
 	// Limits bounds what peers can make this node do. Its zero value selects safe defaults.
 	Limits Limits
 	// VerifyPeer decides whether a node that wants to connect is the host it claims to be, which is
-	// one of Hosts. AuthRequest sees no name, so without VerifyPeer any member can pose as any
+	// one of Hosts, or a guest. AuthRequest sees no name, so without VerifyPeer any member can pose as any
 	// other. VerifyPeerCertificate is an implementation for mutual TLS.
 	//
 	// It is called after the handshake has named the host and before the connection is accepted,
@@ -98,6 +106,16 @@ type ManagerOptions struct {
 	// has let in, and must not read its body. An error is logged. Until a peer has passed, it
 	// learns only that it is rejected, whatever the reason.
 	VerifyPeer func(r *http.Request, host string) error
+	// AcceptGuest decides whether a node may connect that is none of Hosts and never will be, but a
+	// guest: see Join. nil accepts none. name is unique among the guests of this node, but it is
+	// only what the guest says: VerifyPeer, which is asked before, or AcceptGuest itself must see
+	// to it that nobody uses the name of another, such as by a token or a client certificate of
+	// the request, which AuthRequest has let in.
+	//
+	// It may be called by several goroutines at once, and must not read the body of the request. An
+	// error rejects the guest. It is logged, and its text is told to the guest, unless AcceptGuest
+	// panics. A guest that is rejected comes back every 5 to 10 seconds.
+	AcceptGuest func(r *http.Request, name string) error
 	// AllowOrigin reports whether requests with this Origin header may connect. Browsers send one,
 	// nodes do not. nil allows none: such requests are answered with 403. It may be called by
 	// several goroutines at once.
@@ -122,12 +140,31 @@ type ManagerOptions struct {
 	// needs Linux, and TCP connections of package net, also below TLS; elsewhere it has no effect.
 	BusyPoll time.Duration
 
+	// ProfileHandlers labels the goroutines of handlers with their names, so that profiles tell how much
+	// each handler takes: go tool pprof -tagfocus=grid_handler=kv.Get, or -tagroot=grid_handler. Goroutines that
+	// a handler starts inherit the label, and so do contexts. Execution traces (runtime/trace) have a
+	// region for each call. A call takes 0.3 µs more.
+	ProfileHandlers bool
+
+	// RemovalGrace is how long calls with a host that SetHosts removes may go on: 0 stands for 30
+	// seconds. Those that are left then are cut.
+	RemovalGrace time.Duration
+	// Version is the version of the application, for its peers and the status page: printable text
+	// of at most MaxVersionSize bytes.
+	Version string
+	// Labels say what this node is, such as its zone or its role, to its peers: see
+	// Connection.Peer. Keys and values are printable text. There may be MaxLabels of them, with
+	// MaxLabelsSize bytes together. Manager.SetLabels replaces them.
+	Labels map[string]string
+
 	lacks uint32 // features that the node does without, as an earlier one does; for tests
 }
 
 // withDefaults returns the options with the defaults filled in.
 func (o ManagerOptions) withDefaults() ManagerOptions {
-	o.Hosts = slices.Clone(o.Hosts)
+	o.Hosts = nil // the Manager has the present ones
+	setDefault(&o.RemovalGrace, defaultRemovalGrace)
+	o.Labels = maps.Clone(o.Labels)
 	o.Limits = o.Limits.withDefaults()
 	if o.RoutePath == "" {
 		o.RoutePath = RoutePath
@@ -149,24 +186,39 @@ func (o *ManagerOptions) check() error {
 	if o.AuthRequest == nil {
 		return errors.New("grid: ManagerOptions.AuthRequest is required")
 	}
-	if o.AddAuth != nil && o.AddAuthContext != nil {
-		return errors.New("grid: ManagerOptions.AddAuth and AddAuthContext are both set")
-	}
-	seen := make(map[string]bool)
-	for i, host := range o.Hosts {
-		if err := checkHost(host); err != nil {
-			return fmt.Errorf("grid: ManagerOptions.Hosts[%d]: %w", i, err)
-		}
-		if seen[host] {
-			return fmt.Errorf("grid: ManagerOptions.Hosts[%d]: %q is there twice", i, host)
-		}
-		seen[host] = true
+	if err := checkHosts("ManagerOptions.Hosts", o.Hosts); err != nil {
+		return err
 	}
 	if err := checkHost(o.Local); err != nil {
 		return fmt.Errorf("grid: ManagerOptions.Local: %w", err)
 	}
-	if !seen[o.Local] {
+	if len(o.Hosts) > 0 && !slices.Contains(o.Hosts, o.Local) {
 		return fmt.Errorf("grid: ManagerOptions.Local: %q is not one of Hosts, which are %s", o.Local, someOf(o.Hosts))
+	}
+	return o.checkRest()
+}
+
+// checkGuest is check for the options of a guest.
+func (o *ManagerOptions) checkGuest(server string) error {
+	switch {
+	case len(o.Hosts) > 0:
+		return errors.New("grid: Join: ManagerOptions.Hosts is set; the servers of a guest are those of Join and SetHosts")
+	case o.AcceptGuest != nil:
+		return errors.New("grid: Join: ManagerOptions.AcceptGuest is set, and nobody dials a guest")
+	}
+	if err := checkHost(server); err != nil {
+		return fmt.Errorf("grid: Join: %w", err)
+	}
+	if err := checkGuest(o.Local); err != nil {
+		return fmt.Errorf("grid: ManagerOptions.Local: %w", err)
+	}
+	return o.checkRest()
+}
+
+// checkRest returns an error that names an invalid option, of those that are not about names.
+func (o *ManagerOptions) checkRest() error {
+	if o.AddAuth != nil && o.AddAuthContext != nil {
+		return errors.New("grid: ManagerOptions.AddAuth and AddAuthContext are both set")
 	}
 	if o.RoutePath != "" && o.RoutePath[0] != '/' {
 		return fmt.Errorf("grid: ManagerOptions.RoutePath: %q does not start with a slash", o.RoutePath)
@@ -174,10 +226,35 @@ func (o *ManagerOptions) check() error {
 	if o.BusyPoll < 0 || o.BusyPoll > maxBusyPoll {
 		return fmt.Errorf("grid: ManagerOptions.BusyPoll: %v is not between 0 and %v", o.BusyPoll, maxBusyPoll)
 	}
+	if o.RemovalGrace < 0 {
+		return fmt.Errorf("grid: ManagerOptions.RemovalGrace: %v is negative", o.RemovalGrace)
+	}
+	if err := checkVersion(o.Version); err != nil {
+		return fmt.Errorf("grid: ManagerOptions.Version: %w", err)
+	}
+	if err := checkLabels(o.Labels); err != nil {
+		return fmt.Errorf("grid: ManagerOptions.Labels: %w", err)
+	}
 	if err := checkInterceptors(o.Interceptors); err != nil {
 		return err
 	}
 	return o.Limits.check()
+}
+
+// checkHosts returns an error that names a host of a list, by the name that the list has, if it is
+// not valid or there twice.
+func checkHosts(list string, hosts []string) error {
+	seen := make(map[string]bool, len(hosts))
+	for i, host := range hosts {
+		if err := checkHost(host); err != nil {
+			return fmt.Errorf("grid: %s[%d]: %w", list, i, err)
+		}
+		if seen[host] {
+			return fmt.Errorf("grid: %s[%d]: %q is there twice", list, i, host)
+		}
+		seen[host] = true
+	}
+	return nil
 }
 
 // checkHost returns an error that says what is wrong with a node's name.
@@ -200,6 +277,22 @@ func checkHost(name string) error {
 		return fmt.Errorf("%q has no host", name)
 	case u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || u.ForceQuery:
 		return fmt.Errorf("%q is more than scheme, host and port", name)
+	}
+	return nil
+}
+
+// checkGuest returns an error that says what is wrong with the name of a guest.
+func checkGuest(name string) error {
+	switch {
+	case name == "":
+		return errors.New("empty name of a guest")
+	case len(name) > MaxGuestNameSize:
+		return fmt.Errorf("name of a guest with %d bytes, at most %d are allowed", len(name), MaxGuestNameSize)
+	case !isGuest(name):
+		return fmt.Errorf("%q has a colon, which no name of a guest may have: those of hosts do", name)
+	}
+	if err := checkPrintable(name); err != nil {
+		return fmt.Errorf("name of a guest: %w", err)
 	}
 	return nil
 }

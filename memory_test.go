@@ -129,7 +129,7 @@ func TestWhatCallsAndStreamsAllocate(t *testing.T) {
 	for _, n := range c.nodes {
 		err := errors.Join(
 			n.RegisterSingleHandler(testSingle, func(b []byte) ([]byte, *RemoteErr) { return b, nil }),
-			n.RegisterSingleHandlerContext(testSingle, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil }, "context"),
+			n.RegisterSingleHandlerContext(testSingle, func(_ context.Context, b []byte) ([]byte, error) { return b, nil }, "context"),
 			echo.Register(n.Manager, func(b *Bytes) (*Bytes, *RemoteErr) { return b, nil }, "typed"),
 		)
 		if err != nil {

@@ -16,10 +16,11 @@ import (
 
 // Limits on the metadata of one request or stream, checked by the sender and by the receiver.
 const (
-	// MaxMetadataSize is the maximum size of the metadata in bytes, as encoded: its keys and
-	// values, plus 2 to 5 bytes for each of them.
-	MaxMetadataSize = 8 << 10
-	// MaxMetadataPairs is the maximum number of keys.
+	// MaxMetadataSize is the default of Limits.MaxMetadataSize, in bytes, and what holds with nodes
+	// that have no such limit.
+	MaxMetadataSize = defaultMaxMetadataSize
+	// MaxMetadataPairs is the maximum number of pairs of a key and a value. A key with three values
+	// counts three times.
 	MaxMetadataPairs = 64
 )
 
@@ -27,31 +28,57 @@ const (
 // breaks the rules of Metadata. Nothing has been sent then.
 var ErrMetadata = errors.New("grid: invalid metadata")
 
-// Metadata travels with a request or a stream alongside its payload, such as a trace ID. The caller
-// sets it with WithMetadata, the handler reads it with MetadataFrom.
+// Metadata travels with a request or a stream alongside its payload, such as a trace ID, and back
+// with its answer. The caller sets it with WithMetadata and the handler reads it with MetadataFrom;
+// the handler sets it with SetHeader and SetTrailer and the caller reads it with WithAnswerMetadata.
 //
-// A key is not empty, is valid UTF-8, and is case-sensitive. A value is any bytes. MaxMetadataSize
-// and MaxMetadataPairs limit how much there may be. Get, Set and Keys are what OpenTelemetry's
-// propagators expect of a carrier.
-type Metadata map[string]string
+// A key is not empty, is valid UTF-8, and is case-sensitive. It has one value or several, each of
+// which is any bytes, in an order that is kept; a key without values is not sent.
+// Limits.MaxMetadataSize and MaxMetadataPairs limit how much there may be. Get, Set and Keys are what
+// OpenTelemetry's propagators expect of a carrier.
+type Metadata map[string][]string
 
-// Get returns the value of a key, or the empty string if there is none.
-func (md Metadata) Get(key string) string { return md[key] }
+// Get returns the first value of a key, or the empty string if there is none.
+func (md Metadata) Get(key string) string {
+	if values := md[key]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
 
-// Set sets the value of a key. As with any map, md must not be nil.
-func (md Metadata) Set(key, value string) { md[key] = value }
+// Values returns the values of a key; nil if there are none. They must not be changed.
+func (md Metadata) Values(key string) []string { return md[key] }
+
+// Set gives a key one value, in place of those that it has. As with any map, md must not be nil.
+func (md Metadata) Set(key, value string) { md[key] = []string{value} }
+
+// Add gives a key one more value. As with any map, md must not be nil.
+func (md Metadata) Add(key, value string) { md[key] = append(slices.Clip(md[key]), value) }
 
 // Keys returns the keys in sorted order.
 func (md Metadata) Keys() []string { return slices.Sorted(maps.Keys(md)) }
 
-// Clone returns a copy, nil for nil.
-func (md Metadata) Clone() Metadata { return maps.Clone(md) }
+// Clone returns a copy that shares nothing with md, nil for nil.
+func (md Metadata) Clone() Metadata {
+	c := maps.Clone(md)
+	for key, values := range c {
+		c[key] = slices.Clone(values)
+	}
+	return c
+}
 
 // Validate returns an error that wraps ErrMetadata and names the rule that the metadata breaks, or
-// nil if it breaks none.
+// nil if it breaks none. It takes MaxMetadataSize for the limit of its size.
 func (md Metadata) Validate() error {
-	_, err := md.encode()
+	b, err := md.encode()
+	if err == nil && len(b) > MaxMetadataSize {
+		return tooMuchMetadata(len(b), MaxMetadataSize)
+	}
 	return err
+}
+
+func tooMuchMetadata(size, most int) error {
+	return fmt.Errorf("%w: %d bytes, at most %d may be sent", ErrMetadata, size, most)
 }
 
 // WithMetadata returns a context whose requests and streams carry a copy of md. Metadata that an
@@ -68,12 +95,12 @@ func WithMetadata(ctx context.Context, md Metadata) context.Context {
 	if len(md) == 0 {
 		return ctx
 	}
-	all := maps.Clone(OutgoingMetadata(ctx))
+	all := OutgoingMetadata(ctx).Clone()
 	if all == nil {
 		all = make(Metadata, len(md))
 	}
-	maps.Copy(all, md)
-	return context.WithValue(ctx, outgoingKey{}, &outgoingMetadata{md: all})
+	maps.Copy(all, md.Clone())
+	return changeOutgoing(ctx, func(out *outgoing) { out.metadata = &outgoingMetadata{md: all} })
 }
 
 // OutgoingMetadata returns the metadata that requests and streams with this context carry, as set
@@ -82,8 +109,8 @@ func OutgoingMetadata(ctx context.Context) Metadata {
 	if ctx == nil {
 		return nil
 	}
-	if out, ok := ctx.Value(outgoingKey{}).(*outgoingMetadata); ok {
-		return out.md
+	if out := outgoingOf(ctx); out != nil && out.metadata != nil {
+		return out.metadata.md
 	}
 	return nil
 }
@@ -106,13 +133,10 @@ func WithIncomingMetadata(ctx context.Context, md Metadata) context.Context {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	return context.WithValue(ctx, incomingKey{}, &incomingMetadata{md: maps.Clone(md)})
+	return context.WithValue(ctx, incomingKey{}, &incomingMetadata{md: md.Clone()})
 }
 
-type (
-	outgoingKey struct{}
-	incomingKey struct{}
-)
+type incomingKey struct{}
 
 // outgoingMetadata is metadata to be sent. It is encoded once, by the first call that needs it.
 type outgoingMetadata struct {
@@ -123,18 +147,37 @@ type outgoingMetadata struct {
 	err     error
 }
 
+// takes returns an error if metadata that has been encoded cannot be sent to the peer.
+func (a *agreement) takes(md Metadata, encoded []byte) error {
+	if len(encoded) > a.maxMetadata {
+		return tooMuchMetadata(len(encoded), a.maxMetadata)
+	}
+	if a.has(featureAnswers) || !a.has(featureMetadata) {
+		return nil
+	}
+	for _, key := range md.Keys() {
+		if n := len(md[key]); n > 1 {
+			return fmt.Errorf("%w: key %q has %d values, and the peer takes one for each", ErrMetadata, key, n)
+		}
+	}
+	return nil
+}
+
 // encodedMetadata returns the encoded metadata of a call, or nil if there is none or the peer does
 // not support it.
-func (a *agreement) encodedMetadata(ctx context.Context) ([]byte, error) {
-	out, ok := ctx.Value(outgoingKey{}).(*outgoingMetadata)
-	if !ok {
+func (a *agreement) encodedMetadata(out *outgoing) ([]byte, error) {
+	if out == nil || out.metadata == nil {
 		return nil, nil
 	}
-	out.once.Do(func() { out.encoded, out.err = out.md.encode() })
-	if out.err != nil || !a.has(featureMetadata) {
-		return nil, out.err
+	md := out.metadata
+	md.once.Do(func() { md.encoded, md.err = md.md.encode() })
+	if md.err != nil {
+		return nil, md.err
 	}
-	return out.encoded, nil
+	if err := a.takes(md.md, md.encoded); err != nil || !a.has(featureMetadata) {
+		return nil, err
+	}
+	return md.encoded, nil
 }
 
 // incomingMetadata is metadata that was received. It is decoded on demand.
@@ -163,30 +206,42 @@ func (in *incomingMetadata) decoded() Metadata {
 	return in.md
 }
 
-// encode returns the metadata in its wire format: a msgpack map of strings to bins, in the order of
-// its keys, each once. nil stands for no metadata.
+// encode returns the metadata in its wire format: a msgpack map of strings to bins, or to arrays of
+// several bins, in the order of its keys, each once. nil stands for no metadata.
 func (md Metadata) encode() ([]byte, error) {
-	if len(md) == 0 {
+	keys := md.Keys()
+	keys = slices.DeleteFunc(keys, func(key string) bool { return len(md[key]) == 0 })
+	if len(keys) == 0 {
 		return nil, nil
 	}
-	if len(md) > MaxMetadataPairs {
-		return nil, fmt.Errorf("%w: %d pairs, at most %d may be sent", ErrMetadata, len(md), MaxMetadataPairs)
-	}
-	keys := md.Keys()
-	size := mpack.MapHeaderSize(len(keys))
+	size, pairs := mpack.MapHeaderSize(len(keys)), 0
 	for _, key := range keys {
 		if err := checkMetadataKey([]byte(key)); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
 		}
-		size += mpack.StringSize(len(key)) + mpack.BinSize(len(md[key]))
+		values := md[key]
+		pairs += len(values)
+		size += mpack.StringSize(len(key))
+		if len(values) > 1 {
+			size += mpack.MapHeaderSize(len(values)) // which is that of an array, too
+		}
+		for _, value := range values {
+			size += mpack.BinSize(len(value))
+		}
 	}
-	if size > MaxMetadataSize {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d may be sent", ErrMetadata, size, MaxMetadataSize)
+	if pairs > MaxMetadataPairs {
+		return nil, fmt.Errorf("%w: %d pairs, at most %d may be sent", ErrMetadata, pairs, MaxMetadataPairs)
 	}
 	b := msgp.AppendMapHeader(make([]byte, 0, size), uint32(len(keys)))
 	for _, key := range keys {
 		b = msgp.AppendString(b, key)
-		b = msgp.AppendBytes(b, []byte(md[key]))
+		values := md[key]
+		if len(values) > 1 {
+			b = msgp.AppendArrayHeader(b, uint32(len(values)))
+		}
+		for _, value := range values {
+			b = msgp.AppendBytes(b, []byte(value))
+		}
 	}
 	return b, nil
 }
@@ -203,40 +258,39 @@ func checkMetadataKey(key []byte) error {
 
 // decodeMetadata is the reverse of encode.
 func decodeMetadata(b []byte) (md Metadata, err error) {
-	err = readMetadata(b, func(key, value []byte) {
+	err = readMetadata(b, true, func(key, value []byte) {
 		if md == nil {
 			md = make(Metadata)
 		}
-		md[string(key)] = string(value)
+		md[string(key)] = append(md[string(key)], string(value))
 	})
 	return md, err
 }
 
-// checkMetadata returns an error that says what is wrong with encoded metadata. It allocates
-// nothing for valid metadata.
-func checkMetadata(b []byte) error {
-	return readMetadata(b, func(_, _ []byte) {})
+// checkMetadata returns an error that says what is wrong with encoded metadata of the peer. It
+// allocates nothing for valid metadata.
+func (a *agreement) checkMetadata(b []byte) error {
+	if len(b) > a.maxMetadata {
+		return fmt.Errorf("%d bytes, at most %d are taken", len(b), a.maxMetadata)
+	}
+	return readMetadata(b, a.has(featureAnswers), func(_, _ []byte) {})
 }
 
-// readMetadata calls each with the pairs of encoded metadata, which point into b.
-func readMetadata(b []byte, each func(key, value []byte)) (err error) {
+// readMetadata calls each with the pairs of encoded metadata, which point into b. A key has several
+// values only if that is allowed.
+func readMetadata(b []byte, several bool, each func(key, value []byte)) (err error) {
 	defer recoverMsgp(&err)
-	if len(b) > MaxMetadataSize {
-		return fmt.Errorf("%d bytes, at most %d are taken", len(b), MaxMetadataSize)
-	}
 	n, b, err := msgp.ReadMapHeaderBytes(b)
 	if err != nil {
 		return err
 	}
 	if n > MaxMetadataPairs {
-		return fmt.Errorf("%d pairs, at most %d are taken", n, MaxMetadataPairs)
+		return tooManyPairs(n)
 	}
-	var key, value, last []byte
+	var key, last []byte
+	pairs := uint32(0)
 	for range n {
 		if key, b, err = msgp.ReadStringZC(b); err != nil {
-			return err
-		}
-		if value, b, err = msgp.ReadBytesZC(b); err != nil {
 			return err
 		}
 		if err := checkMetadataKey(key); err != nil {
@@ -246,7 +300,25 @@ func readMetadata(b []byte, each func(key, value []byte)) (err error) {
 			return fmt.Errorf("key %q does not follow %q", key, last)
 		}
 		last = key
-		each(key, value)
+		values := uint32(1)
+		if several && msgp.NextType(b) == msgp.ArrayType {
+			if values, b, err = msgp.ReadArrayHeaderBytes(b); err != nil {
+				return err
+			}
+			if values < 2 {
+				return fmt.Errorf("key %q has an array of %d", key, values)
+			}
+		}
+		if pairs += min(values, MaxMetadataPairs+1); pairs > MaxMetadataPairs {
+			return tooManyPairs(pairs)
+		}
+		for range values {
+			var value []byte
+			if value, b, err = msgp.ReadBytesZC(b); err != nil {
+				return err
+			}
+			each(key, value)
+		}
 	}
 	if len(b) > 0 {
 		return fmt.Errorf("%d bytes behind the last pair", len(b))
@@ -254,21 +326,6 @@ func readMetadata(b []byte, each func(key, value []byte)) (err error) {
 	return nil
 }
 
-// takeMetadata checks the metadata of a message, and drops it if it has no meaning there. If the
-// two nodes have not agreed on metadata, whatever is in its place is ignored.
-func (a *agreement) takeMetadata(m *message) error {
-	if !a.has(featureMetadata) {
-		m.metadata = nil
-		return nil
-	}
-	if err := checkMetadata(m.metadata); err != nil {
-		return fmt.Errorf("malformed message: metadata: %w", err)
-	}
-	switch {
-	case m.Op == OpRequest, m.Op == OpConnectMux:
-	case m.Op != OpMuxClientMsg && m.Flags&FlagPayloadIsErr != 0: // the marks of an error; callers send none
-	default:
-		m.metadata = nil
-	}
-	return nil
+func tooManyPairs(n uint32) error {
+	return fmt.Errorf("%d pairs, at most %d are taken", n, MaxMetadataPairs)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gridmesh/grid/internal/batch"
 	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/zeebo/xxh3"
 )
@@ -60,6 +61,16 @@ const (
 	OpPiece
 	// OpAckPieces acknowledges bytes of large messages. The original does not know it.
 	OpAckPieces
+	// OpFacts tells what the sender is, and which handlers it has. The original does not know it.
+	OpFacts
+	// OpAckFacts acknowledges OpFacts. The original does not know it.
+	OpAckFacts
+	// OpMuxServerEnd ends the messages of a stream's handler, which goes on receiving. The original
+	// does not know it.
+	OpMuxServerEnd
+	// OpMuxServerHeader carries the header of a stream's handler ahead of its messages. The original
+	// does not know it.
+	OpMuxServerHeader
 )
 
 // Flags qualify a message.
@@ -81,9 +92,12 @@ const (
 	FlagSubroute
 	// FlagMetadata means that metadata follows the message. The original does not know it.
 	FlagMetadata
+	// FlagPriority means that the answers to a request, or the messages of a stream's handler, are
+	// to pass others. The original does not know it.
+	FlagPriority
 )
 
-var flagNames = [...]string{"CRC", "EOF", "SL", "ERR", "ZERO", "SUB", "META"}
+var flagNames = [...]string{"CRC", "EOF", "SL", "ERR", "ZERO", "SUB", "META", "PRIO"}
 
 // Set sets flags.
 func (f *Flags) Set(flags Flags) { *f |= flags }
@@ -114,7 +128,9 @@ type message struct {
 	Handler    HandlerID
 	Op         Op
 	Flags      Flags
-	Payload    []byte `msg:",zerocopy"`
+	lane       batch.Lane `msg:"-"` // in which to send it, or to answer it
+	alone      bool       `msg:"-"` // in the frame with which it came in
+	Payload    []byte     `msg:",zerocopy"`
 
 	subroute *routeID `msg:"-"` // nil for none; points into the parsed bytes
 	metadata []byte   `msg:"-"` // nil for none
@@ -330,7 +346,8 @@ func nextMerged(rest []byte) (one, tail []byte, err error) {
 // counted reports whether messages of an operation take a number of their mux's sequence.
 func (o Op) counted() bool {
 	switch o {
-	case OpConnectMux, OpAckMux, OpMuxClientMsg, OpMuxServerMsg, OpUnblockSrvMux, OpUnblockClMux, OpPing:
+	case OpConnectMux, OpAckMux, OpMuxClientMsg, OpMuxServerMsg, OpUnblockSrvMux, OpUnblockClMux, OpPing, OpMuxServerEnd,
+		OpMuxServerHeader:
 		return true
 	}
 	return false
@@ -347,7 +364,9 @@ func (o Op) large() bool {
 }
 
 // checked reports whether messages of an operation have a checksum where messages need one.
-func (o Op) checked(muxID uint64) bool { return muxID != 0 || o == OpAckPieces }
+func (o Op) checked(muxID uint64) bool {
+	return muxID != 0 || o == OpAckPieces || o == OpFacts || o == OpAckFacts
+}
 
 // final reports whether nothing of the same direction may follow a message.
 func (m *message) final() bool {
@@ -368,16 +387,22 @@ func (m *message) credits() int {
 	return int(max(min(m.DeadlineMS, maxGrant), 1))
 }
 
-// footprint is what a message's payload holds once it is copied out of the read buffer. Metadata
-// counts as if it were in the same buffer, so that no message counts for more than the largest.
+// footprint is what a message's payload holds once it is copied out of the read buffer. The metadata
+// of a call counts as if it were in the same buffer, so that no message counts for more than the
+// largest. What comes with an answer does not: it is not in the queue with the payload, and a stream
+// keeps one header and one trailer.
 func (m *message) footprint() int {
+	metadata := 0
+	if m.opens() {
+		metadata = len(m.metadata)
+	}
 	switch {
 	case m.coming > 0:
 		return footprint(m.coming + m.behind)
-	case m.Payload == nil && m.metadata == nil:
+	case m.Payload == nil && metadata == 0:
 		return messageFootprint
 	}
-	return footprint(len(m.Payload) + len(m.metadata))
+	return footprint(len(m.Payload) + metadata)
 }
 
 // opens reports whether m starts a call, so that DeadlineMS is the call's time limit.

@@ -13,6 +13,7 @@ type muxes struct {
 	tick     time.Duration        // between rounds of the janitor
 	clients  muxTable[*muxClient] // opened here
 	servers  muxTable[*muxServer] // opened by the peer
+	run      run                  // of messages that are about to be queued; the reader's alone
 	heaviest heaviest             // the streams with the most waiting; the reader's alone
 }
 
@@ -28,23 +29,29 @@ func (x *muxes) toServer(m *message, now time.Time) bool {
 	case ok:
 		mux.receive(m, now)
 	case m.Op == OpMuxClientMsg:
-		x.reply(message{MuxID: m.MuxID, Op: OpDisconnectClientMux}, nil)
+		x.replyBehind(message{MuxID: m.MuxID, Op: OpDisconnectClientMux})
 	case m.Op == OpPing:
 		payload, _ := (&pongMsg{NotFound: true}).MarshalMsg(nil)
-		x.reply(message{MuxID: m.MuxID, Seq: m.Seq, Op: OpPong, Payload: payload}, nil)
+		x.replyBehind(message{MuxID: m.MuxID, Seq: m.Seq, Op: OpPong, Payload: payload})
 	}
 	return ok
 }
 
 // toClient hands a message of the peer's handler to the caller's side of its stream.
 func (x *muxes) toClient(m *message, now time.Time) {
-	mux, ok := x.clients.get(m.MuxID)
+	mux, ok := x.run.mux, true
+	if mux == nil || mux.id != m.MuxID {
+		x.endRun()
+		mux, ok = x.clients.get(m.MuxID)
+	}
 	switch {
+	case ok && m.joins():
+		x.collect(mux, m, now)
 	case ok:
 		mux.receive(m, now)
-	case m.Op == OpAckMux, m.Op == OpPong, m.Op == OpMuxServerMsg && m.Flags&FlagEOF == 0:
+	case m.Op == OpAckMux, m.Op == OpPong, m.Op == OpMuxServerHeader, m.Op == OpMuxServerEnd, m.Op == OpMuxServerMsg && m.Flags&FlagEOF == 0:
 		// Never DisconnectClientMux: it would concern a mux of the peer's own numbering.
-		x.reply(message{MuxID: m.MuxID, Op: OpDisconnectServerMux}, nil)
+		x.replyBehind(message{MuxID: m.MuxID, Op: OpDisconnectServerMux})
 	}
 }
 
@@ -147,16 +154,16 @@ func (x *muxes) count() (clients, servers int) { return x.clients.len(), x.serve
 
 // appendOpen appends the open streams; now is a time of the session.
 func (x *muxes) appendOpen(open []OpenCall, now time.Duration) []OpenCall {
-	call := func(role Role, h *streamHandler, began time.Duration) OpenCall {
-		return OpenCall{Role: role, Stream: true, Handler: h.id, Subroute: h.subroute, Age: now - began}
+	add := func(role Role, to target, began time.Duration) {
+		call := openCall(role, to, now-began)
+		call.Stream = true
+		open = append(open, call)
 	}
 	for _, m := range x.clients.all() {
-		open = append(open, call(RoleClient, m.handler, m.began))
+		add(RoleClient, m.to, m.began)
 	}
 	for _, m := range x.servers.all() {
-		one := call(RoleServer, m.handler, m.began)
-		one.number = m.handler.number
-		open = append(open, one)
+		add(RoleServer, m.handler.target, m.began)
 	}
 	return open
 }

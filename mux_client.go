@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -13,74 +12,80 @@ import (
 // muxClient is the caller's side of a stream.
 //
 // It is open until finish, abort or cancel ends it; the first call decides the error. The reader
-// puts incoming messages into the queue, which the stream's credits bound; the consumer
-// (Stream.Results) takes them out; a pump carries requests the other way if the handler takes any.
+// puts incoming messages into the inbox, which the stream's credits bound; the consumer
+// (Stream.Results or Recv) takes them out; a pump carries requests the other way if the handler
+// takes any.
 type muxClient struct {
 	*sender
+	inbox
 	muxes    *muxes
 	id       uint64
 	handler  *streamHandler
+	to       target          // as it is called from here
+	answer   AnswerMetadata  // of the handler
+	wanted   *AnswerMetadata // of the caller's context, for the same; nil for none
 	began    time.Duration   // when it was opened, since the session began
 	ctx      context.Context // the caller's, guarded
 	guard    guardedContext  // usually what ctx is
 	deadline time.Time       // of ctx; zero for none
 
-	outbox   outbox   // for the opener, then for the pump
-	sent     sequence // guarded by the batch
-	received uint32   // number of the next counted message; the reader's alone
-	late     bool     // an end arrived too late to be believed; the reader's alone
+	out      outlet      // for the opener, then for those who send
+	sent     sequence    // guarded by the batch
+	received uint32      // number of the next counted message; the reader's alone
+	noInput  atomic.Bool // the peer has said that the handler takes no messages, which was not known here
+	late     bool        // an end arrived too late to be believed; the reader's alone
 
 	needsPing  bool          // no deadline, or a distant one
 	inCapacity int           // of the handler; 0 if it takes no messages
-	arrived    chan struct{} // tells the consumer to look again; room for one signal
-	credited   chan struct{} // tells the pump of new credit; room for one signal
 	done       chan struct{} // closed once the handler has returned or the stream has ended: nothing more can be sent
 	heard      atomic.Int64  // arrival of the last message, in nanoseconds since the session began
 
 	stopWatch func() bool  // stops watching ctx
 	observed  *observation // nil without observers
 
-	mu      sync.Mutex // Protects following.
-	queue   payloadQueue
-	inflow  inflow
-	credits int  // what the pump may send, in messages or bytes; in bytes, a message may exceed it
-	idle    int  // consumers that wait for arrived, or have just been told
-	ended   bool // finish, abort or cancel was called
+	// The mutex of the inbox protects following.
 	over    bool // done is closed, or about to be: the stream has ended, or the handler has returned with result
 	result  error
 	err     error
 	pinged  time.Time // zero until the stream's opening is sent
+	heading headerWait
 }
 
 // open opens a stream to handler h with the capacities of the handler registered here under the
 // same ID and route. The caller has entered the connection's activity; the end of the stream leaves
 // it.
-func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, observed *observation) (*muxClient, error) {
+func (x *muxes) open(ctx context.Context, h *streamHandler, to target, payload []byte, observed *observation) (*muxClient, error) {
 	m := &muxClient{
 		sender:     x.sender,
 		muxes:      x,
 		handler:    h,
+		to:         to,
 		inCapacity: h.inCapacity,
-		inflow:     x.newInflow(h.outCapacity),
-		arrived:    make(chan struct{}, 1),
 		done:       make(chan struct{}),
 	}
+	m.arrived, m.inflow = make(chan struct{}, 1), x.newInflow(h.outCapacity)
 	m.ctx = m.guard.guard(ctx)
 	ctx = m.ctx
 	deadline, err := deadlineMS(ctx)
 	if err != nil {
-		return x.unopened(ctx, h, err)
+		return x.unopened(ctx, to, err)
 	}
-	metadata, err := x.encodedMetadata(ctx)
+	out := outgoingOf(ctx)
+	m.wanted = out.answers()
+	metadata, err := x.encodedMetadata(out)
 	if err != nil {
-		return x.unopened(ctx, h, err)
+		return x.unopened(ctx, to, err)
+	}
+	if x.facts.Load().lacks(true, h.id, h.onWire) {
+		return x.unopened(ctx, to, errPeerLacks)
 	}
 	now := time.Now()
 	m.id = x.nextMuxID()
 	m.began = now.Sub(x.began)
 	m.needsPing = deadline == 0 || time.Duration(deadline)*time.Millisecond > muxPingInterval
 	m.deadline, _ = ctx.Deadline()
-	m.outbox.s, m.outbox.q = x.sender, &m.sent
+	m.sent.lane = x.handlers().lane(out, h.id, h.onWire)
+	m.out.s, m.out.q, m.out.owner = x.sender, &m.sent, m
 	m.heard.Store(int64(m.began))
 	open := message{
 		MuxID:      m.id,
@@ -88,19 +93,20 @@ func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, obse
 		Seq:        x.grantHere(&m.inflow),
 		Handler:    h.id,
 		Op:         OpConnectMux,
+		Flags:      x.priorityFlag(m.sent.lane),
 		Payload:    payload,
-		subroute:   h.route,
+		subroute:   h.onWire,
 		metadata:   metadata,
 	}
 	if h.inCapacity == 0 {
-		open.Flags = FlagEOF
+		open.Flags |= FlagEOF
 	} else {
-		m.credited = make(chan struct{}, 1)
+		m.out.credited = make(chan struct{}, 1)
 	}
 	if !x.clients.put(m.id, m) {
-		return x.unopened(ctx, h, ErrDisconnected)
+		return x.unopened(ctx, to, ErrDisconnected)
 	}
-	if err := m.outbox.send(ctx.Done(), m.done, open); err != nil {
+	if err := m.out.send(ctx.Done(), m.done, open); err != nil {
 		m.abort(sendError(ctx, err))
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -113,8 +119,8 @@ func (x *muxes) open(ctx context.Context, h *streamHandler, payload []byte, obse
 }
 
 // unopened records that a stream could not be opened.
-func (x *muxes) unopened(ctx context.Context, h *streamHandler, err error) (*muxClient, error) {
-	x.notSent(ctx, h.id, err)
+func (x *muxes) unopened(ctx context.Context, to target, err error) (*muxClient, error) {
+	x.notSent(ctx, to, err)
 	x.active.leave()
 	return nil, err
 }
@@ -166,19 +172,23 @@ func (m *muxClient) cancel(err error) {
 
 // end returns false if the stream had already ended.
 func (m *muxClient) end(err error, deliver bool) bool {
-	err = m.named(err, true, m.handler.id, m.handler.subroute)
+	err = m.named(err, true, m.to)
+	m.out.shut() // before anybody can see the end
 	m.mu.Lock()
 	if m.ended {
 		m.mu.Unlock()
 		return false
 	}
 	m.ended, m.err = true, err
+	m.heading.end()
 	m.inflow.close(m.sender)
-	counted := m.queue.bytes // unread messages no longer count: the peer cannot add any
+	counted := m.queue.bytes + m.lent // unread messages no longer count: the peer cannot add any
+	m.lent = 0
 	tellPump := !m.over
 	m.over = true
 	var undelivered payloadQueue
 	if !deliver {
+		m.shut.Store(true)
 		undelivered, m.queue = m.queue, undelivered
 	}
 	stop := m.stopWatch
@@ -190,7 +200,7 @@ func (m *muxClient) end(err error, deliver bool) bool {
 	m.streamQuota.free(counted)
 	undelivered.drop()
 	m.muxes.forgetClient(m.id)
-	m.streamEnded(m.ctx, m.handler.id, time.Since(m.muxes.began)-m.began, err)
+	m.streamEnded(m.ctx, m.to, time.Since(m.muxes.began)-m.began, err)
 	m.active.leave()
 	if stop != nil {
 		stop()
@@ -218,17 +228,17 @@ func (m *muxClient) receive(msg *message, now time.Time) {
 	case OpMuxServerMsg:
 		m.deliver(msg, now)
 	case OpAckMux:
-		if err := m.checkAck(m.handler, msg); err != nil {
-			m.cancel(err)
-		} else {
-			m.moreCredit(m.granted(msg.DeadlineMS, m.inCapacity))
-		}
+		m.accepted(msg)
 	case OpUnblockClMux:
 		if msg.Flags&FlagEOF != 0 && m.has(featureStreams) {
 			m.handlerReturned(msg)
 		} else {
 			m.moreCredit(msg.credits())
 		}
+	case OpMuxServerHeader:
+		m.headerCame(msg)
+	case OpMuxServerEnd:
+		m.messagesEnded()
 	case OpPong:
 		m.pong(msg, now)
 	case OpDisconnectClientMux:
@@ -239,6 +249,40 @@ func (m *muxClient) receive(msg *message, now time.Time) {
 		}
 	}
 }
+
+// accepted handles the word that the peer accepts the stream.
+func (m *muxClient) accepted(msg *message) {
+	if err := m.checkAck(m.handler, msg); err != nil {
+		m.cancel(err)
+		return
+	}
+	if m.handler.foreign && m.has(featureWindows) && msg.DeadlineMS == 0 {
+		m.noInput.Store(true)
+		m.out.shut()
+		return
+	}
+	m.moreCredit(m.granted(msg.DeadlineMS, m.inCapacity))
+}
+
+// takesNone reports whether the handler takes no messages, although that was not known here.
+func (m *muxClient) takesNone() bool { return m.noInput.Load() }
+
+// messagesEnded records that the handler sends no more messages, although it has not returned.
+func (m *muxClient) messagesEnded() {
+	m.mu.Lock()
+	again := m.inputEnd
+	m.inputEnd = true
+	waits := m.idle
+	m.mu.Unlock()
+	if again {
+		m.cancel(errBehindEnd)
+	} else if waits {
+		signal(m.arrived)
+	}
+}
+
+// errBehindEnd ends a stream whose handler's side has sent something after the end of its messages.
+var errBehindEnd = errors.New("grid: a message of the stream's handler came after the end of its messages")
 
 // inOrder checks the number of a message, unless that was done when its first piece came. A wrong
 // one ends the stream.
@@ -269,8 +313,9 @@ func (m *muxClient) receiveFirst(msg *message, now time.Time) bool {
 func (m *muxClient) handlerReturned(msg *message) {
 	var result error
 	if msg.Flags&FlagPayloadIsErr != 0 {
-		result = m.saidError(msg)
+		result = m.named(m.saidError(msg), true, m.to)
 	}
+	m.out.shut()
 	m.mu.Lock()
 	tellPump := !m.over
 	if tellPump {
@@ -293,8 +338,66 @@ func (m *muxClient) outcome() (err error, over bool) {
 	return m.result, m.over
 }
 
+// endedBy returns the error with which the stream has ended. ended is false while it has not.
+func (m *muxClient) endedBy() (err error, ended bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err, m.ended
+}
+
+// headerCame keeps the header that the handler has sent ahead of its messages.
+func (m *muxClient) headerCame(msg *message) {
+	m.mu.Lock()
+	late := m.heading.known || m.inputEnd
+	m.mu.Unlock()
+	if late {
+		m.cancel(errLateHeader)
+		return
+	}
+	p := m.answerOf(msg)
+	m.take(p.header, nil)
+	m.mu.Lock()
+	m.heading.end()
+	m.mu.Unlock()
+}
+
+// errLateHeader ends a stream whose handler's side has sent a header that does not come first.
+var errLateHeader = errors.New("grid: the header of the stream's handler came twice, or after its messages")
+
+// header and trailer return what has come with the handler's messages.
+func (m *muxClient) header() Metadata  { return m.answer.Header() }
+func (m *muxClient) trailer() Metadata { return m.answer.Trailer() }
+
+// take keeps metadata of the handler, each of which may be nil.
+func (m *muxClient) take(header, trailer []byte) {
+	m.answer.take(header, trailer)
+	m.wanted.take(header, trailer)
+}
+
+// waitForHeader waits until the header is known. It returns false if giveUp is closed before that.
+func (m *muxClient) waitForHeader(giveUp <-chan struct{}) bool {
+	m.mu.Lock()
+	known := m.heading.begin()
+	m.mu.Unlock()
+	select {
+	case <-known:
+		return true
+	default:
+	}
+	select {
+	case <-known:
+		return true
+	case <-giveUp:
+		return false
+	}
+}
+
 // deliver queues a message of the handler for the consumer.
 func (m *muxClient) deliver(msg *message, now time.Time) {
+	if msg.metadata != nil {
+		p := m.answerOf(msg)
+		m.take(p.header, p.trailer)
+	}
 	if msg.Flags&FlagPayloadIsErr != 0 {
 		m.finish(m.saidError(msg))
 		return
@@ -304,13 +407,9 @@ func (m *muxClient) deliver(msg *message, now time.Time) {
 		if !m.muxes.holdMessage(m, msg) {
 			return
 		}
-		fits, queued := m.enqueue(msg)
-		if !queued {
-			m.streamQuota.free(msg.counted)
-		}
+		one, counted := [...][]byte{msg.ownPayload()}, msg.counted
 		msg.counted = 0
-		if !fits {
-			m.cancel(errCredit)
+		if !m.enqueue(one[:], counted) {
 			return
 		}
 	}
@@ -346,132 +445,131 @@ func (m *muxClient) overdue(now time.Time) bool {
 	return true
 }
 
-// enqueue leaves a message to the consumer. It does not fit if the peer sent more than was granted.
-func (m *muxClient) enqueue(msg *message) (fits, queued bool) {
-	b := msg.ownPayload() // before the lock, for which the consumer may be waiting
-	m.mu.Lock()
-	switch {
-	case m.ended: // nobody wants it
-		fits = true
-	case m.inflow.arrived(m.cost(len(b))):
-		m.queue.push(b)
-		fits, queued = true, true
+// deliverAll queues messages of the handler that follow each other, and hold so many bytes. It takes
+// the payloads.
+func (m *muxClient) deliverAll(payloads [][]byte, bytes int) {
+	if m.muxes.hold(m, bytes) {
+		m.enqueue(payloads, bytes)
+		return
 	}
-	waits := m.idle > 0
+	m.overload()
+	putAll(payloads)
+}
+
+// enqueue leaves messages to the consumer, for whose payloads a quota has counted so many bytes. It
+// returns false if the peer sent more than was granted, which ends the stream.
+func (m *muxClient) enqueue(payloads [][]byte, counted int) bool {
+	n, wrong := 0, errCredit
+	m.mu.Lock()
+	m.heading.end()
+	unwanted := m.ended
+	if m.inputEnd {
+		wrong = errBehindEnd
+	}
+	for ; n < len(payloads) && !unwanted && !m.inputEnd && m.inflow.arrived(m.cost(len(payloads[n]))); n++ {
+		m.queue.push(payloads[n])
+		counted -= held(payloads[n])
+	}
+	waits := m.idle
 	m.mu.Unlock()
-	if !queued {
-		PutByteBuffer(b)
-	} else if waits {
+	if n > 0 && waits {
 		signal(m.arrived)
 	}
-	return fits, queued
+	if n == len(payloads) {
+		return true
+	}
+	m.streamQuota.free(counted)
+	putAll(payloads[n:])
+	if !unwanted {
+		m.cancel(wrong)
+	}
+	return unwanted
 }
 
 // overload ends a stream whose messages pile up.
 func (m *muxClient) overload() {
-	m.countRefusal(RoleClient, m.handler.id, limitStreamBytes)
+	m.countRefusal(RoleClient, m.to, limitStreamBytes)
 	m.cancel(ErrOverloaded)
 }
 
-// waiting returns the bytes of the messages waiting for the consumer.
-func (m *muxClient) waiting() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.queue.bytes
-}
-
-// next waits for the next message. more is false once the stream has ended.
-func (m *muxClient) next() (b []byte, more bool, err error) {
-	waited := false
-	for {
-		m.mu.Lock()
-		if waited {
-			m.idle--
-		}
-		if m.queue.len() > 0 {
-			b := m.queue.pop()
-			if !m.ended {
-				m.streamQuota.free(held(b))
-			}
-			grant := 0
-			if !m.ended {
-				grant = m.inflow.consumed(m.cost(len(b)), m.sender)
-			}
-			m.mu.Unlock()
+// next waits for the next message. more is false once the stream has ended or, unless toEnd is set,
+// once the handler has ended its messages. gaveUp is set if giveUp was closed before that.
+func (m *muxClient) next(toEnd bool, giveUp <-chan struct{}) (b []byte, more, gaveUp bool) {
+	b, more = m.quick()
+	for !more {
+		var grant int
+		var v verdict
+		b, grant, v = m.look(m.sender, toEnd)
+		if grant > 0 {
 			m.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
-			m.observed.received(len(b))
-			return b, true, nil
 		}
-		if m.ended {
-			err := m.err
-			m.mu.Unlock()
-			return nil, false, err
+		switch v {
+		case noneYet:
+			select {
+			case <-m.arrived:
+			case <-giveUp:
+				return nil, false, true
+			}
+			continue
+		case noMore:
+			return nil, false, false
 		}
-		grant := m.inflow.waits(m.sender)
-		m.idle++
-		waited = true
-		m.mu.Unlock()
-		m.grant(OpUnblockSrvMux, m.id, grant, &m.sent)
-		<-m.arrived
+		more = true
 	}
+	m.observed.received(len(b))
+	return b, true, false
 }
 
-// moreCredit lets the pump send more: n messages, or bytes.
+// moreCredit lets more be sent: n messages, or bytes.
 func (m *muxClient) moreCredit(n int) {
-	if m.credited == nil {
-		return // takes no requests
-	}
-	m.mu.Lock()
-	m.credits = m.addCredit(m.credits, n, m.inCapacity)
-	m.mu.Unlock()
-	signal(m.credited)
-}
-
-// spend waits for credit and takes what a message of n bytes costs. It returns false once nothing
-// more can be sent.
-func (m *muxClient) spend(n int) bool {
-	for {
-		m.mu.Lock()
-		ok := m.credits > 0
-		if ok {
-			m.credits -= m.cost(n)
-		}
-		m.mu.Unlock()
-		if ok {
-			return true
-		}
-		select {
-		case <-m.credited:
-		case <-m.done:
-			return false
-		}
+	if m.out.credited != nil { // else the handler takes no messages
+		m.out.addCredit(n, m.mostCredit(m.inCapacity))
 	}
 }
 
-// endRequests tells the handler that no more requests follow, unless the stream is to be cut short:
-// a caller whose context has ended closes its Requests for that reason, and the handler must not
-// take that for the end of the input.
-func (m *muxClient) endRequests() {
+// send sends one message to the handler. The buffer belongs to the caller again on return. It may be
+// called by several goroutines. It fails with errCanceled once giveUp is closed.
+func (m *muxClient) send(b []byte, giveUp <-chan struct{}) error {
+	msg := message{MuxID: m.id, Op: OpMuxClientMsg, Payload: b}
+	if err := m.fits(&msg); err != nil {
+		return err
+	}
+	cost := m.cost(len(b))
+	if err := m.out.enter(cost, m.done, nil, giveUp); err != nil {
+		return err
+	}
+	if err := m.out.send(giveUp, m.done, msg); err != nil {
+		if err == errCanceled {
+			m.out.refund(cost)
+		} else {
+			err = errSendOver // the session or the stream has ended, or is about to
+		}
+		m.out.leave()
+		return err
+	}
+	if m.observed == nil {
+		m.out.leave()
+		return nil
+	}
+	defer m.out.leave() // an observer may end the goroutine
+	m.observed.sent(len(b))
+	return nil
+}
+
+// closeSend ends the messages of the caller.
+func (m *muxClient) closeSend() { m.out.close() }
+
+// sendEnd is part of endSender. A stream that is to be cut short ends: a caller whose context has
+// ended ends its messages for that reason, and the handler must not take that for the end of the
+// input.
+func (m *muxClient) sendEnd() {
 	if cause := cutShort(m.ctx); cause != nil {
 		m.cancel(cmp.Or(contextCause(m.ctx), cause))
 		return
 	}
 	if _, over := m.outcome(); !over { // else the peer knows, or learns of it another way
-		m.sendRequest(nil, FlagEOF)
+		m.advise(message{MuxID: m.id, Op: OpMuxClientMsg, Flags: FlagEOF}, &m.sent)
 	}
-}
-
-// sendRequest sends one message to the handler and recycles its buffer.
-func (m *muxClient) sendRequest(b []byte, flags Flags) bool {
-	err := m.outbox.send(m.done, nil, message{MuxID: m.id, Op: OpMuxClientMsg, Flags: flags, Payload: b})
-	if err == nil && flags&FlagEOF == 0 {
-		m.observed.sent(len(b))
-	}
-	PutByteBuffer(b)
-	if errors.Is(err, ErrMessageTooLarge) {
-		m.cancel(err)
-	}
-	return err == nil
 }
 
 // pong handles the answer to a ping of the stream.

@@ -13,12 +13,33 @@ func (m *muxClient) beginReading() {
 
 // endReading reports the end of a stream whose results were read.
 func (m *muxClient) endReading() {
+	m.dropReady()
 	if m.observed == nil {
 		return
 	}
 	m.mu.Lock()
 	err, stop := m.err, m.stopWatch
 	m.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	m.observed.end(err)
+}
+
+// pauseReading records that nobody reads the results for now. If that leaves nobody to report the end
+// of the stream, it does.
+func (m *muxClient) pauseReading() {
+	if m.observed == nil {
+		return
+	}
+	m.mu.Lock()
+	m.observed.read, m.observed.left = false, len(m.ready)
+	over := m.ended && (m.observed.gaveUp || !m.expectsReader())
+	err, stop := m.err, m.stopWatch
+	m.mu.Unlock()
+	if !over {
+		return
+	}
 	if stop != nil {
 		stop()
 	}
@@ -42,13 +63,13 @@ func (m *muxClient) attach(o *observation) {
 // expectsReader reports whether an ended stream still waits for a reader of what is left, at most
 // until its context ends. m.mu is held.
 func (m *muxClient) expectsReader() bool {
-	return m.observed != nil && !m.observed.read && m.queue.len() > 0
+	return m.observed != nil && !m.shut.Load() && m.queue.len()+m.observed.left > 0
 }
 
 // claimUnread reports whether the caller must call tellEnd: the stream has ended, nothing is left
 // to read, and nobody reads. m.mu is held.
 func (m *muxClient) claimUnread() bool {
-	return m.observed != nil && !m.observed.read && m.queue.len() == 0 && m.observed.claimEnd()
+	return m.observed != nil && !m.observed.read && !m.expectsReader() && m.observed.claimEnd()
 }
 
 // giveUpReader reports the end of a stream whose context has ended before anyone read the results.
@@ -57,6 +78,7 @@ func (m *muxClient) giveUpReader() {
 		return
 	}
 	m.mu.Lock()
+	m.observed.gaveUp = true
 	tell, err := !m.observed.read && m.observed.claimEnd(), m.err
 	m.mu.Unlock()
 	if tell {

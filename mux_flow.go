@@ -25,7 +25,20 @@ func (s *sender) cost(n int) int {
 const minStreamWindow = 64 << 10
 
 // nearby is the least round trip for which windows grow, because the nodes take time too.
-const nearby = 100 * time.Microsecond
+const nearby = 250 * time.Microsecond
+
+// While the round trip is shorter than farAway, a window grows to nearWindow at most, and all
+// windows of the peer by nearGrowth, in bytes. That is enough for 256 MiB a second. Larger windows
+// only move messages out of the caches, and a busy node may take a near peer for a distant one. But
+// where a message takes a bulkPart of nearWindow, or more, both bounds are bulkRoom times as much: few
+// messages would leave one end or the other without work.
+const (
+	farAway    = time.Millisecond
+	nearWindow = 256 << 10
+	nearGrowth = 1 << 20
+	bulkPart   = nearWindow / 4
+	bulkRoom   = 2
+)
 
 // inflow is the receiving end of one direction of a stream: how far the other side may be ahead of
 // the consumer, in messages or in bytes. The mutex of the stream guards it.
@@ -39,6 +52,7 @@ type inflow struct {
 	most   int  // that it may grow to
 	credit int  // what the other side may still send
 	owed   int  // taken by the consumer, but not yet granted anew
+	bulk   bool // messages are large
 
 	// Since when the consumer has taken how much of the window.
 	since time.Time
@@ -68,12 +82,16 @@ func (f *inflow) arrived(cost int) bool {
 
 // consumed records that the consumer has taken a message. It returns what to grant now.
 func (f *inflow) consumed(cost int, s *sender) (grant int) {
+	f.bulk = cost >= bulkPart
 	f.owed += cost
 	if f.owed < f.batch() {
 		return 0
 	}
 	return f.settle(s)
 }
+
+// untilGrant returns how much more the consumer may take before consumed grants something.
+func (f *inflow) untilGrant() int { return f.batch() - f.owed }
 
 // waits returns what to grant before the consumer waits for more. In bytes nothing need be granted
 // for that: the sender has most of the window left.
@@ -112,8 +130,16 @@ func (f *inflow) grow(taken int, s *sender) (by int) {
 	if f.taken += taken; f.taken < f.size {
 		return 0
 	}
-	if now.Sub(f.since) < 2*max(time.Duration(s.roundTrip.Load()), nearby) {
-		by = s.moreWindow(min(f.size, f.most-f.size))
+	most, all, trip := f.most, s.limits.MaxStreamBytes/2, time.Duration(s.roundTrip.Load())
+	if trip < farAway {
+		room := 1
+		if f.bulk {
+			room = bulkRoom
+		}
+		most, all = min(most, room*nearWindow), min(all, room*nearGrowth)
+	}
+	if f.size < most && now.Sub(f.since) < 2*max(trip, nearby) {
+		by = s.moreWindow(min(f.size, most-f.size), all)
 		f.size += by
 	}
 	f.since, f.taken = now, 0
@@ -138,13 +164,18 @@ func (s *sender) grantHere(f *inflow) uint32 {
 	return capacity(f.size)
 }
 
+// mostCredit returns how much credit a peer can give in a direction with the handler's capacity for
+// it.
+func (s *sender) mostCredit(messages int) int {
+	if s.has(featureWindows) {
+		return math.MaxInt32
+	}
+	return messages
+}
+
 // addCredit returns credit with n more. What a peer grants beyond what it can is cut.
 func (s *sender) addCredit(credit, n, messages int) int {
-	most := messages
-	if s.has(featureWindows) {
-		most = math.MaxInt32
-	}
-	return int(min(int64(credit)+int64(n), int64(most))) // the sum may not fit an int of 32 bits
+	return int(min(int64(credit)+int64(n), int64(s.mostCredit(messages)))) // the sum may not fit an int of 32 bits
 }
 
 // granted returns how much an opened or accepted stream may send: what the other side has said, or
@@ -165,7 +196,7 @@ func (s *sender) checkOpening(h *streamHandler, open *message) error {
 		return nil
 	case open.Seq != 0 && open.Seq != capacity(h.outCapacity) && !s.has(featureWindows):
 		return s.differ(h, "OutCapacity", capacity(h.outCapacity), open.Seq)
-	case open.Flags&FlagEOF != 0 && h.inCapacity != 0:
+	case open.Flags&FlagEOF != 0 && h.inCapacity != 0 && !h.direct:
 		return s.differ(h, "InCapacity", capacity(h.inCapacity), 0)
 	}
 	return nil
@@ -177,7 +208,7 @@ func (s *sender) checkAck(h *streamHandler, ack *message) error {
 	switch {
 	case !s.has(featureStreams), ack.DeadlineMS == capacity(h.inCapacity):
 		return nil
-	case s.has(featureWindows) && (ack.DeadlineMS == 0) == (h.inCapacity == 0):
+	case s.has(featureWindows) && (h.foreign || (ack.DeadlineMS == 0) == (h.inCapacity == 0)):
 		return nil
 	}
 	return s.differ(h, "InCapacity", capacity(h.inCapacity), ack.DeadlineMS)
@@ -185,11 +216,7 @@ func (s *sender) checkAck(h *streamHandler, ack *message) error {
 
 // differ names the handler, both numbers and both nodes.
 func (s *sender) differ(h *streamHandler, which string, here, there uint32) error {
-	name := h.id.String()
-	if h.subroute != "" {
-		name += " on subroute " + h.subroute
-	}
-	return fmt.Errorf("%w: %s of %s is %d at %s and %d at %s", errCapacity, which, name, here, s.local, there, s.remote)
+	return fmt.Errorf("%w: %s of %s is %d at %s and %d at %s", errCapacity, which, h.in(), here, s.local, there, s.remote)
 }
 
 // grant gives the peer credit for n more messages, or bytes, of a stream. A node of this project

@@ -106,7 +106,7 @@ func testCapacitiesThatDiffer(t *testing.T, windows bool) {
 func TestWhatIsTooLargeForThePeerIsNotSent(t *testing.T) {
 	limits := []int{1 << 20, 8 << 10}
 	c := startCluster(t, 2, func(i int, o *ManagerOptions) { o.Limits.MaxMessageSize = limits[i] })
-	c.handle(t, func(_ context.Context, payload []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(_ context.Context, payload []byte) ([]byte, error) {
 		if len(payload) == 0 {
 			return make([]byte, 10<<10), nil
 		}
@@ -174,44 +174,56 @@ func TestWhatIsTooLargeForThePeerIsNotSent(t *testing.T) {
 // The messages of streams that only nodes of this project understand have the bytes of
 // testdata/native/streams.json.
 func TestStreamsBetweenNewNodesHaveTheirBytes(t *testing.T) {
-	type vector struct {
-		Name    string `json:"name"`
-		Encoded string `json:"encoded_hex"`
-	}
-	var got []vector
-	for _, m := range []struct {
-		name string
-		message
-	}{
+	haveTheirBytes(t, "testdata/native/streams.json", []namedMessage{
 		{"a stream is opened, whose caller takes 64 messages ahead", message{MuxID: 5, Seq: 64, DeadlineMS: 1000, Handler: 128, Op: OpConnectMux, Payload: []byte("hi")}},
 		{"it is accepted, and 4 messages may come ahead", message{MuxID: 5, DeadlineMS: 4, Op: OpAckMux}},
 		{"one is accepted that takes no messages", message{MuxID: 7, Op: OpAckMux}},
 		{"the handler has returned", message{MuxID: 5, Seq: 3, Op: OpUnblockClMux, Flags: FlagEOF}},
 		{"the handler has returned an error", message{MuxID: 5, Seq: 3, Op: OpUnblockClMux, Flags: FlagEOF | FlagPayloadIsErr, Payload: []byte("disk full")}},
+		{"the handler's header, ahead of its messages", message{MuxID: 5, Seq: 1, Op: OpMuxServerHeader, metadata: (&answerPart{header: fuzzMetadata}).encode()}},
+		{"an empty header", message{MuxID: 5, Seq: 1, Op: OpMuxServerHeader}},
+		{"the handler sends no more messages", message{MuxID: 5, Seq: 3, Op: OpMuxServerEnd}},
 		{"a stream is opened, whose caller takes 65536 bytes ahead", message{MuxID: 5, Seq: minStreamWindow, DeadlineMS: 1000, Handler: 128, Op: OpConnectMux, Payload: []byte("hi")}},
 		{"it is accepted, and 65536 bytes may come ahead", message{MuxID: 5, DeadlineMS: minStreamWindow, Op: OpAckMux}},
 		{"the caller grants 16384 bytes more", message{MuxID: 5, Seq: 1, DeadlineMS: minStreamWindow / 4, Op: OpUnblockSrvMux}},
 		{"the handler's side grants 16384 bytes more", message{MuxID: 5, Seq: 1, DeadlineMS: minStreamWindow / 4, Op: OpUnblockClMux}},
-	} {
+	})
+}
+
+// namedMessage is one that testdata/native has the bytes of.
+type namedMessage struct {
+	name string
+	message
+}
+
+// haveTheirBytes compares messages, with checksums, with the vectors in a file.
+func haveTheirBytes(t *testing.T, file string, all []namedMessage) {
+	t.Helper()
+	type vector struct {
+		Name    string `json:"name"`
+		Encoded string `json:"encoded_hex"`
+	}
+	var got []vector
+	for _, m := range all {
 		m.Flags |= FlagCRCxxh3
 		b := m.appendTo(nil)
 		var back message
-		if err := back.parse(b); err != nil || back.Op != m.Op || back.Seq != m.Seq || back.DeadlineMS != m.DeadlineMS || back.Flags != m.Flags {
+		if err := back.parse(b); err != nil || back.Op != m.Op || back.Seq != m.Seq || back.DeadlineMS != m.DeadlineMS ||
+			back.Flags&^FlagMetadata != m.Flags || !bytes.Equal(back.metadata, m.metadata) {
 			t.Errorf("%s: read as %+v, %v", m.name, back, err)
 		}
 		got = append(got, vector{m.name, hex.EncodeToString(b)})
 	}
-	const file = "testdata/native/streams.json"
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want struct{ Streams []vector }
+	var want struct{ Messages []vector }
 	if err := json.Unmarshal(b, &want); err != nil {
 		t.Fatal(err)
 	}
-	if fmt.Sprint(got) != fmt.Sprint(want.Streams) {
-		t.Errorf("got %v, want %v", got, want.Streams)
+	if fmt.Sprint(got) != fmt.Sprint(want.Messages) {
+		t.Errorf("got %v, want %v", got, want.Messages)
 	}
 }
 

@@ -26,14 +26,14 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{},
 			done = true
 		case <-ended:
 			done = true
-			m.endRequests()
+			m.out.close()
 		case job := <-adopt:
 			done = true
 			job()
 		case v, ok := <-requests:
 			if !ok {
 				done = true
-				m.endRequests()
+				m.out.close()
 				return
 			}
 			coding = true
@@ -42,9 +42,19 @@ func pumpRequests[T any](m *muxClient, requests <-chan T, ended <-chan struct{},
 			if err != nil {
 				m.cancel(fmt.Errorf("grid: stream request: %w", err))
 			}
-			done = err != nil || !m.spend(len(b)) || !m.sendRequest(b, 0)
+			done = err != nil || !m.pumpOne(b)
 		}
 	}
+}
+
+// pumpOne sends a message from the pump. It returns false once nothing more can be sent.
+func (m *muxClient) pumpOne(b []byte) bool {
+	err := m.send(b, nil)
+	PutByteBuffer(b)
+	if errors.Is(err, ErrMessageTooLarge) {
+		m.cancel(err)
+	}
+	return err == nil
 }
 
 // serveStream starts a handler and the pump between it and the session. The reader makes what both
@@ -83,7 +93,7 @@ type streamPump[In, Out any] struct {
 
 // handle runs the handler. It gets the channels as arguments because the pump changes its own.
 func (p *streamPump[In, Out]) handle(in <-chan In, out chan<- Out) {
-	result := &errExited // by runtime.Goexit
+	result := error(errExited) // by runtime.Goexit
 	defer func() { p.finished(result) }()
 	result = p.h.call(p.muxServer, p.payload, in, out)
 }
@@ -99,9 +109,11 @@ func (p *streamPump[In, Out]) run() {
 	}
 	p.closeInput()
 	p.observed.end(p.outcome(cause))
-	p.streamServed(p.handler.registration, time.Since(p.muxes.began)-p.began, p.result, cause)
+	took := time.Since(p.muxes.began) - p.began
+	p.streamServed(p.handler.target, took, p.result, cause)
 	p.depart(cause)
 	p.done = true
+	p.traceServed(p.handler.target, took, 0, 0, p.outcome(cause))
 }
 
 // resume carries on if a codec or an observer has ended the pump's goroutine.
@@ -154,24 +166,26 @@ func (p *streamPump[In, Out]) drain() bool {
 
 // step moves one message. It returns false once the stream has ended.
 func (p *streamPump[In, Out]) step() bool {
-	credits, returned, ok := p.prepare()
+	returned, ok := p.prepare()
 	if !ok {
 		return false
 	}
+	if p.answer.headerDue() && p.has(featureHeaders) && p.transmitHeader(nil) != nil {
+		return false
+	}
 	out := p.answers
-	if credits <= 0 {
+	if p.budget <= 0 {
 		out = nil
 	}
 	if returned {
 		select {
 		case v, ok := <-out:
 			if ok {
-				_, sent := p.send(v)
-				return sent
+				return p.send(v)
 			}
 		default:
 		}
-		if credits > 0 || p.has(featureStreams) && len(p.answers) == 0 {
+		if p.budget > 0 || p.has(featureStreams) && len(p.answers) == 0 {
 			p.finish()
 			return false
 		}
@@ -191,8 +205,7 @@ func (p *streamPump[In, Out]) step() bool {
 			p.answers = nil // closed by the handler, which should not do so
 			return true
 		}
-		cost, sent := p.send(v)
-		return sent && p.sendMore(credits-cost)
+		return p.send(v) && p.sendMore()
 	case <-p.wake:
 	case <-p.ctx.Done():
 		return false
@@ -200,21 +213,19 @@ func (p *streamPump[In, Out]) step() bool {
 	return true
 }
 
-// sendMore sends further messages that the handler has ready, for as much credit. A plain receive
-// is much faster than the select in step.
-func (p *streamPump[In, Out]) sendMore(credits int) bool {
-	for credits > 0 {
+// sendMore sends further messages that the handler has ready. A plain receive is much faster than
+// the select in step.
+func (p *streamPump[In, Out]) sendMore() bool {
+	for p.budget > 0 {
 		select {
 		case v, ok := <-p.answers:
 			if !ok {
 				p.answers = nil
 				return true
 			}
-			cost, sent := p.send(v)
-			if !sent {
+			if !p.send(v) {
 				return false
 			}
-			credits -= cost
 		default:
 			return true
 		}
@@ -222,16 +233,17 @@ func (p *streamPump[In, Out]) sendMore(credits int) bool {
 	return true
 }
 
-// prepare fetches the next request. It returns how many messages the caller lets the handler send,
-// and whether the handler has returned. ok is false if the stream has ended.
-func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
+// prepare fetches the next request, and the credit that the caller has given meanwhile. It returns
+// whether the handler has returned. ok is false if the stream has ended.
+func (p *streamPump[In, Out]) prepare() (returned, ok bool) {
 	m := p.muxServer
 	m.mu.Lock()
 	if m.ended || m.cut != nil {
 		m.mu.Unlock()
-		return 0, false, false
+		return false, false
 	}
-	credits, returned = m.credits, m.returned
+	m.budget, m.credits = m.addCredit(m.budget, m.credits, m.handler.outCapacity), 0
+	returned = m.returned
 	var b []byte
 	fetch := p.requests != nil && !p.ready && m.queue.len() > 0 && !returned
 	if fetch {
@@ -244,7 +256,7 @@ func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
 		p.closeInput()
 	}
 	if !fetch {
-		return credits, returned, true
+		return returned, true
 	}
 	p.size = len(b)
 	p.coding = true
@@ -252,13 +264,13 @@ func (p *streamPump[In, Out]) prepare() (credits int, returned, ok bool) {
 	p.coding = false
 	if err != nil {
 		if errors.Is(err, errOverQuota) { // which has ended the stream
-			return 0, false, false
+			return false, false
 		}
 		m.fail(&libraryError{text: fmt.Sprintf("stream request: %v", err)})
-		return 0, false, false
+		return false, false
 	}
 	p.head, p.ready = head, true
-	return credits, returned, true
+	return returned, true
 }
 
 func (p *streamPump[In, Out]) decode(b []byte) (In, error) {
@@ -281,6 +293,9 @@ func (p *streamPump[In, Out]) taken() {
 
 // grantWaiting grants the caller what has to be granted before the pump waits for more.
 func (p *streamPump[In, Out]) grantWaiting() {
+	if p.inflow.bytes { // which never changes
+		return
+	}
 	p.mu.Lock()
 	grant := p.inflow.waits(p.sender)
 	p.mu.Unlock()
@@ -295,36 +310,27 @@ func (p *streamPump[In, Out]) closeInput() {
 	}
 }
 
-// send sends one answer of the handler. It returns what that costs of the credit.
-func (p *streamPump[In, Out]) send(v Out) (cost int, sent bool) {
+// send sends one answer of the handler, at the expense of the budget.
+func (p *streamPump[In, Out]) send(v Out) (sent bool) {
 	p.coding = true
 	b, err := safely(p.h.encode, v)
 	p.coding = false
 	if err != nil {
 		p.fail(&libraryError{text: fmt.Sprintf("stream response: %v", err)})
-		return 0, false
+		return false
 	}
-	cost = p.cost(len(b))
-	if err = p.transmit(message{Payload: b}, cost); err == nil {
+	p.budget -= p.cost(len(b))
+	if err = p.transmit(message{Payload: b, metadata: p.answerHeader(p.answer)}, nil); err == nil {
 		p.observed.sent(len(b))
 	}
 	PutByteBuffer(b)
-	return cost, err == nil
+	return err == nil
 }
 
 // finish sends the end of the stream.
 func (p *streamPump[In, Out]) finish() {
-	p.endSent = p.transmit(p.last(), 0) == nil // a caller of the original is owed no more for the credit it costs
-}
-
-// last returns the message that the handler has returned, with its error if any.
-func (p *streamPump[In, Out]) last() message {
-	last := message{Flags: FlagEOF}
-	if err := p.result; err != nil { // set before returned is
-		last.Flags |= FlagPayloadIsErr
-		last.Payload = p.errorText(string(*err))
-	}
-	return last
+	header, trailer := p.answer.takeEnd()
+	p.endSent = p.transmit(p.last(header, trailer), nil) == nil // a caller of the original is owed no more for the credit it costs
 }
 
 // tellReturned tells the caller, once, that the handler has returned. Otherwise a caller that sends
@@ -334,31 +340,7 @@ func (p *streamPump[In, Out]) tellReturned() {
 		return
 	}
 	p.told = true
-	msg := p.last()
+	msg := p.last(nil, nil)
 	msg.MuxID, msg.Op = p.id, OpUnblockClMux
-	_ = p.outbox.send(p.ctx.Done(), nil, msg) // what ends the wait ends the stream
-}
-
-// outcome returns why the stream ended, for observers.
-func (p *streamPump[In, Out]) outcome(cause error) error {
-	switch {
-	case cause != nil:
-		return cause
-	case p.result != nil:
-		return p.result
-	}
-	return nil
-}
-
-func (p *streamPump[In, Out]) transmit(msg message, cost int) error {
-	msg.MuxID = p.id
-	msg.Op = OpMuxServerMsg
-	p.mu.Lock()
-	p.credits -= cost
-	p.mu.Unlock()
-	err := p.outbox.send(p.ctx.Done(), nil, msg)
-	if errors.Is(err, ErrMessageTooLarge) {
-		p.fail(&libraryError{ErrMessageTooLarge, err.Error()})
-	}
-	return err
+	_ = p.out.send(p.ctx.Done(), nil, msg) // what ends the wait ends the stream
 }

@@ -23,6 +23,9 @@ func (q *payloadQueue) push(b []byte) {
 	q.bytes += held(b)
 }
 
+// oldest returns what pop will return.
+func (q *payloadQueue) oldest() []byte { return q.ring[q.head] }
+
 func (q *payloadQueue) pop() []byte {
 	b := q.ring[q.head]
 	q.ring[q.head] = nil
@@ -45,6 +48,13 @@ func (q *payloadQueue) grow() {
 	k := copy(ring, q.ring[q.head:])
 	copy(ring[k:], q.ring[:q.head])
 	q.ring, q.head = ring, 0
+}
+
+// putAll returns payloads to the pool.
+func putAll(payloads [][]byte) {
+	for _, b := range payloads {
+		PutByteBuffer(b)
+	}
 }
 
 // drop returns all payloads to the pool.

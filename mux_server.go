@@ -2,50 +2,53 @@ package grid
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
 	"time"
 )
 
 // muxServer is the handler's side of a stream.
 //
-// The reader puts requests into a queue that the stream's credits bound. The handler runs on a
-// goroutine of its own; a pump between the two hands it the requests and sends its answers. The
-// stream is over when the handler has returned and everything it sent has gone out, or when abort
-// ends it first. The pump stays until the handler has returned, so a handler that keeps sending
-// never gets stuck.
+// The reader puts requests into the inbox, which the stream's credits bound. The handler runs on a
+// goroutine of its own. One that gets a RawStream takes the requests and sends its answers by itself
+// (mux_direct.go). For one that gets channels, a pump between the two does (mux_pump.go); it stays
+// until the handler has returned, so a handler that keeps sending never gets stuck. The stream is
+// over when the handler has returned and everything it sent has gone out, or when abort ends it
+// first.
 type muxServer struct {
 	*sender
+	inbox
 	muxes   *muxes
 	id      uint64
 	handler *streamHandler
 	began   time.Duration   // when it was opened, since the session began
 	ctx     context.Context // the handler's
 	stop    context.CancelCauseFunc
+	answer  *answerState // what the handler sets to go with its messages
 
-	outbox   outbox   // the pump's alone
+	out      outlet   // of the handler, or the pump's alone
 	sent     sequence // guarded by the batch
+	budget   int      // what the pump may send, in messages or bytes; in bytes, a message may exceed it; the pump's alone
 	received uint32   // number of the next counted message; the reader's alone
 
 	observed *observation // nil without observers; set before the handler is called
 
 	needsPing bool          // no deadline, or a distant one
-	wake      chan struct{} // tells the pump to look again; room for one signal
+	wake      chan struct{} // tells the pump to look again; room for one signal; nil without one
 
-	mu       sync.Mutex // Protects following.
-	queue    payloadQueue
-	opening  int // bytes counted until the stream ends: its payload, decoded; 0 once uncounted
-	inflow   inflow
-	pumped   int  // bytes of the request that has left the queue but not reached the handler; 0 for none
-	handled  int  // bytes of the last request the handler received
-	inputEnd bool // the caller sends nothing more
-	returned bool // the handler has returned, with result
-	result   *RemoteErr
-	cut      error     // what had ended ctx when the handler returned; nil if it returned by itself
-	credits  int       // what the caller lets the pump send, in messages or bytes; in bytes, a message may exceed it
-	ended    bool      // abort was called, or all is sent
-	heard    time.Time // when the caller last sent anything
+	// The mutex of the inbox protects following.
+	opening   int  // bytes counted until the stream ends: its payload, decoded; 0 once uncounted
+	uncounted bool // nothing of the stream counts anymore
+	pumped    int  // bytes of the request that has left the queue but not reached the handler; 0 for none
+	handled   int  // bytes of the last request the handler received
+	returned  bool // the handler has returned, with result
+	result    error
+	cut       error     // what had ended ctx when the handler returned; nil if it returned by itself
+	credits   int       // what the caller lets the pump send beyond its budget, in messages or bytes
+	heard     time.Time // when the caller last sent anything
 }
+
+var errHandlerReturned = errors.New("grid: the stream's handler has returned")
 
 // accept starts the handler of a stream that the peer is opening.
 func (x *muxes) accept(msg *message, now time.Time) {
@@ -53,24 +56,25 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		x.refuse(msg, "Stateless streams not supported")
 		return
 	}
-	h := x.registry.Load().stream(msg.Handler, msg.subroute)
+	handlers := x.handlers()
+	h := handlers.stream(msg.Handler, msg.subroute)
 	if h == nil {
 		x.refuseUnknown(msg)
 		return
 	}
 	if err := x.checkOpening(h, msg); err != nil {
-		x.recent.add(x.remote, RoleServer, h.id, err.Error())
+		x.recent.add(x.remote, RoleServer, h.target, err.Error())
 		x.refuse(msg, err.Error())
 		return
 	}
 	if !x.active.enter() {
-		x.refuse(msg, string(ErrShutdown))
+		x.refuse(msg, string(x.active.why()))
 		return
 	}
 	size, over := x.admitted(msg, &x.streamQuota)
 	if over != limitNone {
 		x.active.leave()
-		x.overloaded(msg, over)
+		x.overloaded(msg, h.target, over)
 		return
 	}
 	m := &muxServer{
@@ -80,17 +84,15 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		id:        msg.MuxID,
 		handler:   h,
 		began:     now.Sub(x.began),
-		inflow:    x.newInflow(h.inCapacity),
-		wake:      make(chan struct{}, 1),
 		received:  1, // ConnectMux was 0
-		inputEnd:  msg.Flags&FlagEOF != 0,
 		needsPing: msg.DeadlineMS == 0 || time.Duration(msg.DeadlineMS)*time.Millisecond > muxCallerTimeout,
-		credits:   x.granted(msg.Seq, h.outCapacity),
 		heard:     time.Now(),
 	}
-	m.outbox.s, m.outbox.q, m.outbox.end = x.sender, &m.sent, m
+	m.takeIn(msg)
+	m.sent.lane = max(msg.lane, handlers.priority(msg.Handler, msg.subroute).lane())
+	m.out.s, m.out.q, m.out.end, m.out.owner = x.sender, &m.sent, m, m
 	grant := x.grantHere(&m.inflow) // others may end the stream once it is in the table
-	m.ctx, m.stop = x.handlerContext(msg.deadline(now), h.subroute, msg, m)
+	m.ctx, m.stop, m.answer = x.handlerContext(h.labels, msg.deadline(now), h.subroute(), msg, m, &x.agreement)
 	if !x.servers.put(m.id, m) {
 		m.stop(nil)
 		m.uncount()
@@ -100,6 +102,24 @@ func (x *muxes) accept(msg *message, now time.Time) {
 	}
 	x.reply(message{MuxID: m.id, DeadlineMS: grant, Op: OpAckMux}, &m.sent)
 	h.serve(m, msg.ownPayload())
+}
+
+// takeIn prepares the stream for what is to come in, and for the credit that its opening gives.
+func (m *muxServer) takeIn(open *message) {
+	credits := m.granted(open.Seq, m.handler.outCapacity)
+	m.inputEnd = open.Flags&FlagEOF != 0
+	in := m.handler.inCapacity
+	if !m.handler.direct {
+		m.wake = make(chan struct{}, 1)
+		m.credits = credits
+	} else {
+		m.arrived, m.out.credited = make(chan struct{}, 1), make(chan struct{}, 1)
+		m.out.credits = credits
+		if m.inputEnd { // the caller believes that there is none
+			in = 0
+		}
+	}
+	m.inflow = m.newInflow(in)
 }
 
 // receive handles a message that the reader got now.
@@ -115,15 +135,20 @@ func (m *muxServer) receive(msg *message, now time.Time) {
 	case OpUnblockSrvMux:
 		m.mu.Lock()
 		m.heard = now
-		m.credits = m.addCredit(m.credits, msg.credits(), m.handler.outCapacity)
+		if !m.handler.direct {
+			m.credits = m.addCredit(m.credits, msg.credits(), m.handler.outCapacity)
+		}
 		m.mu.Unlock()
+		if m.handler.direct {
+			m.out.addCredit(msg.credits(), m.mostCredit(m.handler.outCapacity))
+		}
 		signal(m.wake)
 	case OpPing:
 		m.mu.Lock()
 		m.heard = now
 		m.mu.Unlock()
 		payload, _ := (&pongMsg{}).MarshalMsg(nil)
-		m.reply(message{MuxID: m.id, Seq: msg.Seq, Op: OpPong, Payload: payload}, nil)
+		m.reply(message{MuxID: m.id, Seq: msg.Seq, Op: OpPong, Payload: payload, lane: m.sent.lane}, nil)
 	case OpDisconnectServerMux:
 		m.abort(context.Canceled)
 	}
@@ -193,6 +218,9 @@ func (m *muxServer) enqueue(msg *message, payload bool, now time.Time) (text str
 	}
 	m.inputEnd = last
 	signal(m.wake)
+	if m.idle {
+		signal(m.arrived)
+	}
 	return "", true
 }
 
@@ -202,7 +230,7 @@ func (m *muxServer) fail(err *libraryError) {
 		MuxID:   m.id,
 		Op:      OpMuxServerMsg,
 		Flags:   FlagEOF | FlagPayloadIsErr,
-		Payload: m.errorText(err.text),
+		Payload: m.errorText(err.text, maxMark),
 	}, err), &m.sent)
 	m.abort(err)
 }
@@ -211,6 +239,7 @@ func (m *muxServer) fail(err *libraryError) {
 // not tell the peer.
 func (m *muxServer) abort(cause error) {
 	m.stop(cause) // before the pump can close the input, which a handler must not take for the caller's own end
+	m.out.shut()
 	m.mu.Lock()
 	if m.ended {
 		m.mu.Unlock()
@@ -221,20 +250,52 @@ func (m *muxServer) abort(cause error) {
 	m.mu.Unlock()
 	unread.drop()
 	m.muxes.forgetServer(m.id)
-	signal(m.wake)
+	m.tellHandler()
 }
 
 // finished records that the handler has returned and drops the requests it did not take. Once its
 // context has ended, a handler may return for that reason alone, so its result no longer counts:
 // nil would make a stream that was cut short look complete.
-func (m *muxServer) finished(result *RemoteErr) {
+func (m *muxServer) finished(result error) {
 	cut := cutShort(m.ctx)
 	m.mu.Lock()
 	m.returned, m.result, m.cut = true, result, cut
 	unread := m.unread()
 	m.mu.Unlock()
 	unread.drop()
+	m.tellHandler()
+}
+
+// tellHandler has the pump, or whoever waits in Recv, look at what has changed.
+func (m *muxServer) tellHandler() {
 	signal(m.wake)
+	signal(m.arrived)
+}
+
+// last returns the message that the handler has returned, with its error and metadata if any.
+func (m *muxServer) last(header, trailer []byte) message {
+	last := message{Flags: FlagEOF}
+	m.detailed(&last, m.result, header, trailer) // set before returned is
+	return last
+}
+
+// transmit sends a message of the handler, without a look at credit. If it fails, the stream or the
+// session ends, but for errCanceled once giveUp is closed.
+func (m *muxServer) transmit(msg message, giveUp <-chan struct{}) error {
+	msg.MuxID, msg.Op = m.id, OpMuxServerMsg
+	err := m.out.send(giveUp, m.ctx.Done(), msg)
+	if errors.Is(err, ErrMessageTooLarge) {
+		m.fail(&libraryError{ErrMessageTooLarge, err.Error()})
+	}
+	return err
+}
+
+// outcome returns why the stream ended, for observers.
+func (m *muxServer) outcome(cause error) error {
+	if cause != nil {
+		return cause
+	}
+	return m.result
 }
 
 // depart tells the caller that the stream has ended, and leaves the connection's activity. cause is
@@ -242,7 +303,7 @@ func (m *muxServer) finished(result *RemoteErr) {
 func (m *muxServer) depart(cause error) {
 	m.uncount()
 	if cause != context.DeadlineExceeded { // else the caller ends it itself, with a better error
-		m.advise(message{MuxID: m.id, Op: OpDisconnectClientMux}, nil)
+		m.advise(message{MuxID: m.id, Op: OpDisconnectClientMux, lane: m.sent.lane}, nil)
 	}
 	m.active.leave()
 }
@@ -250,22 +311,16 @@ func (m *muxServer) depart(cause error) {
 // unread removes the requests that nobody will take anymore. m.mu is held.
 func (m *muxServer) unread() payloadQueue {
 	m.inflow.close(m.sender)
+	m.shut.Store(true)
 	q := m.queue
 	m.queue = payloadQueue{}
 	m.streamQuota.free(q.bytes)
 	return q
 }
 
-// waiting returns the bytes of the requests waiting for the handler.
-func (m *muxServer) waiting() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.queue.bytes
-}
-
 // overload ends a stream whose requests pile up.
 func (m *muxServer) overload() {
-	m.countRefusal(RoleServer, m.handler.id, limitStreamBytes)
+	m.countRefusal(RoleServer, m.handler.target, limitStreamBytes)
 	m.fail(libraryText(string(ErrOverloaded)))
 }
 
@@ -289,20 +344,36 @@ func (m *muxServer) reserveFor(bytes int, request bool) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if request {
-		m.pumped += bytes
-	} else {
+	switch {
+	case m.uncounted: // a goroutine that the handler has left behind
+		m.streamQuota.free(bytes)
+		return errHandlerReturned
+	case !request:
 		m.opening += bytes
+	case m.handler.direct:
+		m.handled += bytes
+	default:
+		m.pumped += bytes
 	}
 	return nil
+}
+
+// finishedWith stops counting what the last request of a handler without a pump was decoded to.
+func (m *muxServer) finishedWith() {
+	m.mu.Lock()
+	bytes := m.handled
+	m.handled = 0
+	m.mu.Unlock()
+	m.streamQuota.free(bytes)
 }
 
 // uncount stops counting the stream before its end can be seen, so that a peer that keeps within
 // the limit is never refused. The handler has returned.
 func (m *muxServer) uncount() {
 	m.mu.Lock()
-	opening, counted := m.opening, m.opening+m.pumped+m.handled
-	m.opening, m.pumped, m.handled = 0, 0, 0
+	m.uncounted = true
+	opening, counted := m.opening, m.opening+m.pumped+m.handled+m.lent
+	m.opening, m.pumped, m.handled, m.lent = 0, 0, 0, 0
 	m.mu.Unlock()
 	if opening > 0 {
 		m.streamQuota.leave(counted)
@@ -319,12 +390,15 @@ func (m *muxServer) checkAlive(l *look) {
 	}
 	silent := m.needsPing && l.silence(l.now.Sub(m.heard)) > muxCallerTimeout
 	m.mu.Unlock()
-	if silent {
+	switch {
+	case silent:
 		m.abort(ErrDisconnected)
+	case m.handler.direct && m.ctx.Err() != nil: // no pump sees that its deadline has passed
+		m.abort(context.Cause(m.ctx))
 	}
 }
 
 // observe attaches observers before the handler is called.
 func (m *muxServer) observe(observers []StreamObserver) {
-	m.observed = newObservation(m.link, m.handler.id, observers)
+	m.observed = newObservation(m.link, m.handler.target, observers)
 }

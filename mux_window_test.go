@@ -130,7 +130,7 @@ func TestBothEndsOfAWindowCountTheSame(t *testing.T) {
 						}
 					}
 				})
-				late := time.AfterFunc(time.Minute, func() { st.cancel(errors.New("it has stood still")) })
+				late := time.AfterFunc(time.Minute, func() { st.Cancel(errors.New("it has stood still")) })
 				defer late.Stop()
 				next, stop := pull(st)
 				for i, b := range want {
@@ -146,10 +146,10 @@ func TestBothEndsOfAWindowCountTheSame(t *testing.T) {
 				synctest.Wait()
 				st.mux.mu.Lock()
 				server.mu.Lock()
-				if sends, grants := st.mux.credits, server.inflow.credit; sends != grants {
+				if sends, grants := st.mux.out.credits, server.inflow.credit; sends != grants {
 					t.Errorf("the caller may send %d, and the handler's side has granted %d", sends, grants)
 				}
-				if sends, grants := server.credits, st.mux.inflow.credit; sends != grants {
+				if sends, grants := server.budget+server.credits, st.mux.inflow.credit; sends != grants {
 					t.Errorf("the handler may send %d, and the caller's side has granted %d", sends, grants)
 				}
 				for _, f := range []*inflow{&st.mux.inflow, &server.inflow} {
@@ -196,7 +196,7 @@ func TestAWindowHoldsASenderBack(t *testing.T) {
 				if client != want || served != want {
 					t.Errorf("%d messages wait at the caller and %d at the handler, want %d", client, served, want)
 				}
-				st.cancel(errors.New("enough"))
+				st.Cancel(errors.New("enough"))
 				c.idleAfter(t, 0)
 			})
 		})
@@ -291,6 +291,41 @@ func TestWindowsOfSlowConsumersDoNotGrow(t *testing.T) {
 	}
 }
 
+func TestWindowsBetweenNearNodesStaySmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const streams = 8
+		c := startFar(t, farAway/4, nil)
+		c.stream(t, 0, 16, pour(512))
+		var all []*Stream
+		var readers sync.WaitGroup
+		for range streams {
+			st, _ := c.openStream(t)
+			all = append(all, st)
+			readers.Go(func() {
+				for range st.All() {
+				}
+			})
+		}
+		time.Sleep(5 * farAway)
+		grown := 0
+		for _, st := range all {
+			size := st.mux.window().size
+			if size > nearWindow {
+				t.Errorf("a window has %d bytes", size)
+			}
+			grown += size - minStreamWindow
+		}
+		if grown < nearGrowth/2 || grown > nearGrowth {
+			t.Errorf("%d windows have grown by %d bytes", streams, grown)
+		}
+		for _, st := range all {
+			st.Cancel(errors.New("enough"))
+		}
+		readers.Wait()
+		c.idleAfter(t, time.Second)
+	})
+}
+
 // Windows grow by half of MaxStreamBytes together, and give that back however their streams end.
 func TestWhatWindowsGrowByIsGivenBack(t *testing.T) {
 	const streams, size, most = 6, 8 << 10, 1 << 20
@@ -380,7 +415,7 @@ func TestWhatWindowsGrowByIsGivenBack(t *testing.T) {
 
 func leave(all []*Stream) {
 	for _, st := range all {
-		st.cancel(errors.New("enough"))
+		st.Cancel(errors.New("enough"))
 	}
 }
 

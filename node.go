@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,11 +21,19 @@ type node struct {
 	started time.Time
 	log     *slog.Logger // leaves lines in lines
 	lines   logQueue
+	says    *bulletin   // of itself, to its peers
 	toldIn  *byteTeller // for Incoming
 	toldOut *byteTeller // for Outgoing
 
-	recent   errorRing // of peers
-	rejected errorRing // of connections not let in
+	watchers watchers     // of hosts and connections
+	absent   atomic.Int64 // peers that are dialed in vain
+	recent   errorRing    // of peers
+	rejected errorRing    // of connections not let in
+
+	guestErrors    errorRing
+	guestComings   logLimit // of any guest, as those of a Connection
+	guestOverloads logLimit
+	guestIgnored   logLimit
 
 	panics         logLimit // of handlers and observers, which peers can cause
 	callbackPanics logLimit // of callbacks that decide about requests, which strangers can cause
@@ -45,7 +54,11 @@ func newNode(ctx context.Context, o ManagerOptions) *node {
 		started:        time.Now(),
 		panics:         newBurst(),
 		callbackPanics: newBurst(),
+		guestComings:   newBurst(),
+		guestOverloads: newBurst(),
+		guestIgnored:   newBurst(),
 	}
+	n.says = newBulletin(n.Version, n.Labels, n.Limits.WriteTimeout)
 	n.log = n.lines.logger(slog.New(visibleLog{n.Logger.Handler()}))
 	n.toldIn = newByteTeller(n.Incoming, n.panicked("Incoming", ""))
 	n.toldOut = newByteTeller(n.Outgoing, n.panicked("Outgoing", ""))
@@ -89,6 +102,23 @@ func (n *node) goWork(f func()) bool {
 	return true
 }
 
+// goOn starts a goroutine that end waits for, on one that end waits for already.
+func (n *node) goOn(f func()) { n.work.Go(f) }
+
+// doWork runs f on the goroutine of the caller, and end waits for that. It does nothing if the node is
+// closing.
+func (n *node) doWork(f func()) {
+	n.mu.Lock()
+	if n.closing {
+		n.mu.Unlock()
+		return
+	}
+	n.work.Add(1)
+	n.mu.Unlock()
+	defer n.work.Done()
+	f()
+}
+
 // close keeps further goroutines from starting.
 func (n *node) close() {
 	n.mu.Lock()
@@ -103,13 +133,21 @@ func (n *node) ended() bool {
 	return n.closing || n.ctx.Err() != nil
 }
 
+// changed tells those who watch that a host or the state of a connection has changed. It never waits.
+func (n *node) changed() { n.watchers.tell() }
+
 // over reports whether the Manager has ended, or is about to.
 func (n *node) over() bool { return n.ctx.Err() != nil }
 
+// logged returns how many lines were logged, by message.
+func (n *node) logged() map[string]int64 { return n.lines.count() }
+
 // recentErrors returns the last different errors, the newest first.
 func (n *node) recentErrors() []RecentError {
-	known, rejected := n.recent.list(), n.rejected.list()
-	all := append(known, rejected[:min(len(rejected), recentRejected)]...)
+	all := n.recent.list()
+	for _, others := range [][]RecentError{n.rejected.list(), n.guestErrors.list()} {
+		all = append(all, others[:min(len(others), recentRejected)]...)
+	}
 	slices.SortFunc(all, newestFirst)
 	return all
 }
@@ -121,6 +159,7 @@ func (n *node) end() {
 	unwatch := n.unwatch
 	n.mu.Unlock()
 	unwatch()
+	n.says.close()
 	n.cancel()
 	n.work.Wait()
 	n.toldIn.flush(callbackGrace)

@@ -298,8 +298,8 @@ var (
 )
 
 // perConnection is the number of goroutines of an idle connection, both ends
-// together: reader, flusher and janitor, the reader being the dialer's own.
-const perConnection = 6
+// together: reader and flusher, the reader being the dialer's own. A janitor has one only in its rounds.
+const perConnection = 4
 
 // echoBack sends back what it receives.
 func echoBack(ctx context.Context, _ []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {

@@ -27,11 +27,15 @@ func _() {
 	_ = x[OpMerged-17]
 	_ = x[OpPiece-18]
 	_ = x[OpAckPieces-19]
+	_ = x[OpFacts-20]
+	_ = x[OpAckFacts-21]
+	_ = x[OpMuxServerEnd-22]
+	_ = x[OpMuxServerHeader-23]
 }
 
-const _Op_name = "ConnectConnectResponsePingPongConnectMuxMuxConnectErrorDisconnectClientMuxDisconnectServerMuxMuxClientMsgMuxServerMsgUnblockSrvMuxUnblockClMuxAckMuxRequestResponseDisconnectMergedPieceAckPieces"
+const _Op_name = "ConnectConnectResponsePingPongConnectMuxMuxConnectErrorDisconnectClientMuxDisconnectServerMuxMuxClientMsgMuxServerMsgUnblockSrvMuxUnblockClMuxAckMuxRequestResponseDisconnectMergedPieceAckPiecesFactsAckFactsMuxServerEndMuxServerHeader"
 
-var _Op_index = [...]uint8{0, 7, 22, 26, 30, 40, 55, 74, 93, 105, 117, 130, 142, 148, 155, 163, 173, 179, 184, 193}
+var _Op_index = [...]uint8{0, 7, 22, 26, 30, 40, 55, 74, 93, 105, 117, 130, 142, 148, 155, 163, 173, 179, 184, 193, 198, 206, 218, 233}
 
 func (i Op) String() string {
 	idx := int(i) - 1

@@ -47,7 +47,7 @@ func (p *fakePeer) introduce(t *testing.T, host string) *connectResp {
 	return p.greet(t, &connectReq{Host: host, Time: time.Now()})
 }
 
-// greet goes through the handshake with req.
+// greet goes through the handshake with req, and says nothing of itself.
 func (p *fakePeer) greet(t *testing.T, req *connectReq) *connectResp {
 	t.Helper()
 	payload, err := req.MarshalMsg(nil)
@@ -59,8 +59,17 @@ func (p *fakePeer) greet(t *testing.T, req *connectReq) *connectResp {
 	if err := readHandshake(p.frames, OpConnectResponse, &resp); err != nil {
 		t.Fatal(err)
 	}
+	if req.Grid&resp.Grid&featureFacts != 0 && resp.Accepted {
+		if _, err := readGreeting(p.frames, OpFacts); err != nil {
+			t.Fatal(err)
+		}
+		p.send(t, noFacts)
+	}
 	return &resp
 }
+
+// noFacts is what a peer says of itself that has nothing to say.
+var noFacts = message{Op: OpFacts, Flags: FlagCRCxxh3, Payload: new(facts).encode(maxFactsSize)}
 
 // send sends a message, with the checksum that messages of muxes have.
 func (p *fakePeer) send(t *testing.T, m message) {
@@ -87,13 +96,17 @@ func (p *fakePeer) each(t *testing.T, f func(m message)) {
 	}
 }
 
-// next returns the next message that is no ping.
+// next returns the next message that is no ping and tells nothing of the node.
 func (p *fakePeer) next(t *testing.T) message {
 	t.Helper()
 	for {
 		for len(p.merged) > 0 {
 			m := p.merged[0]
 			p.merged = p.merged[1:]
+			if m.Op == OpFacts {
+				p.send(t, message{Seq: m.Seq, Op: OpAckFacts, Flags: FlagCRCxxh3})
+				continue
+			}
 			if m.Op != OpPing || m.MuxID != 0 {
 				return m
 			}

@@ -116,7 +116,7 @@ func (p *player) handshake(m *Manager, g generation) {
 		p.t.Errorf("the handshake's time is %v", req.Time)
 	}
 	// The time is the node's to choose, and so are the features it has beyond the original.
-	want := connectReq{ID: m.ID, Host: m.HostName(), Token: "token", Time: req.Time, Grid: req.Grid, To: p.Name, Max: req.Max, Sum: req.Sum}
+	want := connectReq{ID: m.ID, Host: m.HostName(), Token: "token", Time: req.Time, Grid: req.Grid, To: p.Name, Max: req.Max, Sum: req.Sum, Meta: req.Meta}
 	p.compare("handshake", got, message{Op: OpConnect, Payload: encoded(p.t, &want)})
 	p.send(message{Op: OpConnectResponse, Payload: encoded(p.t, &connectResp{ID: p.ID, Accepted: true})})
 }

@@ -40,7 +40,7 @@ func checksumOf(b []byte) []byte { return appendChecksum(slices.Clip(b), 0)[len(
 func TestLargeMessagesArriveUnharmed(t *testing.T) {
 	const most = 20 << 20
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxMessageSize = most })
-	echo := func(ctx context.Context, b []byte) ([]byte, *RemoteErr) {
+	echo := func(ctx context.Context, b []byte) ([]byte, error) {
 		if md := MetadataFrom(ctx); len(md) > 0 && md.Get("sum") != sum(b) {
 			return nil, NewRemoteErrf("got %s with the metadata %q", sum(b), md.Get("sum"))
 		}
@@ -85,7 +85,7 @@ func TestLargeMessagesArriveUnharmed(t *testing.T) {
 			}
 			return err
 		}
-		ctx := WithMetadata(t.Context(), Metadata{"sum": sum(b)})
+		ctx := WithMetadata(t.Context(), Metadata{"sum": {sum(b)}})
 		if err := same(conn.Request(t.Context(), testSingle, b)); err != nil {
 			return fmt.Errorf("a request: %w", err)
 		}
@@ -166,7 +166,7 @@ func startPieces(t *testing.T, edit func(o *ManagerOptions)) (*cluster, *piecePe
 	c := newPipes(1)
 	n, host := startForFake(t, c, edit)
 	p := c.knock(t, n)
-	p.introduceAs(t, host, nativeFeatures)
+	p.introduceAs(t, host, nativeFeatures&^featureFacts) // which would add messages about handlers
 	conn := n.Connection(host)
 	if err := conn.WaitForConnect(t.Context()); err != nil {
 		t.Fatal(err)
@@ -322,7 +322,7 @@ func TestAPeerGivesUpInTheMiddleOfAMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := startPieces(t, nil)
 		ran := false
-		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { ran = true; return nil, nil })
+		c.handle(t, func(context.Context, []byte) ([]byte, error) { ran = true; return nil, nil })
 		c.stream(t, 1, 1, echoBack)
 		came := p.reading(t)
 		big := pattern(0, 300<<10)
@@ -364,7 +364,7 @@ func TestACallerGivesUpInTheMiddleOfAnAnswer(t *testing.T) {
 	t.Run("of this node", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, p := startPieces(t, nil)
-			c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return make([]byte, 1<<20), nil })
+			c.handle(t, func(context.Context, []byte) ([]byte, error) { return make([]byte, 1<<20), nil })
 			came := p.reading(t)
 			p.send(t, message{MuxID: 1, Handler: testSingle, Op: OpRequest, Flags: FlagEOF})
 			if n, abandoned := inPieces(came()); n != 64<<10 || abandoned != 0 {
@@ -489,7 +489,7 @@ func TestAStreamEndsInTheMiddleOfAMessage(t *testing.T) {
 func TestTheConnectionIsLostInTheMiddleOfMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := startPieces(t, nil)
-		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return make([]byte, 1<<20), nil })
+		c.handle(t, func(context.Context, []byte) ([]byte, error) { return make([]byte, 1<<20), nil })
 		c.stream(t, 1, 1, echoBack)
 		p.reading(t)
 		big := make([]byte, 300<<10)
@@ -533,7 +533,7 @@ func TestAShutdownInTheMiddleOfMessages(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const size = 400 << 10
 				c, p := startPieces(t, nil)
-				c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return make([]byte, size), nil })
+				c.handle(t, func(context.Context, []byte) ([]byte, error) { return make([]byte, size), nil })
 				c.stream(t, 0, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, out chan<- []byte) *RemoteErr {
 					out <- make([]byte, size)
 					return nil
@@ -630,7 +630,7 @@ func TestAFirstPieceIsRefused(t *testing.T) {
 					o.Limits.MaxMessageSize = most
 				})
 				ran := 0
-				c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { ran++; return nil, nil })
+				c.handle(t, func(context.Context, []byte) ([]byte, error) { ran++; return nil, nil })
 				c.stream(t, 1, 1, func(ctx context.Context, _ []byte, in <-chan []byte, _ chan<- []byte) *RemoteErr {
 					for b := range in {
 						t.Errorf("%d bytes arrived", len(b))
@@ -709,7 +709,7 @@ func TestTheDeadlineCountsFromTheFirstPiece(t *testing.T) {
 			deadline, _ := ctx.Deadline()
 			left <- time.Until(deadline)
 		}
-		c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) { tell(ctx); return nil, nil })
+		c.handle(t, func(ctx context.Context, _ []byte) ([]byte, error) { tell(ctx); return nil, nil })
 		c.stream(t, 1, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *RemoteErr {
 			tell(ctx)
 			return nil
@@ -836,7 +836,7 @@ func TestNothingGoesInPiecesToOthers(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newPipes(1)
 			n, host := startForFake(t, c, nil)
-			c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+			c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
 			p := c.knock(t, n)
 			p.introduceAs(t, host, features)
 			conn := n.Connection(host)
@@ -965,7 +965,7 @@ func TestALargeAnswerHoldsUpNoGoodbye(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const size = 1 << 20
 				c, p := startPieces(t, nil)
-				c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return make([]byte, size), nil })
+				c.handle(t, func(context.Context, []byte) ([]byte, error) { return make([]byte, size), nil })
 				p.send(t, message{MuxID: 1, Handler: testSingle, Op: OpRequest, Flags: FlagEOF})
 				came, ended := 0, make(chan struct{})
 				go func() {
@@ -1100,7 +1100,7 @@ func TestManyLargeCallsAreGivenUp(t *testing.T) {
 	answer := pattern(1, most-maxOverhead)
 	// The first bytes of a payload say how long the answer is to be.
 	reply := func(b []byte) []byte { return append([]byte(nil), answer[:binary.LittleEndian.Uint32(b)]...) }
-	c.handle(t, func(ctx context.Context, b []byte) ([]byte, *RemoteErr) { return reply(b), nil })
+	c.handle(t, func(ctx context.Context, b []byte) ([]byte, error) { return reply(b), nil })
 	c.stream(t, 2, 2, func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *RemoteErr {
 		for b := range in {
 			select {
@@ -1166,7 +1166,7 @@ func TestAFirstPieceShowsThatNoHandlerRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := startPieces(t, nil)
 		running := make(chan struct{})
-		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { <-running; return nil, nil })
+		c.handle(t, func(context.Context, []byte) ([]byte, error) { <-running; return nil, nil })
 		c.stream(t, 1, 1, echoBack)
 		came := p.reading(t)
 		big := make([]byte, 300<<10)

@@ -14,6 +14,7 @@ import (
 type sequence struct {
 	next   uint32
 	closed bool // the final message is queued
+	lane   batch.Lane
 }
 
 // errMuxDone is returned for a message sent on a stream after its final one.
@@ -41,7 +42,7 @@ type berth struct {
 func (b *berth) begin(s *sender, item batch.Item, m *message, ready func()) (slot batch.Slot, err error) {
 	large := s.inPieces(m)
 	if !large {
-		if slot, err = s.batch.Begin(); err != batch.ErrNoRoom {
+		if slot, err = s.batch.Begin(m.lane); err != batch.ErrNoRoom {
 			return slot, err
 		}
 	}
@@ -56,7 +57,7 @@ func (b *berth) begin(s *sender, item batch.Item, m *message, ready func()) (slo
 	if large {
 		err = b.beginPieces(s, item)
 	} else {
-		slot, err = s.batch.BeginOrWait(&b.Waiter, item, m.size())
+		slot, err = s.batch.BeginOrWait(m.lane, &b.Waiter, item, m.size())
 	}
 	if err != batch.ErrQueued {
 		b.m = message{} // there is room after all, or never will be
@@ -116,6 +117,7 @@ func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 	if err := o.s.fits(&m); err != nil {
 		return err
 	}
+	m.lane = o.q.lane
 	slot, err := o.begin(o.s, o, &m, o.ready)
 	switch err {
 	case nil:
@@ -220,9 +222,17 @@ func (s *sender) tooLarge(n int) error {
 // reply queues what answers the peer, including credits for its messages, without waiting. A peer
 // that causes answers without end and does not read them loses its session.
 func (s *sender) reply(m message, q *sequence) {
-	slot, err := s.batch.BeginNow()
+	if q != nil {
+		m.lane = q.lane
+	}
+	slot, err := s.batch.BeginNow(m.lane)
+	s.queueReply(slot, err, &m, q)
+}
+
+// queueReply ends reply with what BeginNow has returned.
+func (s *sender) queueReply(slot batch.Slot, err error, m *message, q *sequence) {
 	if err == nil {
-		_ = s.append(slot, &m, q) // nothing may follow the end of a stream
+		_ = s.append(slot, m, q) // nothing may follow the end of a stream
 		return
 	}
 	if errors.Is(err, batch.ErrFull) {
@@ -230,10 +240,23 @@ func (s *sender) reply(m message, q *sequence) {
 	}
 }
 
+// replyBehind is reply for what answers messages of a stream that is gone. It must not pass the end
+// of the stream, whose lane nobody knows anymore.
+func (s *sender) replyBehind(m message) {
+	slot, err := s.batch.BeginNow(batch.Normal)
+	if err == nil {
+		slot.Behind()
+	}
+	s.queueReply(slot, err, &m, nil)
+}
+
 // advise queues, without waiting, what this node tells the peer of its own accord: pings, and that
 // something has ended. The calls and streams it is about bound how much there is.
 func (s *sender) advise(m message, q *sequence) {
-	if slot, err := s.batch.BeginAdvice(); err == nil {
+	if q != nil {
+		m.lane = q.lane
+	}
+	if slot, err := s.batch.BeginAdvice(m.lane); err == nil {
 		_ = s.append(slot, &m, q) // nothing may follow the end of a stream
 	}
 }

@@ -31,7 +31,7 @@ func (b *berth) beginPieces(s *sender, item batch.Item) error {
 	if b.m.Op == OpResponse {
 		key = b.m.MuxID
 	}
-	return s.batch.AddLarge(&b.Waiter, item, b.pieces.total+maxGrown, key)
+	return s.batch.AddLarge(b.m.lane, &b.Waiter, item, b.pieces.total+maxGrown, key)
 }
 
 // measure prepares the message in the berth for encoding, now that its fields have their final

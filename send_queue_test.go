@@ -22,7 +22,7 @@ import (
 func TestCallersGetTheSameShare(t *testing.T) {
 	const callers, each = 1000, 20 // on average
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxQueuedBytes = 4 << 10 })
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
 	var left atomic.Int64
 	left.Store(callers * each)
 	calls := make([]int, callers)
@@ -54,7 +54,7 @@ func TestGivingUpManyCallsKeepsTheConnection(t *testing.T) {
 	const calls = 20_000
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxQueuedControlBytes = 64 << 10 })
 	var running atomic.Int64
-	c.handle(t, func(ctx context.Context, b []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(ctx context.Context, b []byte) ([]byte, error) {
 		if len(b) > 0 {
 			return b, nil
 		}
@@ -83,7 +83,7 @@ func TestRefusingManyCallsKeepsTheConnection(t *testing.T) {
 		o.Limits.MaxQueuedControlBytes, o.Limits.MaxRequests = 64<<10, 1
 	})
 	entered, finish := make(chan struct{}), make(chan struct{})
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) {
 		if len(b) == 0 {
 			close(entered)
 			<-finish
@@ -244,7 +244,7 @@ func TestASlowLinkKeepsItsConnection(t *testing.T) {
 				}
 			})
 			c.waitConnected(t)
-			c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return nil, nil })
+			c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return nil, nil })
 			if _, err := c.conn(from, 1-from).Request(t.Context(), testSingle, make([]byte, test.size)); err != nil {
 				t.Error(err)
 			}
@@ -319,7 +319,7 @@ func TestAnswersThatWaitForRoomSurviveAShutdown(t *testing.T) {
 		n, host := startForFake(t, c, func(o *ManagerOptions) {
 			o.Limits = Limits{MaxQueuedBytes: 4 << 10, WriteTimeout: time.Hour, PeerTimeout: time.Hour}
 		})
-		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return make([]byte, size), nil })
+		c.handle(t, func(context.Context, []byte) ([]byte, error) { return make([]byte, size), nil })
 		c.stream(t, 0, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, out chan<- []byte) *RemoteErr {
 			out <- make([]byte, size)
 			<-ctx.Done()
@@ -386,7 +386,7 @@ func TestAnswersThatWaitForRoomHoldUpNoShutdown(t *testing.T) {
 		n, host := startForFake(t, c, func(o *ManagerOptions) {
 			o.Limits = Limits{MaxQueuedBytes: 4 << 10, WriteTimeout: time.Hour, PeerTimeout: time.Hour}
 		})
-		c.handle(t, func(context.Context, []byte) ([]byte, *RemoteErr) { return make([]byte, 2<<10), nil })
+		c.handle(t, func(context.Context, []byte) ([]byte, error) { return make([]byte, 2<<10), nil })
 		p := c.knock(t, n)
 		p.introduce(t, host)
 		if err := n.Connection(host).WaitForConnect(t.Context()); err != nil {
@@ -484,7 +484,7 @@ func waitingNode(t *testing.T) (*cluster, *Connection, *fakePeer) {
 	})
 	c.stream(t, 0, 1, echoBack)
 	p := c.knock(t, n)
-	p.introduceAs(t, host, nativeFeatures)
+	p.introduceAs(t, host, nativeFeatures&^featureFacts) // which would add messages about handlers
 	conn := n.Connection(host)
 	if err := conn.WaitForConnect(t.Context()); err != nil {
 		t.Fatal(err)
@@ -612,7 +612,7 @@ func TestABerthIsEmptyUnlessItsMessageWaits(t *testing.T) {
 				defer here.Close()
 				go io.Copy(io.Discard, there)
 				w := batch.New(here, batch.Config{Limit: 1000, Reserve: 1000, Large: 1 << 20, Timeout: time.Second})
-				slot, err := w.Begin()
+				slot, err := w.Begin(batch.Normal)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -18,30 +18,36 @@ const largeMessage = 64 << 10
 
 // Why a session ended, if no I/O error says it.
 var (
-	errPeerSilent   = errors.New("peer is silent")
-	errReplaced     = errors.New("replaced by a newer connection from the same host")
-	errPeerLeaving  = errors.New("peer is shutting down")
-	errLocalClose   = errors.New("closed locally")
-	errSilentEnd    = errors.New("peer closed the connection without a word")
-	errUnchecked    = errors.New("message without a checksum")
-	errUnacked      = errors.New("ping answered before the pieces in front of it were acknowledged")
-	errUnaskedPong  = errors.New("WebSocket pong that nobody asked for: a changed message")
-	errMessageNoMux = errors.New("message without a mux ID")
+	errPeerSilent    = errors.New("peer is silent")
+	errReplaced      = errors.New("replaced by a newer connection from the same host")
+	errPeerLeaving   = errors.New("peer is shutting down")
+	errLocalClose    = errors.New("closed locally")
+	errHostRemoved   = errors.New("peer was removed from the hosts")
+	errGoodbye       = errors.New("peer says goodbye")
+	errRemovedByPeer = errors.New("peer has removed this node from its hosts")
+	errSilentEnd     = errors.New("peer closed the connection without a word")
+	errUnchecked     = errors.New("message without a checksum")
+	errUnacked       = errors.New("ping answered before the pieces in front of it were acknowledged")
+	errUnaskedPong   = errors.New("WebSocket pong that nobody asked for: a changed message")
+	errMessageNoMux  = errors.New("message without a mux ID")
 )
 
 // session is one live socket of a Connection with everything that depends on it. A reconnect makes
 // a new one, so nothing of an old session can touch the new one.
 //
-// Three goroutines run while it lives: the reader (run), the flusher (batch.Writer.Run) and the
-// janitor. None of them ever waits for a handler or a consumer, and only the flusher writes to the
-// socket.
+// Two goroutines run while it lives, the reader (run) and the flusher (batch.Writer.Run), and at
+// times a third one, the janitor's. None of them ever waits for a handler or a consumer, and only the
+// flusher writes to the socket.
 type session struct {
 	sender
 	socket net.Conn
 	frames *wsframe.Reader
-	poll   *poller        // what frames reads from; nil where the socket itself is
-	peer   process        // the peer's process
-	lost   func(*session) // tells the Connection that the session accepts no more calls
+	poll   *poller                     // what frames reads from; nil where the socket itself is
+	peer   process                     // the peer's process
+	heard  *facts                      // what the peer said of itself before the session began; nil if it does not
+	local  string                      // address
+	reader reader                      // the peer, as the bulletin knows it
+	lost   func(s *session, why error) // tells the Connection that the session accepts no more calls
 
 	callClient callClient // single requests from here
 	callServer callServer // single requests of the peer
@@ -51,11 +57,13 @@ type session struct {
 	forged  bool // an unsolicited pong came; the reader's alone
 	leaving bool // the peer has said that it is leaving; the reader's alone
 
-	began time.Time     // of the session; times since then are monotonic
-	rtt   atomic.Int64  // nanoseconds
-	tick  time.Duration // between rounds of the janitor
-	live  liveness      // of the peer; the janitor's alone
-	pings pings
+	began   time.Time     // of the session; times since then are monotonic
+	rtt     atomic.Int64  // nanoseconds
+	tick    time.Duration // between rounds of the janitor
+	live    liveness      // of the peer; the janitor's alone
+	pings   pings
+	pinged  time.Time // when the last one was sent; the janitor's alone
+	janitor janitor
 
 	announced atomic.Bool // in the log
 	ran       atomic.Bool // run has begun
@@ -70,11 +78,12 @@ type session struct {
 
 // newSession prepares a session over a socket whose handshake is done. Nothing runs until run is
 // called.
-func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session), peer process, with agreement, g *greeting) *session {
+func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session, error), peer process, with agreement, g *greeting) *session {
 	s := &session{
 		socket:   g.socket,
 		frames:   g.frames,
 		peer:     peer,
+		local:    g.socket.LocalAddr().String(),
 		lost:     lost,
 		began:    time.Now(),
 		tick:     l.limits.tick(),
@@ -83,9 +92,8 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 		finished: make(chan struct{}),
 	}
 	s.sender = sender{agreement: with, link: l, dialed: g.dialed, endSession: s.end}
-	if !l.bothTLS() {
-		s.checksum = FlagCRCxxh3
-	}
+	s.checksum = l.checksum()
+	s.heard, s.reader = g.heard, reader{known: g.told}
 	tuneTCP(rawSocket(s.socket), l.limits.PeerTimeout/10)
 	if l.busyPoll > 0 {
 		if s.poll = newPoller(s.socket, l.busyPoll, &l.active); s.poll != nil {
@@ -93,6 +101,7 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 		}
 	}
 	s.frames.SetMaxMessage(l.limits.MaxMessageSize)
+	s.frames.SetAhead(pieceAhead)
 	s.frames.SetOnPing(func(payload []byte) {
 		s.batch.Control(wsframe.AppendControl(nil, ws.OpPong, payload, s.dialed, newMask()))
 	})
@@ -113,7 +122,7 @@ func newSession(l *link, handlers *atomic.Pointer[registry], lost func(*session)
 		OnWrite:        l.countWritten,
 		OnFrame:        l.flowOut.frame,
 	})
-	s.callClient.init(&s.sender, s.tick)
+	s.callClient.init(&s.sender, handlers, s.began, s.tick)
 	s.callServer.init(&s.sender, handlers, s.began)
 	s.muxes.init(&s.sender, handlers, s.began, s.tick)
 	return s
@@ -132,13 +141,19 @@ func (s *session) run() error {
 		}
 		close(s.written)
 	})
-	wg.Go(s.janitor)
+	s.beginRounds()
+	s.joinBulletin()
 	err := s.readLoop()
+	s.leaveBulletin()
 	s.dropPartials()
 	s.batch.LiftWindow()
+	reason := s.meaning(err)
+	s.setReason(reason)
 	s.abandon()
-	s.end(s.closeHandshake(err))
+	s.closeHandshake(err)
+	s.end(reason)
 	s.batch.Close()
+	s.janitor.end()
 	wg.Wait()
 	s.frames.Release()
 	close(s.finished)
@@ -149,4 +164,5 @@ func (s *session) run() error {
 type process struct {
 	id      [16]byte
 	address string // its last known address
+	meant   bool   // it has dialed, and this node by its name
 }

@@ -36,8 +36,9 @@ const (
 func (s *session) shutdown(ctx context.Context, grace time.Duration) bool {
 	least := time.NewTimer(grace)
 	defer least.Stop()
-	s.setReason(errLocalClose) // however the peer ends its side
-	s.batch.CloseAfterFlush(append(s.goodbye(), s.closeFrame(ws.StatusGoingAway, "")...))
+	word, reason := s.farewell()
+	s.setReason(reason) // however the peer ends its side
+	s.batch.CloseAfterFlush(append(s.goodbye(), s.closeFrame(ws.StatusGoingAway, word)...))
 	ended := s.await(ctx)
 	if !ended {
 		select {
@@ -46,9 +47,20 @@ func (s *session) shutdown(ctx context.Context, grace time.Duration) bool {
 		case <-least.C:
 		}
 	}
-	s.end(errLocalClose)
+	s.end(reason)
 	<-s.finished
 	return ended || ctx.Err() == nil
+}
+
+// removedWord tells a peer, in the close frame, that it was removed.
+const removedWord = "removed from the hosts"
+
+// farewell returns what to tell the peer about why this node ends the session, and why it does.
+func (s *session) farewell() (word string, reason error) {
+	if s.active.why() == ErrRemoved {
+		return removedWord, errHostRemoved
+	}
+	return "", errLocalClose
 }
 
 // await waits for the end of a session whose close frame is queued. It returns false if that takes
@@ -86,28 +98,49 @@ func (s *session) abort(reason error, word string) {
 // Nothing new is sent to it.
 func (s *session) peerLeaves() {
 	s.leaving = true
-	s.lost(s)
+	s.lost(s, errGoodbye)
 	rawSocket(s.socket).SetReadDeadline(time.Now().Add(s.limits.WriteTimeout))
 }
 
 // abandon fails everything that is open. Any goroutine may call it, repeatedly.
 func (s *session) abandon() {
-	s.lost(s)
+	s.ending.Lock()
+	why := s.reason
+	s.ending.Unlock()
+	s.lost(s, why)
 	s.callClient.close()
 	s.muxes.close()
 	s.callServer.close()
 }
 
-// closeHandshake finishes after reading has ended with err: it sends what is queued and a close
-// frame, and waits until TCP may be closed. It returns why the session ended, in words for the log.
-func (s *session) closeHandshake(err error) error {
+// meaning returns why the session ends if reading has ended with err, in words for the log.
+func (s *session) meaning(err error) error {
 	var closed *wsframe.CloseError
 	var broken *wsframe.ProtocolError
 	var wrong *violation
 	switch {
 	case errors.As(err, &closed):
-		err = s.closedByPeer(closed)
-		s.setReason(err)
+		return s.closedByPeer(closed)
+	case errors.As(err, &broken):
+		return fmt.Errorf("protocol error: %s", broken.Text)
+	case errors.As(err, &wrong):
+		return wrong.error
+	case s.leaving:
+		return errPeerLeaving
+	case errors.Is(err, io.EOF):
+		return errSilentEnd
+	}
+	return err
+}
+
+// closeHandshake finishes after reading has ended with err: it sends what is queued and a close
+// frame, and waits until TCP may be closed.
+func (s *session) closeHandshake(err error) {
+	var closed *wsframe.CloseError
+	var broken *wsframe.ProtocolError
+	var wrong *violation
+	switch {
+	case errors.As(err, &closed):
 		s.batch.CloseAfterFlush(s.closeFrame(closed.Code, ""))
 		s.flushed()
 		if s.dialed {
@@ -116,31 +149,26 @@ func (s *session) closeHandshake(err error) error {
 			s.hangUp()
 		}
 	case errors.As(err, &broken):
-		err = fmt.Errorf("protocol error: %s", broken.Text)
-		s.refusePeer(err, broken.Code, broken.Text)
+		s.refusePeer(broken.Code, broken.Text)
 	case errors.As(err, &wrong):
-		err = wrong.error
-		s.refusePeer(err, ws.StatusProtocolError, wrong.word())
-	case s.leaving:
-		err = errPeerLeaving
-	case errors.Is(err, io.EOF):
-		err = errSilentEnd
+		s.refusePeer(ws.StatusProtocolError, wrong.word())
 	}
-	return err
 }
 
 // closedByPeer turns a close frame of the peer into the reason for the session's end.
 func (s *session) closedByPeer(closed *wsframe.CloseError) error {
-	if s.leaving {
-		return errPeerLeaving
+	switch {
+	case !s.leaving:
+		return &goodbyeError{closed}
+	case closed.Reason == removedWord:
+		return errRemovedByPeer
 	}
-	return &goodbyeError{closed}
+	return errPeerLeaving
 }
 
 // refusePeer says goodbye to a peer that broke the rules. What it sends can no longer be
 // understood, its close frame included.
-func (s *session) refusePeer(reason error, code ws.StatusCode, word string) {
-	s.setReason(reason)
+func (s *session) refusePeer(code ws.StatusCode, word string) {
 	s.batch.CloseAfterFlush(s.closeFrame(code, word))
 	if s.linger() {
 		s.hangUp()

@@ -114,7 +114,7 @@ func leaveUnderLoad(t *testing.T, leaves string, secure bool) {
 	var begun sync.WaitGroup
 	release := make(chan struct{})
 	answer := bytes.Repeat([]byte("answer"), 500)
-	c.handle(t, func(_ context.Context, payload []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(_ context.Context, payload []byte) ([]byte, error) {
 		if len(payload) == 1 {
 			begun.Done()
 			<-release
@@ -189,7 +189,7 @@ func leaveUnderLoad(t *testing.T, leaves string, secure bool) {
 				t.Errorf("Shutdown: %v", err)
 			}
 		})
-		eventually(t, "the shutdown to begin", func() bool { return c.conn(pair[1], pair[0]).active.draining.Load() })
+		eventually(t, "the shutdown to begin", func() bool { return c.conn(pair[1], pair[0]).active.stopped() })
 	}
 	close(release)
 	within(t, "the shutdown", func() {
@@ -268,6 +268,40 @@ func TestAReplacedPeerIsToldWhy(t *testing.T) {
 	}
 	first.socket.Close()
 	noise.Wait()
+}
+
+// So is one whose connection was not up yet: its handshake had only begun to be confirmed.
+func TestAPeerThatIsReplacedInItsHandshakeIsToldWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newPipes(1)
+		n, host := startForFake(t, c, nil)
+		req := &connectReq{Host: host, Time: time.Now(), Grid: nativeFeatures}
+		payload, err := req.MarshalMsg(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := c.knock(t, n)
+		first.send(t, message{Op: OpConnect, Payload: payload})
+		var resp connectResp
+		if err := readHandshake(first.frames, OpConnectResponse, &resp); err != nil || !resp.Accepted {
+			t.Fatal(resp, err)
+		}
+		if _, err := readGreeting(first.frames, OpFacts); err != nil {
+			t.Fatal(err)
+		}
+		second := c.knock(t, n)
+		accepted := make(chan bool, 1)
+		go func() { accepted <- second.greet(t, req).Accepted }()
+		synctest.Wait() // the second one waits for the end of the first
+		first.send(t, noFacts)
+		if closed := first.closed(t); closed.Code != ws.StatusPolicyViolation || closed.Reason != errReplaced.Error() {
+			t.Errorf("the close frame is %v", closed)
+		}
+		first.socket.Close()
+		if !<-accepted {
+			t.Error("the second connection was rejected")
+		}
+	})
 }
 
 // closed reads to the node's close frame.

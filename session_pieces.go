@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -17,8 +18,9 @@ const (
 	// maxAhead bounds how much more than what has come is allocated for a message whose pieces are
 	// coming in.
 	maxAhead = 1 << 20
-	// maxTail is the most that may follow a payload.
-	maxTail = MaxMetadataSize + len(routeID{})
+	// pieceAhead is the largest frame for which all memory is allocated with its first bytes. Peers
+	// send pieces that fit.
+	pieceAhead = 256 << 10
 )
 
 // assembly puts the messages together that the peer sends in pieces. Only the peer ends a message:
@@ -69,7 +71,9 @@ func (s *session) piece(m *message, now time.Time) error {
 	if len(part) == 0 || len(part) > p.left || uint64(m.Seq) != uint64(p.left-len(part)) {
 		return fmt.Errorf("%w: %d bytes with %d to follow, of %d", errPieces, len(part), m.Seq, p.left)
 	}
-	p.add(part)
+	if !m.alone || !s.adopt(p, part) {
+		p.add(part)
+	}
 	if p.left > 0 {
 		return nil
 	}
@@ -99,12 +103,13 @@ func (s *session) beginAssembly(m *message, now time.Time) (p *partial, part []b
 	switch {
 	case !whole || !ok || p.MuxID != m.MuxID || p.Flags&FlagCRCxxh3 != 0:
 		return nil, nil, fmt.Errorf("%w: no message begins in it", errPieces)
-	case p.total > s.maxMessage || payload <= pieceThreshold || rest < 0 || payload > uint64(rest) || rest-int(payload) > maxTail:
+	case p.total > s.maxMessage || payload <= pieceThreshold || rest < 0 || payload > uint64(rest) || rest-int(payload) > s.maxTail(p.Op):
 		return nil, nil, fmt.Errorf("%w: a message of %d bytes with a payload of %d", errPieces, p.total, payload)
 	case a.holds()+p.total > 2*s.maxMessage:
 		return nil, nil, fmt.Errorf("%w: more than %d bytes in messages that are not finished", errPieces, 2*s.maxMessage)
 	}
 	p.left, p.coming = rest, int(payload)
+	s.takePriority(&p.message)
 	if p.opens() && p.Flags&FlagMetadata != 0 {
 		p.behind = rest - p.coming
 		if p.Flags&FlagSubroute != 0 {
@@ -143,7 +148,7 @@ func (s *session) wants(m *message, now time.Time) (bool, error) {
 	}
 	size, over := s.admitted(m, quota)
 	if over != limitNone {
-		s.overloaded(m, over)
+		s.overloaded(m, target{id: m.Handler}, over)
 		return false, nil
 	}
 	m.counted = size
@@ -165,8 +170,24 @@ func (s *session) hopeless(m *message) bool {
 	case m.Op == OpRequest:
 		s.callServer.refuseLeaving(m)
 	default:
-		s.refuse(m, string(ErrShutdown))
+		s.refuse(m, string(s.active.why()))
 	}
+	return true
+}
+
+// adopt takes the only piece of a message, which is alone in its frame, together with its buffer, if
+// that is as large as one for the payload would be. It moves the payload to the front, which costs
+// less than a copy to memory that is not in the caches. It returns false if it has not taken the piece.
+func (s *session) adopt(p *partial, part []byte) bool {
+	if !p.wanted || p.Payload != nil || len(part) != p.left {
+		return false
+	}
+	buf := s.frames.Keep(bytepool.Size(p.coming))
+	if buf == nil {
+		return false
+	}
+	p.left, p.tail = 0, bytes.Clone(part[p.coming:])
+	p.Payload, p.owned = append(buf[:0], part[:p.coming]...), true
 	return true
 }
 

@@ -11,43 +11,6 @@ import (
 // pingDeadlineMS is the deadline that goes over the wire with a ping.
 const pingDeadlineMS = 5000
 
-// janitor pings the peer and ends what is overdue.
-func (s *session) janitor() {
-	tick := time.NewTicker(s.tick)
-	defer tick.Stop()
-	var pinged time.Time
-	if s.has(featureWindows) { // which depend on the round trip
-		pinged = time.Now()
-		s.ping()
-	}
-	for {
-		select {
-		case <-s.closed:
-			return
-		case <-tick.C:
-			if now := time.Now(); now.Sub(pinged) >= s.limits.PingInterval-s.tick/2 {
-				pinged = now
-				s.ping()
-			}
-			late := turn()
-			s.batch.Late(late)
-			l := s.live.check(late, s.tick, s.frames, s.batch)
-			// The sign of life may be a tick older than the look that saw it, and the next look is
-			// a tick away.
-			if l.silent > s.limits.PeerTimeout-2*s.tick-s.tick/2 {
-				silent := l.silent.Round(time.Millisecond)
-				err := fmt.Errorf("%w for %v", errPeerSilent, silent)
-				s.abort(err, fmt.Sprintf("nothing received for %v", silent))
-				s.flushed()
-				s.end(err)
-				return
-			}
-			s.callClient.checkAlive(&l)
-			s.muxes.checkAlive(&l)
-		}
-	}
-}
-
 // ping asks the peer for a sign of life.
 func (s *session) ping() {
 	now := time.Now() // the janitor's own time may be stale
@@ -158,6 +121,16 @@ func (p *pings) sent(now time.Time, pieces int64) {
 		p.unanswered = slices.Delete(p.unanswered, 0, 1)
 	}
 	p.unanswered = append(p.unanswered, sentPing{now, pieces})
+}
+
+// waited returns how long the oldest ping without an answer has waited, 0 if there is none.
+func (p *pings) waited(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.unanswered) == 0 {
+		return 0
+	}
+	return max(now.Sub(p.unanswered[0].at), 1)
 }
 
 // shortest records a round trip, and returns the shortest of the last ones. A path that has become

@@ -26,7 +26,9 @@ func (s *session) readLoop() error {
 			return errUnaskedPong
 		}
 		now := s.began.Add(time.Since(s.began)) // half of what time.Now costs
-		if err := s.receive(b, now); err != nil {
+		err = s.receive(b, now)
+		s.muxes.endRun()
+		if err != nil {
 			return &violation{err}
 		}
 	}
@@ -40,7 +42,9 @@ func (s *session) receive(b []byte, now time.Time) error {
 	}
 	if m.Op != OpMerged {
 		s.flowIn.frame(1)
+		m.alone = true
 		err := s.dispatch(&m, now)
+		s.muxes.endRun()
 		s.batch.WaitReserve()
 		return err
 	}
@@ -61,7 +65,9 @@ func (s *session) receive(b []byte, now time.Time) error {
 		if err := s.dispatch(&m, now); err != nil {
 			return err
 		}
-		s.batch.WaitReserve()
+		if !s.muxes.collecting() { // else there was no answer, and others wait for what came
+			s.batch.WaitReserve()
+		}
 	}
 	if len(rest) > 0 {
 		return fmt.Errorf("malformed merged message: %d bytes behind the last of %d messages", len(rest), merged)
@@ -75,9 +81,13 @@ func (s *session) dispatch(m *message, now time.Time) error {
 	if m.Op.checked(m.MuxID) && s.has(featureNative) && s.checksum&^m.Flags != 0 { // a flipped bit in the flags would disable the check
 		return errUnchecked
 	}
+	if !m.joins() {
+		s.muxes.endRun()
+	}
 	if m.Op == OpPiece && s.has(featurePieces) {
 		return s.piece(m, now)
 	}
+	s.takePriority(m)
 	return s.route(m, now)
 }
 
@@ -106,6 +116,12 @@ func (s *session) route(m *message, now time.Time) error {
 			s.callServer.cancel(m.MuxID)
 		}
 	case OpAckMux, OpMuxServerMsg, OpUnblockClMux, OpPong, OpDisconnectClientMux:
+		s.muxes.toClient(m, now)
+	case OpMuxServerEnd, OpMuxServerHeader:
+		if m.Op == OpMuxServerEnd && !s.has(featureHalves) || m.Op == OpMuxServerHeader && !s.has(featureHeaders) {
+			s.ignore(m.Op)
+			break
+		}
 		s.muxes.toClient(m, now)
 	case OpMuxConnectError:
 		s.connectError(m)
@@ -136,6 +152,11 @@ func (s *session) dispatchConnection(m *message) error {
 	case OpDisconnect:
 		s.peerLeaves()
 		return nil
+	case OpFacts, OpAckFacts:
+		if !s.has(featureFacts) {
+			break
+		}
+		return s.takeFacts(m)
 	case OpAckPieces:
 		if !s.has(featurePieces) {
 			break

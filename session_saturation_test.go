@@ -37,14 +37,14 @@ func TestSaturatedNode(t *testing.T) {
 	c.startNode(t, c.nodes[0], func(o *ManagerOptions) { o.Limits = saturatedLimits(patience) })
 	c.nodes = c.nodes[:1]
 	var calls atomic.Uint64
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) {
 		// Some of those that began together end in each turn: there is more to write after each.
 		for range 1 + calls.Add(1)%16 {
 			compute()
 		}
 		return b, nil
 	})
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) {
 		return strconv.AppendInt(b, int64(turn()), 10), nil
 	}, saturatedTurn)
 	fmt.Println("ready", c.nodes[0].host)

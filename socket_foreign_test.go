@@ -83,7 +83,7 @@ func TestAForeignConnectionThatMisbehaves(t *testing.T) {
 					return badConn{conn, bad, &armed, stuck}, nil
 				}
 			})
-			c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+			c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
 			c.waitConnected(t)
 			armed.Store(true)
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

@@ -121,7 +121,7 @@ func TestBytesThatLeaveTheKernelAreProgress(t *testing.T) {
 			return ask()
 		},
 	})
-	slot, err := w.Begin()
+	slot, err := w.Begin(batch.Normal)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,11 +11,26 @@ import (
 type Stats struct {
 	// Local is this node's name.
 	Local string
+	// Version and Labels are those of this node, Draining whether it is about to end.
+	Version  string
+	Labels   map[string]string
+	Draining bool
 	// Started is when the Manager was made, Time when the statistics were taken.
 	Started, Time time.Time
-	// Peers has the connection to every other node, in the order of ManagerOptions.Hosts.
+	// Limits are those of ManagerOptions, with the defaults filled in.
+	Limits Limits
+	// Logged counts the lines that the Manager has logged, by message, such as "grid: handler
+	// panicked". It has those that the Logger drops, but not those beyond the limits on lines that
+	// repeat.
+	Logged map[string]int64
+	// Peers has the connection to every other node, in the order of the hosts.
 	Peers []ConnectionStats
-	// Handlers has every handler registered or called here, by ID, subroute and role.
+	// Removed sums up the connections to hosts that were removed.
+	Removed RemovedStats
+	// Guests sums up the connections to guests: see ManagerOptions.AcceptGuest. Connection.Stats has
+	// those of one.
+	Guests GuestStats
+	// Handlers has every handler registered or called here, by ID, name, subroute and role.
 	Handlers []HandlerStats
 }
 
@@ -26,9 +41,14 @@ type ConnectionStats struct {
 	// State is the current state, Since when it began.
 	State State
 	Since time.Time
+	// Added is when the peer became one of the hosts, or a guest; counting begins there.
+	Added time.Time
 	// Dialed reports whether this node opened the live connection, Native whether the peer is a
 	// node of this project.
 	Dialed, Native bool
+	// Version and Draining are those of Connection.Peer, which also has the labels.
+	Version  string
+	Draining bool
 
 	// OutgoingStreams is the number of open streams that this node has opened.
 	OutgoingStreams int
@@ -46,6 +66,9 @@ type ConnectionStats struct {
 	// RoundTrip is how long the peer took to answer the last ping, by this node's monotonic clock;
 	// 0 before the first answer. Pings are sent every 10 seconds, and by every Manager.Health.
 	RoundTrip time.Duration
+	// Unanswered is how long the oldest ping that the peer has not answered has waited; 0 if there is
+	// none. A peer that hangs answers none, and Manager.Health sends one.
+	Unanswered time.Duration
 	// LastPong is when the peer last answered a ping; zero if never.
 	LastPong time.Time
 
@@ -63,6 +86,39 @@ type ConnectionStats struct {
 
 	// In and Out count what was received and sent.
 	In, Out FlowStats
+}
+
+// RemovedStats is the sum of what was counted on the connections to hosts that were removed. Neither
+// these counters nor their sums with those of Stats.Peers ever decrease. Stats.Handlers has the
+// calls with such hosts too.
+type RemovedStats struct {
+	// Hosts is the number of hosts that were removed and with which nothing runs anymore.
+	Hosts int64
+	// Leaving is the number of hosts that were removed, and with which something still runs.
+	Leaving int
+
+	// The rest is as in ConnectionStats.
+	Connects, Reconnects int64
+	DialErrors           int64
+	Refused              RefusalStats
+	In, Out              FlowStats
+}
+
+// GuestStats is the sum of what was counted on the connections to guests, also of those that are
+// gone. Counters never decrease. Stats.Handlers has the calls with guests too.
+type GuestStats struct {
+	// Connected is the number of guests that are connected.
+	Connected int
+	// Leaving is the number of guests that are gone or were removed, and with which something still
+	// runs.
+	Leaving int
+	// Rejected counts the handshakes of guests that were rejected, for any reason.
+	Rejected int64
+
+	// The rest is as in ConnectionStats.
+	Connects int64
+	Refused  RefusalStats
+	In, Out  FlowStats
 }
 
 // RefusalStats counts the calls of a peer that were refused with ErrOverloaded, by the field of
@@ -92,19 +148,27 @@ type FlowStats struct {
 type HandlerStats struct {
 	// Role is RoleServer for calls that came in, and RoleClient for those that went out.
 	Role Role
-	// ID and Name are those of the handler.
+	// ID and Name are those of the handler. A method has its own name, and HandlerNamed as ID. With
+	// RoleClient, only the first 1,024 different methods that the process calls have their own
+	// statistics; all others count together, as "other methods".
 	ID   HandlerID
 	Name string
-	// Subroute is that of the registered handler. With RoleClient it is empty: there all subroutes
-	// of an ID count together, because a program may call any number of them.
+	// Subroute is that of the registered handler; a method has none. With RoleClient it is empty:
+	// there all subroutes of an ID count together, because a program may call any number of them.
 	Subroute string
+
+	// Stream reports whether the handler is one of streams. Only where it is registered, with
+	// RoleServer, is that known.
+	Stream bool
 
 	// Calls is the number of calls that have ended, with an answer or an error. InFlight is the
 	// number of those that have not. A stream is one call.
 	Calls    int64
 	InFlight int
-	// Streams is how many of InFlight are streams.
-	Streams int
+	// Streams is how many of InFlight are streams, EndedStreams how many of Calls were. What a stream
+	// adds to Latency is how long it was open: that of a handler with streams is no latency.
+	Streams      int
+	EndedStreams int64
 	// Errors counts the calls that failed, by cause.
 	Errors ErrorStats
 	// Latency is how long calls took. With RoleServer it has every call, from the arrival of the
@@ -116,8 +180,10 @@ type HandlerStats struct {
 
 // ErrorStats counts failed calls by cause.
 type ErrorStats struct {
-	// Handler counts calls whose handler returned an error or panicked.
+	// Handler counts calls whose handler returned an error or panicked, Codes the same by the code of
+	// the error: Unknown for one without a code, Internal for a panic.
 	Handler int64
+	Codes   CodeStats
 	// Canceled counts calls that their caller gave up, and streams whose consumer left. TimedOut
 	// counts calls that reached their deadline.
 	Canceled, TimedOut int64
@@ -127,6 +193,9 @@ type ErrorStats struct {
 	Overloaded int64
 	// Shutdown counts calls not made, or not accepted, because one of the nodes was shutting down.
 	Shutdown int64
+	// Removed counts calls not accepted because the peer had removed this node from its hosts, or
+	// this node the peer.
+	Removed int64
 	// UnknownHandler counts calls to a handler that the peer has not registered.
 	UnknownHandler int64
 	// Other counts calls that failed for another reason, such as a message that is too large.
@@ -135,7 +204,7 @@ type ErrorStats struct {
 
 // Total returns the number of failed calls.
 func (e ErrorStats) Total() int64 {
-	return e.Handler + e.Canceled + e.TimedOut + e.Disconnected + e.Overloaded + e.Shutdown + e.UnknownHandler + e.Other
+	return e.Handler + e.Canceled + e.TimedOut + e.Disconnected + e.Overloaded + e.Shutdown + e.Removed + e.UnknownHandler + e.Other
 }
 
 // count returns the counter of a class.
@@ -153,6 +222,8 @@ func (e *ErrorStats) count(class ErrorClass) *int64 {
 		return &e.Overloaded
 	case ErrorShutdown:
 		return &e.Shutdown
+	case ErrorRemoved:
+		return &e.Removed
 	case ErrorUnknownHandler:
 		return &e.UnknownHandler
 	}

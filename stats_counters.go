@@ -3,7 +3,6 @@ package grid
 import (
 	"math/bits"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,16 +65,18 @@ func (r *refusalCounters) stats() RefusalStats {
 // disturb each other.
 type handlerCounters struct {
 	calls   atomic.Int64 // ended
+	streams atomic.Int64 // of calls
 	failure atomic.Pointer[failureCounters]
 	nanos   atomic.Int64 // sum of what is in buckets
 	buckets [LatencyBuckets]atomic.Int64
-	_       [32]byte
+	_       [24]byte
 }
 
 // failureCounters count the failures of the calls in handlerCounters. They are allocated with the
 // first failure.
 type failureCounters struct {
 	classes [errorClasses]atomic.Int64
+	codes   [codes]atomic.Int64 // of those of handlers
 
 	// The errors that disconnected calls return: requests, and streams.
 	request, stream atomic.Pointer[callError]
@@ -139,6 +140,12 @@ func (h *handlerCounters) ended(d time.Duration) {
 	h.observe(d, 1)
 }
 
+// streamEnded counts a stream, and how long it was open.
+func (h *handlerCounters) streamEnded(d time.Duration) {
+	h.streams.Add(1)
+	h.ended(d)
+}
+
 func (h *handlerCounters) observe(d time.Duration, weight int64) {
 	h.buckets[latencyBucket(d)].Add(weight)
 	h.nanos.Add(int64(d) * weight)
@@ -155,12 +162,41 @@ func latencyBucket(d time.Duration) int {
 // failed counts the error of a call.
 func (h *handlerCounters) failed(class ErrorClass) { h.failures().classes[class].Add(1) }
 
+// handlerFailed counts an error of the handler.
+func (h *handlerCounters) handlerFailed(err error) {
+	f := h.failures()
+	f.classes[ErrorHandler].Add(1)
+	f.codes[CodeOf(err).failure()].Add(1)
+}
+
+// add adds what is counted in another, which nothing changes anymore.
+func (h *handlerCounters) add(other *handlerCounters) {
+	h.calls.Add(other.calls.Load())
+	h.streams.Add(other.streams.Load())
+	if f := other.failure.Load(); f != nil {
+		for class := range f.classes {
+			h.failures().classes[class].Add(f.classes[class].Load())
+		}
+		for code := range f.codes {
+			h.failures().codes[code].Add(f.codes[code].Load())
+		}
+	}
+	h.nanos.Add(other.nanos.Load())
+	for i := range h.buckets {
+		h.buckets[i].Add(other.buckets[i].Load())
+	}
+}
+
 // addTo adds what is counted to s.
 func (h *handlerCounters) addTo(s *HandlerStats) {
 	s.Calls += h.calls.Load()
+	s.EndedStreams += h.streams.Load()
 	if f := h.failure.Load(); f != nil {
 		for class := range f.classes {
 			*s.Errors.count(ErrorClass(class)) += f.classes[class].Load()
+		}
+		for code := range f.codes {
+			s.Errors.Codes[code] += f.codes[code].Load()
 		}
 	}
 	s.Latency.Sum += time.Duration(h.nanos.Load())
@@ -172,8 +208,15 @@ func (h *handlerCounters) addTo(s *HandlerStats) {
 // counterTable holds handlerCounters by a small number. Looking one up costs two loads. Its zero
 // value is ready.
 type counterTable struct {
-	list atomic.Pointer[[]*handlerCounters] // never changed: adding makes a new one
-	mu   sync.Mutex                         // one addition at a time
+	list atomic.Pointer[counterList] // never changed: adding makes a new one
+	mu   sync.Mutex                  // one addition at a time
+}
+
+// counterList has the counters of the numbers from first on, some of them nil: the IDs of an
+// application's handlers follow each other, but do not begin with 0.
+type counterList struct {
+	first    int
+	counters []*handlerCounters
 }
 
 // get returns the counters of a number, which it makes the first time.
@@ -186,30 +229,42 @@ func (t *counterTable) get(i int) *handlerCounters {
 	if h := t.lookup(i); h != nil {
 		return h
 	}
-	var list []*handlerCounters
-	if old := t.list.Load(); old != nil {
-		list = slices.Clone(*old)
+	list := t.list.Load().with(i)
+	h := new(handlerCounters)
+	list.counters[i-list.first] = h
+	t.list.Store(list)
+	return h
+}
+
+// with returns a copy of a list, which may be nil, with room for a number.
+func (l *counterList) with(i int) *counterList {
+	if l == nil {
+		return &counterList{i, make([]*handlerCounters, 1)}
 	}
-	if i >= len(list) {
-		list = append(list, make([]*handlerCounters, i+1-len(list))...)
-	}
-	list[i] = new(handlerCounters)
-	t.list.Store(&list)
-	return list[i]
+	first := min(l.first, i)
+	end := max(l.first+len(l.counters), i+1)
+	grown := &counterList{first, make([]*handlerCounters, end-first)}
+	copy(grown.counters[l.first-first:], l.counters)
+	return grown
 }
 
 // lookup returns nil if nothing was counted yet.
 func (t *counterTable) lookup(i int) *handlerCounters {
-	if list := t.list.Load(); list != nil && i < len(*list) {
-		return (*list)[i]
+	if l := t.list.Load(); l != nil {
+		if at := uint(i - l.first); at < uint(len(l.counters)) {
+			return l.counters[at]
+		}
 	}
 	return nil
 }
 
 // all returns the counters by number. Some are nil.
 func (t *counterTable) all() []*handlerCounters {
-	if list := t.list.Load(); list != nil {
-		return *list
+	l := t.list.Load()
+	if l == nil {
+		return nil
 	}
-	return nil
+	all := make([]*handlerCounters, l.first+len(l.counters))
+	copy(all[l.first:], l.counters)
+	return all
 }

@@ -24,7 +24,7 @@ type RecentError struct {
 	Count int64
 	// Peer is the name of the other node, or the network address of a stranger that was refused.
 	Peer string
-	// Handler is the name of the handler, empty if the error is one of the connection.
+	// Handler is the name of the method or the handler, empty if the error is one of the connection.
 	Handler string
 	// Role is the side of the call, if there is a handler.
 	Role Role
@@ -38,17 +38,18 @@ func newestFirst(a, b RecentError) int { return b.Time.Compare(a.Time) }
 // errorRing holds the most recent errors. Strangers have a separate one, so that they cannot
 // displace what is known about peers. Its zero value is ready.
 type errorRing struct {
-	mu   sync.Mutex // Protects following.
-	ring []RecentError
+	mu     sync.Mutex // Protects following.
+	ring   []RecentError
+	counts map[string]int // of the errors in ring, by peer
 }
 
-// add records an error. handler is 0 if there is none.
-func (r *errorRing) add(peer string, role Role, handler HandlerID, text string) {
+// add records an error. to is noHandler if there is none.
+func (r *errorRing) add(peer string, role Role, to target, text string) {
 	text, _ = visible.Cut(text, recentErrorLen)
 	peer, _ = visible.Cut(peer, recentErrorLen) // of a stranger, from a request that a middleware may have changed
 	e := RecentError{Time: time.Now(), Count: 1, Peer: peer, Role: role, Text: text}
-	if handler != handlerInvalid {
-		e.Handler = handler.String()
+	if to != noHandler {
+		e.Handler = to.String()
 	}
 	e.First = e.Time
 	r.mu.Lock()
@@ -63,24 +64,27 @@ func (r *errorRing) add(peer string, role Role, handler HandlerID, text string) 
 	}
 	if len(r.ring) < recentErrors {
 		r.ring = append(r.ring, e)
-		return
+	} else {
+		old := &r.ring[r.dispensable()]
+		if r.counts[old.Peer]--; r.counts[old.Peer] == 0 {
+			delete(r.counts, old.Peer)
+		}
+		*old = e
 	}
-	r.ring[r.dispensable()] = e
+	if r.counts == nil {
+		r.counts = make(map[string]int)
+	}
+	r.counts[e.Peer]++
 }
 
 // dispensable returns the position of the oldest error of the peers that have the most, so that a
 // peer whose errors keep changing displaces only its own. r.mu is held.
 func (r *errorRing) dispensable() (place int) {
-	counts := make(map[string]int, len(r.ring))
 	most := 0
 	for i := range r.ring {
-		counts[r.ring[i].Peer]++
-		most = max(most, counts[r.ring[i].Peer])
-	}
-	place = -1
-	for i := range r.ring {
-		if counts[r.ring[i].Peer] == most && (place < 0 || r.ring[i].Time.Before(r.ring[place].Time)) {
-			place = i
+		count := r.counts[r.ring[i].Peer]
+		if count > most || count == most && r.ring[i].Time.Before(r.ring[place].Time) {
+			most, place = count, i
 		}
 	}
 	return place

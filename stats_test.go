@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -29,7 +31,7 @@ func handlerStats(all []HandlerStats, role Role, id HandlerID, subroute string) 
 
 func TestStatsCountCalls(t *testing.T) {
 	c := startCluster(t, 3, nil)
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) {
 		if string(b) == "fail" {
 			return nil, NewRemoteErrString("no luck")
 		}
@@ -52,13 +54,13 @@ func TestStatsCountCalls(t *testing.T) {
 	c.waitIdle(t)
 
 	client := handlerStats(c.nodes[0].Stats().Handlers, RoleClient, testSingle, "")
-	if client.Calls != 15 || client.Errors != (ErrorStats{Handler: 1}) || client.InFlight != 0 || client.Latency.Count() != 15 {
+	if client.Calls != 15 || client.Errors != failedWith(Unknown) || client.InFlight != 0 || client.Latency.Count() != 15 {
 		t.Errorf("the caller counts %+v", client)
 	}
 	if client.Latency.Sum <= 0 || client.Latency.Quantile(0.5) <= 0 {
 		t.Errorf("the caller's calls took no time: %+v", client.Latency)
 	}
-	for node, want := range map[int]HandlerStats{1: {Calls: 11, Errors: ErrorStats{Handler: 1}}, 2: {Calls: 4}} {
+	for node, want := range map[int]HandlerStats{1: {Calls: 11, Errors: failedWith(Unknown)}, 2: {Calls: 4}} {
 		all := c.nodes[node].Stats().Handlers
 		got := handlerStats(all, RoleServer, testSingle, "disks/sda")
 		if got.Calls != want.Calls || got.Errors != want.Errors || got.InFlight != 0 || got.Latency.Count() != want.Calls {
@@ -87,7 +89,7 @@ func TestStatsOfTrafficAgree(t *testing.T) {
 		o.Incoming = func(n int64) { told[i].in.Add(n) }
 		o.Outgoing = func(n int64) { told[i].out.Add(n) }
 	})
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
 	const callers, calls = 20, 50
 	payload := []byte(strings.Repeat("x", 1000))
 	var wg sync.WaitGroup
@@ -131,16 +133,25 @@ func TestStatsOfTrafficAgree(t *testing.T) {
 }
 
 func TestStatsSurviveReconnect(t *testing.T) {
-	c := startCluster(t, 2, nil)
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil })
+	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.lacks = featureFacts }) // which come when they like
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
+	const calls = 100 // many more than there are pings, their answers, and the like
 	call := func() {
-		if _, err := c.conn(0, 1).Request(t.Context(), testSingle, nil); err != nil {
-			t.Error(err)
+		for range calls {
+			if _, err := c.conn(0, 1).Request(t.Context(), testSingle, nil); err != nil {
+				t.Error(err)
+			}
 		}
 	}
+	counts := func(f FlowStats, n int64) bool {
+		return f.Messages >= n && f.Messages < n+calls && f.Bytes > f.Messages
+	}
 	call()
-	eventually(t, "the call to be counted", func() bool { return c.conn(0, 1).Stats().Out.Messages > 0 })
-	first := c.conn(0, 1).Stats()
+	var first ConnectionStats
+	eventually(t, "the calls to be counted", func() bool { // each once it is written
+		first = c.conn(0, 1).Stats()
+		return counts(first.In, calls) && counts(first.Out, calls)
+	}, func() string { return fmt.Sprintf("%+v", first) })
 	if first.Connects != 1 || first.Reconnects != 0 || first.State != StateConnected || first.Since.IsZero() || first.LastError != "" {
 		t.Errorf("at first: %+v", first)
 	}
@@ -158,12 +169,12 @@ func TestStatsSurviveReconnect(t *testing.T) {
 	if s.Reconnects != 1 || s.LastError == "" || s.LastErrorTime.Before(first.Since) || !s.Since.After(first.Since) {
 		t.Errorf("after the cut: %+v", s)
 	}
-	eventually(t, "both calls to be counted", func() bool {
+	eventually(t, "the calls of both sessions to be counted", func() bool {
 		s := c.conn(0, 1).Stats()
-		return s.In.Messages == 2*first.In.Messages && s.Out.Messages == 2*first.Out.Messages && s.Out.Bytes > first.Out.Bytes
+		return counts(s.In, 2*calls) && counts(s.Out, 2*calls) && s.In.Bytes > first.In.Bytes && s.Out.Bytes > first.Out.Bytes
 	}, func() string { return fmt.Sprintf("%+v then %+v", first, c.conn(0, 1).Stats()) })
-	if got := handlerStats(c.nodes[0].Stats().Handlers, RoleClient, testSingle, ""); got.Calls != 2 {
-		t.Errorf("%d calls, want 2", got.Calls)
+	if got := handlerStats(c.nodes[0].Stats().Handlers, RoleClient, testSingle, ""); got.Calls != 2*calls {
+		t.Errorf("%d calls, want %d", got.Calls, 2*calls)
 	}
 	found := false
 	for _, e := range c.nodes[0].RecentErrors() {
@@ -174,10 +185,131 @@ func TestStatsSurviveReconnect(t *testing.T) {
 	}
 }
 
+// Limits have their defaults, lines of the log are counted, and each peer has its own beginning.
+func TestStatsOfTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startPipes(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxRequests = 7 })
+		node := c.nodes[0]
+		s := node.Stats()
+		if l := s.Limits; l.MaxRequests != 7 || l.MaxQueuedBytes != new(Limits).withDefaults().MaxQueuedBytes {
+			t.Errorf("limits are %+v", l)
+		}
+		if n := s.Logged["grid: connected"]; n != 1 {
+			t.Errorf("%d connections were logged", n)
+		}
+		if !s.Peers[0].Added.Equal(s.Started) {
+			t.Errorf("the first peer was added at %v, the start was at %v", s.Peers[0].Added, s.Started)
+		}
+		time.Sleep(time.Hour)
+		if err := node.SetHosts(append(c.hosts(), "http://later:9000")); err != nil {
+			t.Fatal(err)
+		}
+		s = node.Stats()
+		if first, later := s.Peers[0].Added, s.Peers[1].Added; !first.Equal(s.Started) || later.Sub(first) < time.Hour {
+			t.Errorf("peers were added at %v and %v", first, later)
+		}
+	})
+}
+
+// failedWith is what is counted of handlers that returned errors with codes.
+func failedWith(codes ...Code) (s ErrorStats) {
+	for _, code := range codes {
+		s.Handler++
+		s.Codes[code]++
+	}
+	return s
+}
+
+// Both ends count the errors of handlers by code, of requests and of streams of both kinds.
+func TestErrorsAreCountedByCode(t *testing.T) {
+	c := startPipes(t, 2, nil)
+	serving := c.nodes[1].Manager
+	err := errors.Join(
+		serving.Handle("codes.Fail", func(_ context.Context, b []byte) ([]byte, error) {
+			switch string(b) {
+			case "plain":
+				return nil, errors.New("no more soup")
+			case "panic":
+				panic("spilled soup")
+			}
+			return nil, NotFound
+		}),
+		serving.HandleStream("codes.Stream", func(context.Context, *RawStream) error { return Aborted }),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stream(t, 0, 1, func(context.Context, []byte, <-chan []byte, chan<- []byte) *RemoteErr {
+		return NewRemoteErrString("no more soup")
+	})
+	conn := c.conn(0, 1)
+	for _, text := range []string{"", "", "plain", "panic"} {
+		if _, err := conn.Call(t.Context(), "codes.Fail", []byte(text)); err == nil {
+			t.Errorf("%q succeeded", text)
+		}
+	}
+	for _, open := range []func() (*Stream, error){
+		func() (*Stream, error) { return conn.OpenStream(t.Context(), "codes.Stream", nil) },
+		func() (*Stream, error) { return conn.NewStream(t.Context(), testStream, nil) },
+	} {
+		st, err := open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Recv(); err == nil || err == io.EOF {
+			t.Errorf("the stream ended with %v", err)
+		}
+	}
+	c.waitIdle(t)
+	for node, role := range []Role{RoleClient, RoleServer} {
+		got := make(map[string]ErrorStats)
+		for _, h := range c.nodes[node].Stats().Handlers {
+			if h.Role == role && h.Calls > 0 {
+				got[h.Name] = h.Errors
+			}
+		}
+		want := map[string]ErrorStats{
+			"codes.Fail":        failedWith(NotFound, NotFound, Unknown, Internal),
+			"codes.Stream":      failedWith(Aborted),
+			testStream.String(): failedWith(Unknown),
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%v: counted %v, want %v", role, got, want)
+		}
+	}
+}
+
+func TestCodesAreCountedByNameInJSON(t *testing.T) {
+	for _, test := range []struct {
+		s          CodeStats
+		json, text string
+	}{
+		{CodeStats{}, `{}`, ""},
+		{CodeStats{NotFound: 3, Internal: 1, Unknown: 2}, `{"Internal":1,"NotFound":3,"Unknown":2}`, "Unknown 2, NotFound 3, Internal 1"},
+		{CodeStats{Unauthenticated: 1}, `{"Unauthenticated":1}`, "Unauthenticated 1"},
+	} {
+		b, err := json.Marshal(test.s)
+		if err != nil || string(b) != test.json || test.s.String() != test.text {
+			t.Errorf("%v is %s, %v", test.s, b, err)
+		}
+		back := CodeStats{OK: 1}
+		if err := json.Unmarshal(b, &back); err != nil || back != test.s {
+			t.Errorf("%s was read as %v, %v", b, back, err)
+		}
+	}
+	var s CodeStats
+	if err := json.Unmarshal([]byte(`{"Unknown":1,"OfTomorrow":2}`), &s); err != nil || s != (CodeStats{Unknown: 3}) {
+		t.Errorf("an unknown name was read as %v, %v", s, err)
+	}
+	if err := json.Unmarshal([]byte(`[1]`), &s); err == nil {
+		t.Error("a list was read")
+	}
+}
+
 func TestStatsTellErrorsApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startPipes(t, 2, nil)
-		c.handle(t, func(ctx context.Context, b []byte) ([]byte, *RemoteErr) {
+		c.handle(t, func(ctx context.Context, b []byte) ([]byte, error) {
 			if string(b) == "panic" {
 				panic("spilled soup")
 			}
@@ -224,20 +356,23 @@ func TestStatsTellErrorsApart(t *testing.T) {
 			calls int64
 			ErrorStats
 		}{
-			testSingle: {8, ErrorStats{Handler: 1, TimedOut: 2, Canceled: 1, Disconnected: 4}},
+			testSingle: {8, ErrorStats{Handler: 1, Codes: CodeStats{Internal: 1}, TimedOut: 2, Canceled: 1, Disconnected: 4}},
 			testStream: {1, ErrorStats{Canceled: 1}},
 			99:         {1, ErrorStats{UnknownHandler: 1}},
 		} {
 			got := handlerStats(all, RoleClient, id, "")
+			if streams := id == testStream; got.EndedStreams > 0 != streams || got.EndedStreams > got.Calls {
+				t.Errorf("%v: %d of %d calls were streams", id, got.EndedStreams, got.Calls)
+			}
 			if got.Calls != want.calls || got.Errors != want.ErrorStats || got.Errors.Total() != want.Total() {
 				t.Errorf("%v: %d calls, %+v; want %+v", id, got.Calls, got.Errors, want)
 			}
 		}
 		served := c.nodes[1].Stats().Handlers
-		if got := handlerStats(served, RoleServer, testStream, ""); got.Calls != 1 || got.Errors != (ErrorStats{Canceled: 1}) {
+		if got := handlerStats(served, RoleServer, testStream, ""); got.Calls != 1 || got.EndedStreams != 1 || got.Errors != (ErrorStats{Canceled: 1}) {
 			t.Errorf("the stream's handler: %+v", got)
 		}
-		if got := handlerStats(served, RoleServer, testSingle, ""); got.Calls != 5 || got.Errors != (ErrorStats{Handler: 1, TimedOut: 2, Canceled: 1, Disconnected: 1}) {
+		if got := handlerStats(served, RoleServer, testSingle, ""); got.Calls != 5 || got.Errors != (ErrorStats{Handler: 1, Codes: CodeStats{Internal: 1}, TimedOut: 2, Canceled: 1, Disconnected: 1}) {
 			t.Errorf("the handler: %+v", got)
 		}
 		texts := fmt.Sprint(c.nodes[0].RecentErrors())
@@ -336,9 +471,17 @@ func TestCounterTable(t *testing.T) {
 		}
 	}
 	var one counterTable
-	one.get(255)
-	if one.lookup(254) != nil || one.lookup(256) != nil || one.lookup(255) == nil {
+	last := one.get(254)
+	if one.lookup(253) != nil || one.lookup(255) != nil || one.lookup(254) != last {
 		t.Error("a table makes counters that nobody asked for")
+	}
+	if n := len(one.list.Load().counters); n != 1 {
+		t.Errorf("a table has room for %d counters, and needs one", n)
+	}
+	first := one.get(250)
+	all := one.all()
+	if len(all) != 255 || all[254] != last || all[250] != first || all[252] != nil || one.get(254) != last || one.lookup(249) != nil {
+		t.Errorf("after another: %v", all)
 	}
 	if size := reflect.TypeFor[handlerCounters]().Size(); size > 256 {
 		t.Errorf("counters take %d bytes, more than four cache lines", size)
@@ -395,7 +538,7 @@ func TestOpenListsWhatIsOpen(t *testing.T) {
 			if err := n.RegisterSingleHandler(testSingle, wait, "plain"); err != nil {
 				t.Fatal(err)
 			}
-			if err := n.RegisterSingleHandlerContext(testSingle, func(_ context.Context, b []byte) ([]byte, *RemoteErr) {
+			if err := n.RegisterSingleHandlerContext(testSingle, func(_ context.Context, b []byte) ([]byte, error) {
 				return wait(b)
 			}, "context"); err != nil {
 				t.Fatal(err)
@@ -471,7 +614,7 @@ func TestOpenListsWhatIsOpen(t *testing.T) {
 // Requests can be listed while they come and go.
 func TestOpenWhileCallsRun(t *testing.T) {
 	c := startCluster(t, 2, nil)
-	c.handle(t, func(_ context.Context, b []byte) ([]byte, *RemoteErr) { return b, nil }, "context")
+	c.handle(t, func(_ context.Context, b []byte) ([]byte, error) { return b, nil }, "context")
 	for _, n := range c.nodes {
 		if err := n.RegisterSingleHandler(testSingle, func(b []byte) ([]byte, *RemoteErr) { return b, nil }); err != nil {
 			t.Fatal(err)
@@ -520,11 +663,11 @@ func TestErrorRing(t *testing.T) {
 		}
 		for i := range 2 * recentErrors {
 			time.Sleep(time.Second)
-			r.add("peer", RoleServer, testSingle, fmt.Sprintf("error %d", i))
+			r.add("peer", RoleServer, target{id: testSingle}, fmt.Sprintf("error %d", i))
 		}
 		time.Sleep(time.Second)
-		r.add("peer", RoleServer, testSingle, "error 100")
-		r.add("peer", RoleClient, testSingle, strings.Repeat("é", 1<<20))
+		r.add("peer", RoleServer, target{id: testSingle}, "error 100")
+		r.add("peer", RoleClient, target{id: testSingle}, strings.Repeat("é", 1<<20))
 		all := r.list()
 		if len(all) != recentErrors {
 			t.Fatalf("it has %d errors, want %d", len(all), recentErrors)
@@ -555,7 +698,7 @@ func TestStrangersAmongRecentErrors(t *testing.T) {
 	n, _ := startForFake(t, c, func(o *ManagerOptions) {
 		o.AuthRequest = func(r *http.Request) error { return errors.New("no token") }
 	})
-	n.node.recent.add("peer", RoleClient, handlerInvalid, "lost")
+	n.node.recent.add("peer", RoleClient, noHandler, "lost")
 	for i := range 3 * recentErrors {
 		r := httptest.NewRequest("GET", RoutePath, nil)
 		r.RemoteAddr = fmt.Sprintf("10.0.0.%d:%d", i, 1000+i)

@@ -25,7 +25,7 @@ func TestAStreamThatItsDeadlineCutNeverLooksWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan error, 1)
 		c := startPipes(t, 2, func(i int, o *ManagerOptions) {
-			o.Interceptors = []Interceptor{{ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr {
+			o.Interceptors = []Interceptor{{ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) error {
 				info.Observe(StreamObserver{OnEnd: func(err error) { ended <- err }})
 				return next(ctx, payload)
 			}}}
@@ -188,7 +188,7 @@ func TestACanceledRequestIsNotAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPipes(1)
 		n, host := startForFake(t, c, nil)
-		c.handle(t, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+		c.handle(t, func(ctx context.Context, payload []byte) ([]byte, error) {
 			if len(payload) == 0 {
 				<-ctx.Done()
 			}
@@ -219,12 +219,12 @@ func TestAHandlerThatAnInterceptorCutShortHasNotSucceeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startPipes(t, 2, func(i int, o *ManagerOptions) {
 			o.Interceptors = []Interceptor{{
-				ServerStream: func(ctx context.Context, _ *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr {
+				ServerStream: func(ctx context.Context, _ *StreamInfo, payload []byte, next ServeStreamFunc) error {
 					ctx, cancel := context.WithTimeoutCause(ctx, time.Second, errors.New("house rules"))
 					defer cancel()
 					return next(ctx, payload)
 				},
-				ServerRequest: func(ctx context.Context, _ *CallInfo, payload []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+				ServerRequest: func(ctx context.Context, _ *CallInfo, payload []byte, next ServeRequestFunc) ([]byte, error) {
 					ctx, cancel := context.WithTimeoutCause(ctx, time.Second, errors.New("house rules"))
 					defer cancel()
 					return next(ctx, payload)
@@ -235,7 +235,7 @@ func TestAHandlerThatAnInterceptorCutShortHasNotSucceeded(t *testing.T) {
 			<-ctx.Done()
 			return nil
 		})
-		c.handle(t, func(ctx context.Context, _ []byte) ([]byte, *RemoteErr) {
+		c.handle(t, func(ctx context.Context, _ []byte) ([]byte, error) {
 			<-ctx.Done()
 			return nil, nil
 		})

@@ -25,7 +25,7 @@ type StreamObserver struct {
 	// sent is on its way.
 	//
 	// err is nil if the handler returned nil and the stream was not cut short; a handler that
-	// returns after its context has ended was cut short. Otherwise err is the handler's *RemoteErr,
+	// returns after its context has ended was cut short. Otherwise err is the handler's *Error,
 	// or what ended the stream before that, such as the cause of a context or ErrDisconnected.
 	OnEnd func(err error)
 }
@@ -33,17 +33,21 @@ type StreamObserver struct {
 // observation is one stream with its observers; nil if it has none.
 type observation struct {
 	link      *link
-	handler   HandlerID
+	to        target
 	observers []StreamObserver
 	ended     atomic.Bool // OnEnd is being called, or was
-	read      bool        // somebody reads the results; the lock of the stream protects it
+
+	// The lock of the stream protects following.
+	read   bool // somebody reads the results
+	left   int  // messages that the last to read has ready
+	gaveUp bool // the context ended while somebody read
 }
 
-func newObservation(l *link, h HandlerID, observers []StreamObserver) *observation {
+func newObservation(l *link, to target, observers []StreamObserver) *observation {
 	if len(observers) == 0 {
 		return nil
 	}
-	return &observation{link: l, handler: h, observers: slices.Clone(observers)}
+	return &observation{link: l, to: to, observers: slices.Clone(observers)}
 }
 
 func (o *observation) sent(n int) {
@@ -98,7 +102,7 @@ func (o *observation) tell(f func()) {
 		if r := recover(); r != nil {
 			l := o.link
 			if more, ok := l.panics.allow(""); ok {
-				l.log.Error("grid: stream observer panicked", "handler", o.handler.String(), "peer", l.remote,
+				l.log.Error("grid: stream observer panicked", "handler", o.to.String(), "peer", l.remote,
 					"panic", fmt.Sprint(r), "stack", string(debug.Stack()), "more", more)
 			}
 		}

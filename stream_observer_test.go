@@ -55,7 +55,7 @@ func (w *watched) interceptor() Interceptor {
 			w.opened.Add(-1)
 			return st, err
 		},
-		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr {
+		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) error {
 			info.Observe(w.observer())
 			info.Observe(StreamObserver{})
 			return next(ctx, payload)
@@ -302,7 +302,7 @@ func TestAStreamThatDoesNotOpenHasNoEnd(t *testing.T) {
 func TestObserversAreToldOfStreamsThatAreRefused(t *testing.T) {
 	there := newWatched()
 	c := intercepted(t, nil, []Interceptor{there.interceptor(), {
-		ServerStream: func(_ context.Context, _ *StreamInfo, payload []byte, _ ServeStreamFunc) *RemoteErr {
+		ServerStream: func(_ context.Context, _ *StreamInfo, payload []byte, _ ServeStreamFunc) error {
 			if len(payload) > 0 {
 				panic("oops")
 			}
@@ -333,7 +333,7 @@ func TestPanicsOfObserversAreLogged(t *testing.T) {
 			info.Observe(bad)
 			return next(ctx, payload)
 		},
-		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) *RemoteErr {
+		ServerStream: func(ctx context.Context, info *StreamInfo, payload []byte, next ServeStreamFunc) error {
 			info.Observe(bad)
 			info.Observe(there.observer())
 			return next(ctx, payload)

@@ -49,7 +49,7 @@ var (
 func stress(t *testing.T, nodes int, cuts bool) {
 	c := startCluster(t, nodes, nil)
 	handled := &runs{n: make(map[uint64]int)}
-	c.handle(t, func(_ context.Context, payload []byte) ([]byte, *RemoteErr) {
+	c.handle(t, func(_ context.Context, payload []byte) ([]byte, error) {
 		handled.add(payload)
 		return payload, nil
 	})

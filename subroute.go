@@ -10,8 +10,9 @@ import (
 type Subroute struct {
 	*Connection
 
-	route  string
-	routes atomic.Pointer[route] // to the handlers called so far, linked by next
+	route   string
+	routes  atomic.Pointer[route]          // to the handlers called so far, linked by next
+	methods atomic.Pointer[subrouteMethod] // called so far, linked by next
 }
 
 // Subroute narrows the route further: the parts are joined with "/".
@@ -44,6 +45,11 @@ func (s *Subroute) to(h HandlerID) *route {
 	if s.route == "" {
 		return nil
 	}
+	if h == HandlerNamed {
+		if r, err := calledMethods.to(s.route); err == nil {
+			return r
+		}
+	}
 	for {
 		first := s.routes.Load()
 		for r := first; r != nil; r = r.next {
@@ -56,6 +62,14 @@ func (s *Subroute) to(h HandlerID) *route {
 		}
 	}
 }
+
+// Handles is Connection.Handles for a handler on the subroute.
+func (s *Subroute) Handles(h HandlerID) bool {
+	return s != nil && s.handlesRoute(h, s.to(h))
+}
+
+// Peer is Connection.Peer.
+func (s *Subroute) Peer() Peer { return s.connection().Peer() }
 
 // WaitForConnect is Connection.WaitForConnect.
 func (s *Subroute) WaitForConnect(ctx context.Context) error {

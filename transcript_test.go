@@ -234,7 +234,7 @@ func sameDeadline(got, listed uint32) uint32 {
 
 // registerTranscriptHandlers registers what the conversations call.
 func registerTranscriptHandlers(m *Manager) error {
-	single := func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
+	single := func(ctx context.Context, payload []byte) ([]byte, error) {
 		switch string(payload) {
 		case "fail":
 			return nil, NewRemoteErrString("it failed")

@@ -116,6 +116,12 @@ func (h *SingleHandler[Req, Resp]) Call(ctx context.Context, c Requester, req Re
 	return h.resps.decode(answer, answerRoom(c))
 }
 
+// HandledBy reports whether the peer is known to have the handler: see Connection.Handles. c is a
+// *Connection or a *Subroute; of anything else nothing is known.
+func (h *SingleHandler[Req, Resp]) HandledBy(c Requester) bool {
+	return h != nil && handledBy(c, h.id, false)
+}
+
 // Register registers handle on m, at a subroute if one is given; several parts are joined with "/".
 // Each request runs handle on its own goroutine. handle must not keep the request, which is reused
 // once handle has returned, nor the response, which is reused once it is encoded, unless
@@ -128,30 +134,31 @@ func (h *SingleHandler[Req, Resp]) Register(m *Manager, handle func(req Req) (re
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
 	}
-	return m.registerSingle(&singleHandler{registration: registration{id: h.id}, handleTyped: func(r room, payload []byte) ([]byte, *RemoteErr) {
-		req, rerr := h.request(payload, r)
-		if rerr != nil {
-			return nil, rerr
+	to := target{id: h.id, route: joinRoutes(subroute)}
+	return m.registerSingle(&singleHandler{target: to, handleTyped: func(r room, payload []byte) ([]byte, error) {
+		req, err := h.reqs.decode(payload, r)
+		if err != nil {
+			return nil, err
 		}
 		resp, rerr := handle(req)
-		return h.answer(req, resp, rerr)
-	}}, subroute)
+		return h.answer(req, resp, rerr.orNil())
+	}})
 }
 
 // RegisterContext is Register for a function with a context. It has the request's deadline, works
 // with GetCaller, GetSubroute and MetadataFrom, and is canceled when the caller gives up or
 // disconnects.
-func (h *SingleHandler[Req, Resp]) RegisterContext(m *Manager, handle func(ctx context.Context, req Req) (resp Resp, err *RemoteErr), subroute ...string) error {
+func (h *SingleHandler[Req, Resp]) RegisterContext(m *Manager, handle func(ctx context.Context, req Req) (resp Resp, err error), subroute ...string) error {
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
 	}
-	return m.RegisterSingleHandlerContext(h.id, func(ctx context.Context, payload []byte) ([]byte, *RemoteErr) {
-		req, rerr := h.request(payload, roomOf(ctx))
-		if rerr != nil {
-			return nil, rerr
+	return m.RegisterSingleHandlerContext(h.id, func(ctx context.Context, payload []byte) ([]byte, error) {
+		req, err := h.reqs.decode(payload, roomOf(ctx))
+		if err != nil {
+			return nil, err
 		}
-		resp, rerr := handle(ctx, req)
-		return h.answer(req, resp, rerr)
+		resp, err := handle(ctx, req)
+		return h.answer(req, resp, outcomeOf(err))
 	}, subroute...)
 }
 
@@ -186,24 +193,18 @@ func (h *SingleHandler[Req, Resp]) mayRegister(m *Manager, nilHandle bool) error
 	case h == nil:
 		return ErrUnknownHandler
 	case nilHandle:
-		return cannotRegister(h.id, errNilHandler)
+		return cannotRegister(target{id: h.id}, errNilHandler)
 	case m == nil:
-		return cannotRegister(h.id, errNilManager)
+		return cannotRegister(target{id: h.id}, errNilManager)
 	}
 	return nil
 }
 
-// request decodes the payload of a request, which counts in r, and gives the payload back.
-func (h *SingleHandler[Req, Resp]) request(payload []byte, r room) (Req, *RemoteErr) {
-	req, err := h.reqs.decode(payload, r)
-	return req, NewRemoteErr(err)
-}
-
 // answer encodes what the handler function returned, and gives request and response back.
-func (h *SingleHandler[Req, Resp]) answer(req Req, resp Resp, rerr *RemoteErr) ([]byte, *RemoteErr) {
-	if rerr != nil {
+func (h *SingleHandler[Req, Resp]) answer(req Req, resp Resp, err error) ([]byte, error) {
+	if err != nil {
 		h.reqs.put(req)
-		return nil, rerr
+		return nil, err
 	}
 	payload, err := h.resps.encode(resp)
 	// Whether they share anything can only be told while both are whole.
@@ -211,7 +212,7 @@ func (h *SingleHandler[Req, Resp]) answer(req Req, resp Resp, rerr *RemoteErr) (
 		h.resps.put(resp)
 	}
 	h.reqs.put(req)
-	return payload, NewRemoteErr(err)
+	return payload, err
 }
 
 // haveShared reports whether recycling both values would give the same memory back twice.
@@ -226,6 +227,18 @@ func haveShared[Req, Resp RoundTripper](req Req, resp Resp) bool {
 	}
 	s, ok := any(req).(sharer)
 	return ok && s.shares(any(resp))
+}
+
+// handledBy reports whether the peer of a connection is known to have a handler of requests, or of
+// streams.
+func handledBy(c any, h HandlerID, stream bool) bool {
+	switch c := c.(type) {
+	case *Connection:
+		return c.handles(h, nil, stream)
+	case *Subroute:
+		return c != nil && c.handles(h, c.to(h), stream)
+	}
+	return false
 }
 
 // isNilConn reports whether c is no connection at all, even if its type hides that.

@@ -26,9 +26,9 @@ var anyAnswers = (*answers)(&defaultLimits)
 func answerRoom(c any) room {
 	switch c := c.(type) {
 	case *Connection:
-		return (*answers)(&c.limits)
+		return (*answers)(c.limits)
 	case *Subroute:
-		return (*answers)(&c.limits)
+		return (*answers)(c.limits)
 	}
 	return anyAnswers
 }
@@ -38,5 +38,5 @@ func (s *Stream) room() room {
 	if s.mux == nil { // one that an application has made
 		return anyAnswers
 	}
-	return (*answers)(&s.mux.limits)
+	return (*answers)(s.mux.limits)
 }

@@ -156,7 +156,7 @@ func crowd(pairs int) *MSS {
 
 func TestDecodedValuesCountInTheQuotas(t *testing.T) {
 	const most = 1 << 20
-	around := Interceptor{ServerRequest: func(ctx context.Context, _ *CallInfo, b []byte, next SingleHandlerContextFn) ([]byte, *RemoteErr) {
+	around := Interceptor{ServerRequest: func(ctx context.Context, _ *CallInfo, b []byte, next ServeRequestFunc) ([]byte, error) {
 		return next(ctx, b)
 	}}
 	for _, test := range []struct {
@@ -185,7 +185,7 @@ func TestDecodedValuesCountInTheQuotas(t *testing.T) {
 			for _, n := range c.nodes {
 				if err := errors.Join(
 					h.Register(n.Manager, func(*MSS) (NoPayload, *RemoteErr) { wait(); return NoPayload{}, nil }),
-					h.RegisterContext(n.Manager, func(context.Context, *MSS) (NoPayload, *RemoteErr) { wait(); return NoPayload{}, nil }, "context"),
+					h.RegisterContext(n.Manager, func(context.Context, *MSS) (NoPayload, error) { wait(); return NoPayload{}, nil }, "context"),
 					st.Register(n.Manager, func(_ context.Context, p *MSS, in <-chan *MSS, _ chan<- NoPayload) *RemoteErr {
 						if p.Get("wait") != "" {
 							wait()

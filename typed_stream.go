@@ -121,7 +121,9 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) Register(m *Manager, handle func
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
 	}
-	return h.register(m, handle, subroute)
+	return h.register(m, func(ctx context.Context, p Payload, in <-chan Req, out chan<- Resp) error {
+		return handle(ctx, p, in, out).orNil()
+	}, subroute)
 }
 
 // RegisterNoInput is Register for a function that takes no requests. It sets InCapacity to 0.
@@ -132,8 +134,8 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) RegisterNoInput(m *Manager, hand
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
 	}
-	return h.register(m, func(ctx context.Context, p Payload, _ <-chan Req, out chan<- Resp) *RemoteErr {
-		return handle(ctx, p, out)
+	return h.register(m, func(ctx context.Context, p Payload, _ <-chan Req, out chan<- Resp) error {
+		return handle(ctx, p, out).orNil()
 	}, subroute)
 }
 
@@ -145,9 +147,14 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) RegisterNoPayload(m *Manager, ha
 	if err := h.mayRegister(m, handle == nil); err != nil {
 		return err
 	}
-	return h.register(m, func(ctx context.Context, _ Payload, in <-chan Req, out chan<- Resp) *RemoteErr {
-		return handle(ctx, in, out)
+	return h.register(m, func(ctx context.Context, _ Payload, in <-chan Req, out chan<- Resp) error {
+		return handle(ctx, in, out).orNil()
 	}, subroute)
+}
+
+// HandledBy is like that of SingleHandler.
+func (h *StreamTypeHandler[Payload, Req, Resp]) HandledBy(c Streamer) bool {
+	return h != nil && handledBy(c, h.id, true)
 }
 
 // Call opens a stream over c with the given payload, which stays the caller's and is ignored unless
@@ -237,20 +244,16 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) mayRegister(m *Manager, nilHandl
 	default:
 		return nil
 	}
-	return cannotRegister(h.id, err)
+	return cannotRegister(target{id: h.id}, err)
 }
 
-func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func(ctx context.Context, p Payload, in <-chan Req, out chan<- Resp) *RemoteErr, subroute []string) error {
-	route := ""
-	for _, part := range subroute {
-		route = joinRoute(route, part)
-	}
+func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func(ctx context.Context, p Payload, in <-chan Req, out chan<- Resp) error, subroute []string) error {
 	// Both ends need not have the same idea of a payload: one that comes unasked is dropped.
 	withPayload := h.WithPayload
 	of := &streamHandlerOf[Req, Resp]{
 		codec: codec[Req, Resp]{decode: h.reqs.decode, encode: h.encodeResponse},
-		id:    h.id,
-		handle: func(ctx context.Context, payload []byte, in <-chan Req, out chan<- Resp) *RemoteErr {
+		to:    target{id: h.id, route: joinRoutes(subroute)},
+		handle: func(ctx context.Context, payload []byte, in <-chan Req, out chan<- Resp) error {
 			var p Payload
 			if !withPayload {
 				PutByteBuffer(payload)
@@ -258,12 +261,12 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) register(m *Manager, handle func
 			}
 			p, err := h.payloads.decode(payload, roomOf(ctx))
 			if err != nil {
-				return NewRemoteErr(err)
+				return err
 			}
 			return handle(ctx, p, in, out)
 		},
 	}
-	return registerStreamOf(m, of, route, h.InCapacity, h.OutCapacity)
+	return registerStreamOf(m, of, h.InCapacity, h.OutCapacity)
 }
 
 // encodePayload returns the payload in memory that does not come from the
@@ -290,7 +293,7 @@ func (h *StreamTypeHandler[Payload, Req, Resp]) encodeResponse(r Resp) ([]byte, 
 }
 
 // TypedStream is the caller's side of a typed stream. Sending and receiving may go on concurrently;
-// the responses have one consumer, through Results or All. A stream that is given up early needs
+// the responses have one consumer at a time, through Recv, Results or All. A stream that is given up early needs
 // its context canceled. The methods of a nil *TypedStream are safe to call.
 type TypedStream[Req, Resp RoundTripper] struct {
 	// Requests carries requests to the handler; closing it ends the input, as CloseSend does. It is
@@ -315,7 +318,7 @@ func (s *TypedStream[Req, Resp]) Send(req Req) error {
 	if s.Requests == nil {
 		return errNoInput
 	}
-	return sendTo(s.raw, s.Requests, req)
+	return sendTo(s.raw, s.Requests, req, nil)
 }
 
 // CloseSend ends the handler's input, after all requests for which Send has returned nil. It does
@@ -340,13 +343,32 @@ func (s *TypedStream[Req, Resp]) Done() <-chan struct{} {
 }
 
 // Err returns nil until Done is closed. After that it returns the same error as Results: the
-// handler's *RemoteErr, or nil if the handler returned without one, or what ended the stream before
+// handler's *Error, or nil if the handler returned without one, or what ended the stream before
 // that. A nil error does not mean that all responses have arrived: only Results tells that.
 func (s *TypedStream[Req, Resp]) Err() error {
 	if s == nil {
 		return ErrDisconnected
 	}
 	return s.raw.Err()
+}
+
+// Recv returns the handler's next response, and waits for it. It returns io.EOF after the last one, and
+// otherwise the errors of Stream.Recv, whose rules apply; and an error for a response that cannot be
+// decoded, which cancels the stream. The response belongs to the caller, who may give it back with the
+// handler's PutResponse.
+func (s *TypedStream[Req, Resp]) Recv() (resp Resp, err error) {
+	if s == nil || s.raw == nil {
+		return resp, ErrDisconnected
+	}
+	b, err := s.raw.Recv()
+	if err != nil {
+		return resp, err
+	}
+	resp, err = s.decode(b, s.raw.room())
+	if err != nil {
+		s.raw.Cancel(err)
+	}
+	return resp, err
 }
 
 // Results calls next for each response, in order, until the stream ends. It returns the stream's
@@ -377,4 +399,28 @@ func (s *TypedStream[Req, Resp]) Results(next func(resp Resp) error) (err error)
 // error if there is one. Leaving the loop cancels the stream.
 func (s *TypedStream[Req, Resp]) All() iter.Seq2[Resp, error] {
 	return iterate(s.Results)
+}
+
+// Header is that of Stream.
+func (s *TypedStream[Req, Resp]) Header() Metadata {
+	if s == nil {
+		return nil
+	}
+	return s.raw.Header()
+}
+
+// WaitForHeader is that of Stream.
+func (s *TypedStream[Req, Resp]) WaitForHeader(ctx context.Context) (Metadata, error) {
+	if s == nil {
+		return nil, ErrDisconnected
+	}
+	return s.raw.WaitForHeader(ctx)
+}
+
+// Trailer is that of Stream.
+func (s *TypedStream[Req, Resp]) Trailer() Metadata {
+	if s == nil {
+		return nil
+	}
+	return s.raw.Trailer()
 }

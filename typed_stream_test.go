@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -461,5 +462,89 @@ func TestNilTypedStreamsAreSafe(t *testing.T) {
 		if _, err := newNoteStream().Call(t.Context(), c, nil); !errors.Is(err, ErrDisconnected) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Recv, Header and Trailer of a typed stream do what those of other streams do.
+func TestTypedStreamsReceiveOneByOne(t *testing.T) {
+	h := newNoteStream()
+	c := typedConn(t, func(m *Manager) error {
+		return h.Register(m, func(ctx context.Context, p *note, in <-chan *note, out chan<- *note) *RemoteErr {
+			if err := errors.Join(SetHeader(ctx, Metadata{"from": {"header"}}), SetTrailer(ctx, Metadata{"from": {"trailer"}})); err != nil {
+				return NewRemoteErr(err)
+			}
+			for req := range in {
+				out <- &note{Text: strings.ToUpper(req.Text)}
+			}
+			if p.Text == "fail" {
+				return NewRemoteErrString("as asked")
+			}
+			return nil
+		})
+	})
+	for payload, want := range map[string]string{"well": "EOF", "fail": "as asked"} {
+		st, err := h.Call(t.Context(), c, &note{Text: payload})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Header() != nil || st.Trailer() != nil {
+			t.Errorf("metadata came before anything else: %v, %v", st.Header(), st.Trailer())
+		}
+		for _, word := range []string{"one", "two"} { // one after the other
+			if err := st.Send(&note{Text: word}); err != nil {
+				t.Fatal(err)
+			}
+			resp, err := st.Recv()
+			if err != nil || resp.Text != strings.ToUpper(word) {
+				t.Fatalf("got %+v, %v", resp, err)
+			}
+			h.PutResponse(resp)
+			if got := st.Header().Get("from"); got != "header" || st.Trailer() != nil {
+				t.Errorf("the header is from %q, the trailer is %v", got, st.Trailer())
+			}
+		}
+		if md, err := st.WaitForHeader(t.Context()); err != nil || md.Get("from") != "header" {
+			t.Errorf("waited for the header %v, %v", md, err)
+		}
+		if err := st.CloseSend(); err != nil {
+			t.Error(err)
+		}
+		for range 2 {
+			if resp, err := st.Recv(); resp != nil || err == nil || (err != io.EOF && payload == "well") || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("%s: at the end Recv returns %v, %v", payload, resp, err)
+			}
+		}
+		if got := st.Trailer().Get("from"); got != "trailer" {
+			t.Errorf("the trailer is from %q", got)
+		}
+	}
+}
+
+// A response that cannot be decoded cancels the stream, and no other: Recv returns why.
+func TestATypedStreamEndsWithWhatCannotBeDecoded(t *testing.T) {
+	ended := make(chan error, 1)
+	c := typedConn(t, func(m *Manager) error {
+		return m.RegisterStreamingHandler(typedHandler, StreamHandler{
+			OutCapacity: 1, InCapacity: 1,
+			Handle: func(ctx context.Context, _ []byte, _ <-chan []byte, out chan<- []byte) *RemoteErr {
+				out <- []byte("soup")
+				<-ctx.Done()
+				ended <- context.Cause(ctx)
+				return nil
+			},
+		})
+	})
+	st, err := newNoteStream().Call(t.Context(), c, &note{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if resp, err := st.Recv(); resp != nil || err == nil || !strings.Contains(err.Error(), "decode response") {
+			t.Errorf("got %v, %v", resp, err)
+		}
+	}
+	<-ended
+	if err := st.Err(); err == nil || !strings.Contains(err.Error(), "decode response") {
+		t.Errorf("the stream ended with %v", err)
 	}
 }

@@ -274,7 +274,7 @@ func TestTypedNilOfOwnTypesStaysNil(t *testing.T) {
 func TestTypedHandlersAreGivenTheirCallersContext(t *testing.T) {
 	h := NewSingleHandler(typedHandler, NewNoPayload, NewBytes)
 	c := typedConn(t, func(m *Manager) error {
-		return h.RegisterContext(m, func(ctx context.Context, _ NoPayload) (*Bytes, *RemoteErr) {
+		return h.RegisterContext(m, func(ctx context.Context, _ NoPayload) (*Bytes, error) {
 			_, bounded := ctx.Deadline()
 			return NewBytesWith(fmt.Append(nil, GetCaller(ctx).Name, " ", GetSubroute(ctx), " ", bounded)), nil
 		}, "a", "b")
@@ -495,7 +495,7 @@ func inProcess(m *Manager) Requester {
 	return requesterFunc(func(req []byte) ([]byte, error) {
 		payload := append(GetByteBufferCap(len(req)), req...)
 		var b []byte
-		var err *RemoteErr
+		var err error
 		if h.handleTyped != nil {
 			b, err = h.handleTyped(nil, payload)
 		} else {

@@ -234,15 +234,20 @@ func (w *jsonWriter) release() {
 	jsonWriters.Put(w)
 }
 
-func (j *JSON[T]) decodedSize(b []byte, s mpack.Shape) int {
+func (j *JSON[T]) decodedSize(b []byte, _ mpack.Shape) int {
 	text, _, err := readBytes(b)
 	if err != nil {
 		return 0
 	}
-	s, _ = mpack.CheckJSON(text, len(text))
+	s, _ := mpack.CheckJSON(text, len(text))
+	return newSize[*JSON[T]]() + newSize[*T]() + jsonSize(text, s)
+}
+
+// jsonSize returns how much memory the value decoded from a JSON text takes.
+func jsonSize(text []byte, s mpack.Shape) int {
 	n := textSize(len(text))
 	if !utf8.Valid(text) {
 		n *= 3 // each wrong byte of a text becomes three
 	}
-	return newSize[*JSON[T]]() + newSize[*T]() + n + s.Values*perValue + s.Containers*perContainer
+	return n + s.Values*perValue + s.Containers*perContainer
 }

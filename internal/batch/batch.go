@@ -9,13 +9,14 @@
 //
 //	w := batch.New(conn, batch.Config{Limit: 256 << 10, MergedHeader: …})
 //	go w.Run()
-//	if slot, err := w.Begin(); err == nil { // where there is room
+//	if slot, err := w.Begin(batch.Normal); err == nil { // where there is room
 //		b := slot.Open(len(msg))
 //		slot.Commit(append(b, msg...))
 //	}
 //
 // If there is none, BeginOrWait puts the message in line, and Run encodes it when its turn comes:
-// see Item. A large message goes in pieces, between which others are sent: see AddLarge.
+// see Item. A large message goes in pieces, between which others are sent: see AddLarge. Messages of
+// the lane High pass those of Normal: see Lane.
 package batch
 
 import (
@@ -30,7 +31,6 @@ import (
 
 	"github.com/gobwas/ws"
 	"github.com/gridmesh/grid/internal/bytepool"
-	"github.com/gridmesh/grid/internal/mpack"
 	"github.com/gridmesh/grid/internal/wsframe"
 )
 
@@ -66,7 +66,8 @@ var (
 type Config struct {
 	// Masked is set if this end dialed: RFC 6455 has clients mask what they send.
 	Masked bool
-	// Limit is the number of queued bytes from which messages wait in line.
+	// Limit is the number of queued bytes from which messages wait in line; those of the lane High
+	// wait from 64 KiB, if that is less.
 	Limit int
 	// Reserve is the number of bytes that BeginNow may queue, whatever else is queued.
 	Reserve int
@@ -106,48 +107,30 @@ type Writer struct {
 	wake chan struct{} // has room for the one signal that Run waits for
 	done chan struct{} // closed by Close
 
-	mu sync.Mutex // Protects following.
-	queue
+	mu      sync.Mutex // Protects following.
+	lanes   [2]lane
 	asleep  bool          // Run waits for wake
 	writing bool          // Run has taken the queue, and is not through with it
 	flushes uint64        // how often the queue was taken
 	closed  bool          // nothing more is taken
 	drain   bool          // Run writes what is queued, then ends
-	waiting line          // items waiting for room
 	larges  larges        // messages that go in pieces
 	taken   chan struct{} // closed when the queue is taken; nil while WaitReserve does not wait
 	temper  temper        // of WaitReserve, since the queue was taken
-	apart   int           // bytes of messages between Detach and Attach
 	control []byte        // a finished frame to be written before the queue
 	last    []byte        // a finished frame to be written after all else
-	usual   int           // bytes that the queue probably holds when next taken
 
 	restraint restraint
 
-	answers atomic.Int64 // reserved, readable without the lock
+	answers atomic.Int64 // from BeginNow and queued, in bytes: readable without the lock
+	urgent  atomic.Bool  // the lane High may have something that Run has not seen
 
 	// Run's own.
+	spare    [2][]frame // of the last flush, to be filled again
+	lead     int        // bytes by which High is ahead of its share
 	progress progress
 	merged   [mergedRoom]byte
 	encoded  []Item // items whose Done is still to be called
-}
-
-// queue is what has been appended since the last flush.
-type queue struct {
-	buf      []byte
-	frames   []frame
-	reserved int  // bytes of messages from BeginNow
-	attached int  // bytes of messages from Attach
-	hurry    bool // a message cannot wait for others
-}
-
-// frame is a run of messages in a queue's buffer, each with its length in front.
-type frame struct {
-	start int // of the first message's length
-	body  int // of the first message itself
-	end   int
-	n     int    // messages
-	own   []byte // the buffer of a message from Attach, in place of the queue's
 }
 
 // New returns a writer to conn. It sends nothing until Run is called.
@@ -165,24 +148,25 @@ func New(conn net.Conn, cfg Config) *Writer {
 	}
 }
 
-// Begin locks the queue for one message if it has room and nobody waits. After a nil error the
-// caller must end the Slot with Commit or Abort, without blocking in between. Without room it
+// Begin locks the queue of a lane for one message if it has room and nobody waits. After a nil error
+// the caller must end the Slot with Commit or Abort, without blocking in between. Without room it
 // returns ErrNoRoom; once the writer is closed, ErrClosed.
-func (w *Writer) Begin() (Slot, error) {
+func (w *Writer) Begin(in Lane) (Slot, error) {
 	w.mu.Lock()
-	if err := w.begin(); err != nil {
+	if err := w.begin(in); err != nil {
 		w.mu.Unlock()
 		return Slot{}, err
 	}
-	return Slot{w: w}, nil
+	return Slot{w: w, in: in}, nil
 }
 
 // begin is Begin with the lock held, and kept.
-func (w *Writer) begin() error {
+func (w *Writer) begin(in Lane) error {
+	l := &w.lanes[in]
 	switch {
 	case w.closed:
 		return ErrClosed
-	case w.waiting.first != nil || w.queued() >= w.cfg.Limit:
+	case l.waiting.first != nil || l.queued() >= w.limit(in):
 		return ErrNoRoom
 	}
 	return nil
@@ -190,45 +174,45 @@ func (w *Writer) begin() error {
 
 // BeginOrWait is Begin, but without room it puts item in line, at x, and returns ErrQueued. The
 // message counts as size bytes while it waits; Admit has the last word.
-func (w *Writer) BeginOrWait(x *Waiter, item Item, size int) (Slot, error) {
+func (w *Writer) BeginOrWait(in Lane, x *Waiter, item Item, size int) (Slot, error) {
 	w.mu.Lock()
-	err := w.begin()
+	err := w.begin(in)
 	switch err {
 	case nil:
-		return Slot{w: w}, nil
+		return Slot{w: w, in: in}, nil
 	case ErrNoRoom:
 		err = ErrQueued
-		x.item, x.size = item, size
-		w.waiting.push(x)
+		x.item, x.size, x.lane = item, size, in
+		w.lanes[in].waiting.push(x)
 	}
-	w.signalAndUnlock()
+	w.signalAndUnlock(in)
 	return Slot{}, err
 }
 
 // BeginNow is Begin for answers to the peer: it never waits. Beyond the reserve it fails with
 // ErrFull.
-func (w *Writer) BeginNow() (Slot, error) {
+func (w *Writer) BeginNow(in Lane) (Slot, error) {
 	w.mu.Lock()
 	switch {
 	case w.closed:
 		w.mu.Unlock()
 		return Slot{}, ErrClosed
-	case w.reserved >= w.cfg.Reserve:
+	case w.reserved() >= w.cfg.Reserve:
 		w.mu.Unlock()
 		return Slot{}, ErrFull
 	}
-	return Slot{w: w, reserved: true}, nil
+	return Slot{w: w, in: in, reserved: true}, nil
 }
 
 // BeginAdvice is Begin for messages that this end sends of its own accord and that never wait, such
 // as that a call is canceled. It has no limit: whatever they are about found room before.
-func (w *Writer) BeginAdvice() (Slot, error) {
+func (w *Writer) BeginAdvice(in Lane) (Slot, error) {
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
 		return Slot{}, ErrClosed
 	}
-	return Slot{w: w}, nil
+	return Slot{w: w, in: in}, nil
 }
 
 // WaitReserve waits while more than half of the reserve is used, for as long as Run makes progress
@@ -243,9 +227,9 @@ func (w *Writer) WaitReserve() {
 		return
 	}
 	w.mu.Lock()
-	for !w.closed && w.reserved > w.cfg.Reserve/2 {
+	for !w.closed && w.reserved() > w.cfg.Reserve/2 {
 		wait, then := patience, impatient
-		if w.reserved >= w.cfg.Reserve {
+		if w.reserved() >= w.cfg.Reserve {
 			wait, then = min(w.cfg.Timeout, fullPatience), hopeless
 		}
 		if w.temper >= then {
@@ -289,42 +273,11 @@ func (w *Writer) waitFor(taken <-chan struct{}, wait time.Duration) bool {
 	return true
 }
 
-// open starts a message of size bytes, in the last frame if that has room.
-func (q *queue) open(size, maxShared int) []byte {
-	q.grow(headroom+mpack.BinHeaderSize(size)+size, 0)
-	if !q.fits(size, maxShared) {
-		q.buf = q.buf[:len(q.buf)+headroom]
-		q.frames = append(q.frames, frame{start: len(q.buf), body: len(q.buf) + mpack.BinHeaderSize(size), end: len(q.buf)})
+// signalAndUnlock wakes Run if it sleeps. Something may have been added to a lane.
+func (w *Writer) signalAndUnlock(in Lane) {
+	if in == High && !w.urgent.Load() {
+		w.urgent.Store(true)
 	}
-	q.buf = mpack.AppendBinHeader(q.buf, size)
-	return q.buf
-}
-
-// fits reports whether the last frame has room for one more message of size bytes.
-func (q *queue) fits(size, maxShared int) bool {
-	if len(q.frames) == 0 {
-		return false
-	}
-	f := &q.frames[len(q.frames)-1]
-	return f.own == nil && mergedRoom+f.end-f.start+mpack.BinHeaderSize(size)+size <= maxShared
-}
-
-// commit ends the message that open started.
-func (q *queue) commit(buf []byte) {
-	q.buf = buf
-	f := &q.frames[len(q.frames)-1]
-	f.n++
-	f.end = len(buf)
-}
-
-// attach adds a message in a buffer of its own, behind its headroom.
-func (q *queue) attach(buf []byte) {
-	q.attached += len(buf)
-	q.frames = append(q.frames, frame{start: headroom, body: headroom, end: len(buf), n: 1, own: buf})
-}
-
-// signalAndUnlock wakes Run if it sleeps.
-func (w *Writer) signalAndUnlock() {
 	wake := w.asleep
 	w.asleep = false
 	w.mu.Unlock()
@@ -342,7 +295,7 @@ func (w *Writer) Control(frame []byte) {
 		return
 	}
 	w.control = frame
-	w.signalAndUnlock()
+	w.signalAndUnlock(Normal)
 }
 
 // Queued returns the bytes in the queue, which Limit and Reserve bound.
@@ -358,11 +311,14 @@ func (w *Writer) Queued() int {
 func (w *Writer) Backlog() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.queued() + w.waiting.bytes + w.larges.left
+	return w.queued() + w.lanes[Normal].waiting.bytes + w.lanes[High].waiting.bytes + w.larges.left
 }
 
 // queued is Queued with the lock held.
-func (w *Writer) queued() int { return len(w.buf) + w.attached + w.apart }
+func (w *Writer) queued() int { return w.lanes[Normal].queued() + w.lanes[High].queued() }
+
+// reserved returns the bytes that are queued of messages from BeginNow. w.mu is held.
+func (w *Writer) reserved() int { return w.lanes[Normal].reserved + w.lanes[High].reserved }
 
 // Flushes returns how many times Run has begun to write, and whether it is writing. During a long
 // write, two calls return the same number.
@@ -391,7 +347,7 @@ func (w *Writer) close(drain bool, last []byte) {
 	}
 	w.drain = drain
 	gone := w.dismiss(drain)
-	w.signalAndUnlock()
+	w.signalAndUnlock(Normal)
 	for x := gone; x != nil; {
 		next, item := x.next, x.item
 		x.prev, x.next, x.item = nil, nil, nil
@@ -402,15 +358,9 @@ func (w *Writer) close(drain bool, last []byte) {
 
 // Run writes what is appended until the writer is closed, or a write fails, whose error it returns.
 func (w *Writer) Run() error {
-	var spare []frame // of the last flush, to be filled again
 	for w.sleep() {
 		w.gather()
-		control, q := w.take(spare)
-		err := w.flush(control, q)
-		bytepool.Put(q.buf)
-		clear(q.frames)
-		spare = q.frames[:0]
-		if err != nil {
+		if err := w.flush(); err != nil {
 			w.Close()
 			return err
 		}
@@ -420,8 +370,10 @@ func (w *Writer) Run() error {
 
 // end writes the last frame if the queue was to be flushed, and drops the queue if not.
 func (w *Writer) end() error {
-	_, q := w.take(nil)
-	bytepool.Put(q.buf)
+	for in := range w.lanes {
+		_, q := w.take(Lane(in))
+		w.recycle(Lane(in), q)
+	}
 	w.mu.Lock()
 	last := w.last
 	if !w.drain {
@@ -436,8 +388,8 @@ func (w *Writer) sleep() bool {
 	w.mu.Lock()
 	w.writing = false
 	for {
-		pending := len(w.frames) > 0 || len(w.control) > 0 || w.waiting.first != nil || w.larges.ready(w.cfg.MaxBegun)
-		if pending || w.closed && !(w.drain && (w.apart > 0 || w.larges.left > 0)) {
+		pending := w.pending(Normal) || w.pending(High)
+		if pending || w.closed && !(w.drain && (w.lanes[Normal].apart > 0 || w.lanes[High].apart > 0 || w.larges.left > 0)) {
 			flush := pending && (w.drain || !w.closed)
 			w.mu.Unlock()
 			return flush
@@ -449,53 +401,98 @@ func (w *Writer) sleep() bool {
 	}
 }
 
-// take empties the queue, and fills up what it returns with the messages in line whose turn it is,
-// and one piece of a large one. The next queue uses frames.
-func (w *Writer) take(frames []frame) (control []byte, q queue) {
+// take empties the queue of a lane, and fills up what it returns with the messages in line whose turn
+// it is, and one piece of a large one. Normal also has the control frame.
+func (w *Writer) take(in Lane) (control []byte, q queue) {
 	w.mu.Lock()
+	l := &w.lanes[in]
 	w.flushes++
 	w.writing = true
-	control, w.control = w.control, nil
-	q = w.queue
-	w.usual = max(len(q.buf), w.usual-w.usual/8)
-	w.queue = queue{frames: frames}
-	w.answers.Store(0)
+	if in == Normal {
+		control, w.control = w.control, nil
+	}
+	q = l.queue
+	l.usual = max(len(q.buf), l.usual-l.usual/8)
+	l.queue = queue{frames: w.spare[in]}
+	w.spare[in] = nil
+	w.answers.Store(int64(w.reserved()))
 	if w.taken != nil {
 		close(w.taken)
 		w.taken = nil
 	}
 	w.temper = patient
-	turn, shared := w.admit()
-	large, n := w.nextPiece()
+	turn, shared := w.admit(in)
+	large, n := w.nextPiece(in)
+	w.look()
 	w.mu.Unlock()
 	w.encode(&q, turn, shared)
 	w.encodePiece(&q, large, n)
 	return control, q
 }
 
-// flush writes control frames and then each frame of q.
-func (w *Writer) flush(control []byte, q queue) error {
+// flush writes the control frame, what Normal has, and before each frame of that, what High has by
+// then.
+func (w *Writer) flush() error {
+	control, q := w.take(Normal)
 	if len(control) > 0 {
 		if err := w.write(control); err != nil {
 			return err
 		}
 	}
-	for _, f := range q.frames {
-		buf := q.buf
-		if f.own != nil {
-			buf = f.own
-		}
-		if err := w.write(w.finish(buf, f)); err != nil {
+	if q.behind {
+		if err := w.flushHigh(); err != nil {
 			return err
 		}
-		if f.own != nil {
-			bytepool.Put(f.own)
-		}
-		if w.cfg.OnFrame != nil {
-			w.cfg.OnFrame(f.n)
-		}
 	}
-	return nil
+	for i := range q.frames {
+		if err := w.overtake(true); err != nil {
+			return err
+		}
+		n, err := w.writeFrame(&q, i)
+		if err != nil {
+			return err
+		}
+		w.lead = max(w.lead-leadPerByte*n, 0)
+	}
+	w.recycle(Normal, q)
+	return w.overtake(false)
+}
+
+// writeFrame writes a frame of q. It returns its size.
+func (w *Writer) writeFrame(q *queue, i int) (n int, err error) {
+	f := &q.frames[i]
+	buf := q.buf
+	if f.own != nil {
+		buf = f.own
+	}
+	b := w.finish(buf, *f)
+	if err := w.write(b); err != nil {
+		return 0, err
+	}
+	if f.own != nil {
+		bytepool.Put(f.own)
+	}
+	if w.cfg.OnFrame != nil {
+		w.cfg.OnFrame(f.n)
+	}
+	return len(b), nil
+}
+
+// recycle gives back the memory of what was taken from a lane and is written, and the room of the
+// large messages that end in it.
+func (w *Writer) recycle(in Lane, q queue) {
+	bytepool.Put(q.buf)
+	clear(q.frames)
+	w.spare[in] = q.frames[:0]
+	if q.over == [2]int{} {
+		return
+	}
+	w.mu.Lock()
+	for class, n := range q.over {
+		w.lanes[in].begun[class] -= n
+	}
+	w.look() // High may have waited for the room
+	w.mu.Unlock()
 }
 
 // finish writes the headers in front of a frame, and masks it if necessary.
@@ -515,15 +512,4 @@ func (w *Writer) finish(buf []byte, f frame) []byte {
 	head := start - wsframe.HeaderSize(length, w.cfg.Masked)
 	wsframe.PutHeader(buf[head:], ws.OpBinary, length, w.cfg.Masked, key)
 	return buf[head:f.end]
-}
-
-// grow makes room for n more bytes, in a buffer of at least least bytes.
-func (q *queue) grow(n, least int) {
-	if cap(q.buf)-len(q.buf) >= n {
-		return
-	}
-	bigger := bytepool.Get(max(firstBuffer, least, 2*len(q.buf), len(q.buf)+n))
-	bigger = append(bigger, q.buf...)
-	bytepool.Put(q.buf)
-	q.buf = bigger
 }

@@ -31,11 +31,11 @@ var testConfig = Config{
 
 // appendMessage is what a sender does.
 func appendMessage(w *Writer, cancel <-chan struct{}, msg []byte) error {
-	slot, err := w.Begin()
+	slot, err := w.Begin(Normal)
 	var x *item
 	if err == ErrNoRoom {
 		x = &item{msg: msg, done: make(chan error, 1)}
-		slot, err = w.BeginOrWait(&x.Waiter, x, len(msg))
+		slot, err = w.BeginOrWait(Normal, &x.Waiter, x, len(msg))
 	}
 	switch err {
 	case nil:
@@ -218,7 +218,7 @@ func TestLargeMessagesArePutTogetherApart(t *testing.T) {
 				a.Close()
 			}()
 			large := bytes.Repeat([]byte("large "), 50<<10)
-			slot := must(w.Begin())
+			slot := must(w.Begin(Normal))
 			if _, ok := slot.Detach(1000); ok {
 				t.Fatal("a small message went apart")
 			}
@@ -233,12 +233,12 @@ func TestLargeMessagesArePutTogetherApart(t *testing.T) {
 			if err := appendMessage(w, nil, []byte("small")); err != nil {
 				t.Fatal(err)
 			}
-			answer := must(w.BeginNow())
+			answer := must(w.BeginNow(Normal))
 			if _, ok := answer.Detach(len(large)); ok {
 				t.Fatal("a control message went apart")
 			}
 			answer.Abort()
-			other := must(w.Begin())
+			other := must(w.Begin(Normal))
 			second, _ := other.Detach(len(large))
 			canceled := make(chan struct{})
 			close(canceled)
@@ -291,7 +291,7 @@ func TestAFullQueueHoldsSendersBackButNotControl(t *testing.T) {
 		control := 0
 		for ; err == nil; control++ {
 			var slot Slot
-			if slot, err = w.BeginNow(); err == nil {
+			if slot, err = w.BeginNow(Normal); err == nil {
 				slot.Commit(append(slot.Open(10), make([]byte, 10)...))
 			}
 		}
@@ -345,10 +345,10 @@ func TestCloseReleasesEverybody(t *testing.T) {
 		if closed != 1 || failed != 1 {
 			t.Errorf("%d senders were told, %d runs failed; want 1 and 1", closed, failed)
 		}
-		if _, err := w.BeginNow(); !errors.Is(err, ErrClosed) {
+		if _, err := w.BeginNow(Normal); !errors.Is(err, ErrClosed) {
 			t.Errorf("BeginNow after Close: %v", err)
 		}
-		if _, err := w.Begin(); !errors.Is(err, ErrClosed) {
+		if _, err := w.Begin(Normal); !errors.Is(err, ErrClosed) {
 			t.Errorf("Begin after Close: %v", err)
 		}
 	})

@@ -52,28 +52,31 @@ func (w *Writer) yielded(took time.Duration, now time.Time) (more bool) {
 
 // gather lets every goroutine that is ready to send get into the batch: it yields until the queue
 // no longer grows. An urgent message, such as a pong, does not wait for others, and a piece of a
-// large message takes long enough to write: what comes meanwhile is in the next batch.
-func (w *Writer) gather() {
+// large message takes long enough to write: what comes meanwhile is in the next batch. It returns how
+// often it yielded.
+func (w *Writer) gather() (yields int) {
 	start := time.Now()
 	queued, hurry, rest := w.gathered()
 	if start.Before(rest) {
-		return
+		return 0
 	}
-	for range maxYields {
-		if hurry {
-			return
+	for yields < maxYields {
+		if hurry || yields > 0 && w.urgent.Load() { // those of High who are ready are in
+			break
 		}
+		yields++
 		runtime.Gosched()
 		now := time.Now()
 		if !w.yielded(now.Sub(start), now) {
-			return
+			break
 		}
 		n, urgent, _ := w.gathered()
 		if n == queued || n >= maxShared {
-			return
+			break
 		}
 		queued, hurry, start = n, urgent, now
 	}
+	return yields
 }
 
 // gathered returns the bytes waiting to be written, whether some of them are urgent, and until when
@@ -81,6 +84,6 @@ func (w *Writer) gather() {
 func (w *Writer) gathered() (queued int, hurry bool, rest time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	hurry = len(w.control) > 0 || w.hurry || w.larges.ready(w.cfg.MaxBegun)
+	hurry = len(w.control) > 0 || w.lanes[Normal].hurry || w.lanes[High].hurry || w.ready(Normal) || w.ready(High)
 	return w.queued(), hurry, w.restraint.until
 }

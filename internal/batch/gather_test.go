@@ -34,7 +34,7 @@ func TestWhatCannotWaitIsNotGathered(t *testing.T) {
 		return hurry
 	}
 	put := func(hurry bool) {
-		slot := must(w.BeginNow())
+		slot := must(w.BeginNow(Normal))
 		if hurry {
 			slot.Hurry()
 		}
@@ -48,7 +48,7 @@ func TestWhatCannotWaitIsNotGathered(t *testing.T) {
 	if !hurries() {
 		t.Error("a message that is in a hurry waits")
 	}
-	w.take(nil)
+	w.take(Normal)
 	if hurries() {
 		t.Error("an empty queue is in a hurry")
 	}

@@ -14,7 +14,7 @@ func TestAFlusherAmongGoroutinesThatComputeGivesWayOnce(t *testing.T) {
 	const busy = 60
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	w := New(nil, Config{Limit: 1 << 30, Reserve: 1 << 30, MaxShared: 1 << 20, Large: 1 << 20})
-	var turns, ready atomic.Int64
+	var ready atomic.Int64
 	var done atomic.Bool
 	var all sync.WaitGroup
 	for range busy {
@@ -22,33 +22,26 @@ func TestAFlusherAmongGoroutinesThatComputeGivesWayOnce(t *testing.T) {
 			for ready.Add(1); !done.Load(); runtime.Gosched() {
 				for start := time.Now(); time.Since(start) < 5*time.Millisecond; {
 				}
-				slot, err := w.BeginNow()
+				slot, err := w.BeginNow(Normal)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				slot.Commit(append(slot.Open(1), 0))
-				turns.Add(1)
 			}
 		})
 	}
 	for ready.Load() < busy {
 		runtime.Gosched()
 	}
-	given := func() int64 {
-		before := turns.Load()
-		w.gather()
-		return (turns.Load() - before) / busy
-	}
-	gave := []int64{given(), given(), given()}
+	gave := []int{w.gather(), w.gather(), w.gather()}
 	w.restraint.until = time.Time{}
 	w.Late(slowYield + 1)
-	told := given()
+	told := w.gather()
 	done.Store(true)
 	all.Wait()
-	// Now and then a goroutine gets two turns in one.
-	if gave[0]+gave[1]+gave[2] > 2 {
-		t.Errorf("three flushes waited for %v turns of all, want one", gave)
+	if gave[0]+gave[1]+gave[2] > 2 { // the first turn may be a short one
+		t.Errorf("three flushes waited for %v turns, want one", gave)
 	}
 	if told > 0 {
 		t.Errorf("a flusher that was told how late it is waited for %d turns", told)

@@ -31,11 +31,8 @@ var ErrCanceled = errors.New("canceled")
 // is bounded, and the rest waits, in two classes: a message of 64 KiB need not wait until one of 64
 // MiB is finished. The lock of the Writer guards all of it.
 type larges struct {
-	turn  line    // those that take turns, the next first
-	next  [2]line // those that wait to begin, by class
-	begun [2]int  // bytes of the messages that take turns, by class
-	left  int     // bytes of all messages that are still to be encoded
-	keys  map[uint64]*Waiter
+	left int // bytes of all messages that are still to be encoded
+	keys map[uint64]*Waiter
 
 	window window
 }
@@ -45,7 +42,7 @@ type largeState struct {
 	key     uint64 // 0 for none
 	total   int    // bytes of the message; 0 for one that is not large
 	left    int    // of them, still to be encoded
-	counted bool   // in larges.begun
+	counted bool   // in lane.begun
 	begun   bool   // Admit was called
 	ended   ending // while a piece is being encoded
 }
@@ -70,16 +67,16 @@ func class(size int) int {
 // AddLarge puts a message of at most size bytes in line, at x, to go in pieces; Admit has the last
 // word. It returns ErrQueued, or ErrClosed once the writer is closed. A key other than 0 stands for
 // the message in Cancel.
-func (w *Writer) AddLarge(x *Waiter, item Item, size int, key uint64) error {
+func (w *Writer) AddLarge(in Lane, x *Waiter, item Item, size int, key uint64) error {
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
 		return ErrClosed
 	}
-	x.item, x.size = item, size
+	x.item, x.size, x.lane = item, size, in
 	x.large = largeState{key: key, total: size, left: size}
-	w.larges.add(x)
-	w.signalAndUnlock()
+	w.addLarge(x)
+	w.signalAndUnlock(in)
 	return ErrQueued
 }
 
@@ -95,7 +92,7 @@ func (w *Writer) Cancel(key uint64) {
 	}
 	item, waits := x.item, x.in != nil
 	gone := w.withdraw(x, canceled)
-	w.signalAndUnlock()
+	w.signalAndUnlock(x.lane)
 	if gone && waits { // else Run calls Done, once it is through with the piece
 		item.Done(ErrCanceled)
 	}
@@ -106,7 +103,7 @@ func (w *Writer) Cancel(key uint64) {
 func (w *Writer) Acknowledge(n int) bool {
 	w.mu.Lock()
 	ok := w.larges.window.acknowledge(n, w.larges.left > 0, time.Now())
-	w.signalAndUnlock()
+	w.signalWindowAndUnlock()
 	return ok
 }
 
@@ -123,7 +120,7 @@ func (w *Writer) Pieces() (sent int64, unacknowledged int) {
 func (w *Writer) Large() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.larges.left + w.larges.begun[0] + w.larges.begun[1]
+	return w.larges.left + w.begun(0) + w.begun(1)
 }
 
 // LiftWindow sends what is left of large messages without waiting for acknowledgments, which nobody
@@ -131,24 +128,32 @@ func (w *Writer) Large() int {
 func (w *Writer) LiftWindow() {
 	w.mu.Lock()
 	w.larges.window.lifted = true
-	w.signalAndUnlock()
+	w.signalWindowAndUnlock()
 }
 
-// abandon tells the other end that the rest of a message does not come, if some of it was sent. It
-// does so under the same lock as whatever lets another message begin, so that the other end never
-// has more begun than this one. w.mu is held.
+// signalWindowAndUnlock wakes Run if it sleeps, as the window may have opened.
+func (w *Writer) signalWindowAndUnlock() {
+	in := Normal
+	if w.lanes[High].turn.first != nil {
+		in = High
+	}
+	w.signalAndUnlock(in)
+}
+
+// abandon tells the other end that the rest of a message does not come, if some of it was sent.
+// w.mu is held.
 func (w *Writer) abandon(x *Waiter) {
 	if !x.large.begun || w.closed && !w.drain {
 		return
 	}
 	var room [pieceOverhead]byte
-	b := x.item.AppendAbandoned(room[:0])
-	w.commit(append(w.open(len(b), w.cfg.MaxShared), b...))
+	b, l := x.item.AppendAbandoned(room[:0]), &w.lanes[x.lane]
+	l.commit(append(l.open(len(b), w.cfg.MaxShared), b...))
 }
 
-// add puts a message in line to begin.
-func (l *larges) add(x *Waiter) {
-	s := &x.large
+// addLarge puts a message in line to begin.
+func (w *Writer) addLarge(x *Waiter) {
+	l, s := &w.larges, &x.large
 	l.left += s.left
 	if s.key != 0 {
 		if l.keys == nil {
@@ -156,18 +161,24 @@ func (l *larges) add(x *Waiter) {
 		}
 		l.keys[s.key] = x
 	}
-	l.next[class(s.total)].push(x)
+	w.lanes[x.lane].next[class(s.total)].push(x)
 }
 
-// forget stops counting a message that is finished or given up, and is in no line anymore.
-func (l *larges) forget(x *Waiter) {
-	s := &x.large
+// forget stops counting a message that is finished or given up, and is in no line anymore. If some
+// of it was sent, its end is in q, and it counts as begun until that is written: a message of the
+// other lane, which may pass q, begins only then. So the other end never has more begun than this
+// one. w.mu is held.
+func (w *Writer) forget(x *Waiter, q *queue) {
+	l, s := &w.larges, &x.large
 	if s.total == 0 {
 		return // not a large one
 	}
 	l.left -= s.left
-	if s.counted {
-		l.begun[class(s.total)] -= s.total
+	switch {
+	case s.begun:
+		q.over[class(s.total)] += s.total
+	case s.counted:
+		w.lanes[x.lane].begun[class(s.total)] -= s.total
 	}
 	if l.keys[s.key] == x {
 		delete(l.keys, s.key)
@@ -178,13 +189,23 @@ func (l *larges) forget(x *Waiter) {
 	x.large = largeState{}
 }
 
-// ready reports whether a piece may be sent now. most bounds the sum of the messages that are
-// begun: a quarter of it is for those that are not huge.
-func (l *larges) ready(most int) bool {
+// ready reports whether a piece of a lane's messages may be sent now. w.mu is held.
+func (w *Writer) ready(in Lane) bool {
+	if w.larges.left == 0 { // mostly
+		return false
+	}
+	w.beginLarge()
+	return w.lanes[in].turn.first != nil && w.larges.window.open()
+}
+
+// beginLarge lets messages take turns, as many as MaxBegun allows for both lanes: a quarter of it is
+// for those that are not huge.
+func (w *Writer) beginLarge() {
+	most := w.cfg.MaxBegun
 	for class, bound := range [2]int{most / 4, most - most/4} {
-		for x := l.next[class].first; x != nil; x = l.next[class].first {
-			total := x.large.total
-			if l.begun[0]+l.begun[1]+total > most || l.begun[class] > 0 && l.begun[class]+total > bound {
+		for x := w.nextToBegin(class); x != nil; x = w.nextToBegin(class) {
+			l, total, begun := &w.lanes[x.lane], x.large.total, w.begun(class)
+			if begun+w.begun(1-class)+total > most || begun > 0 && begun+total > bound {
 				break
 			}
 			l.begun[class] += total
@@ -193,19 +214,34 @@ func (l *larges) ready(most int) bool {
 			l.turn.push(x)
 		}
 	}
-	return l.turn.first != nil && l.window.open()
 }
 
-// nextPiece takes the message whose turn it is out of its line. n is how many bytes of it to send:
-// none if it is not to be sent at all. x is nil if there is nothing to send. w.mu is held; x stays
-// locked for encoding.
-func (w *Writer) nextPiece() (x *Waiter, n int) {
-	l := &w.larges
-	if !l.ready(w.cfg.MaxBegun) {
+// nextToBegin returns the message that is the next of its class to take turns; nil for none. High
+// passes Normal, but for one message: Normal always has one that takes turns, or that gets the next
+// room.
+func (w *Writer) nextToBegin(class int) *Waiter {
+	high, normal := w.lanes[High].next[class].first, w.lanes[Normal].next[class].first
+	if high == nil || normal != nil && w.lanes[Normal].begun[class] == 0 {
+		return normal
+	}
+	return high
+}
+
+// begun returns the bytes of the messages of a class that are begun, in both lanes.
+func (w *Writer) begun(class int) int {
+	return w.lanes[Normal].begun[class] + w.lanes[High].begun[class]
+}
+
+// nextPiece takes the message of a lane whose turn it is out of its line. n is how many bytes of it
+// to send: none if it is not to be sent at all. x is nil if there is nothing to send. w.mu is held;
+// x stays locked for encoding.
+func (w *Writer) nextPiece(in Lane) (x *Waiter, n int) {
+	if !w.ready(in) || in == Normal && w.lead < maxLead && w.ready(High) { // the window is for High
 		return nil, 0
 	}
-	x = l.turn.first
-	l.turn.remove(x)
+	l := &w.larges
+	x = w.lanes[in].turn.first
+	w.lanes[in].turn.remove(x)
 	x.encoding.Lock() // never waits long: Withdraw holds it only for a moment
 	now := time.Now()
 	s := &x.large
@@ -218,7 +254,7 @@ func (w *Writer) nextPiece() (x *Waiter, n int) {
 		l.left += size - s.left // the message may have become shorter
 		s.left = size
 	}
-	if n = l.window.piece(); s.left <= min(n+minPiece, maxPiece) { // no small rest, which would wait for the window
+	if n = l.window.piece(); s.left <= l.window.most() {
 		n = s.left
 	}
 	s.left -= n
@@ -242,17 +278,18 @@ func (w *Writer) encodePiece(q *queue, x *Waiter, n int) {
 	switch s := &x.large; {
 	case s.ended != goesOn:
 		over, err = s.ended == canceled, ErrCanceled
-		w.larges.forget(x)
+		w.forget(x, &w.lanes[x.lane].queue) // where withdraw has put its end
 	case n == 0 || s.left == 0:
-		w.larges.forget(x)
+		w.forget(x, q)
 	case w.closed && (!w.drain || item.Opens()):
 		err = ErrClosed
 		w.abandon(x)
-		w.larges.forget(x)
+		w.forget(x, &w.lanes[x.lane].queue)
 	default:
 		over = false
-		w.larges.turn.push(x)
+		w.lanes[x.lane].turn.push(x)
 	}
+	w.look() // x was in no line while take looked, and may have made room for others
 	w.mu.Unlock()
 	x.encoding.Unlock() // and x may be in use again
 	if over {

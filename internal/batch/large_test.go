@@ -20,7 +20,7 @@ import (
 func addLarge(t *testing.T, w *Writer, b byte, n int, key uint64, opens bool) *item {
 	t.Helper()
 	x := &item{msg: bytes.Repeat([]byte{b}, n), opens: opens, done: make(chan error, 1)}
-	if err := w.AddLarge(&x.Waiter, x, n, key); err != ErrQueued {
+	if err := w.AddLarge(Normal, &x.Waiter, x, n, key); err != ErrQueued {
 		t.Fatal(err)
 	}
 	return x
@@ -169,7 +169,7 @@ func TestALargeMessageCanBeGivenUp(t *testing.T) {
 				if n := w.Backlog(); n != 0 {
 					t.Errorf("%d bytes still wait", n)
 				}
-				if w.larges.begun != [2]int{} || w.larges.keys != nil {
+				if w.lanes[Normal].begun != [2]int{} || w.larges.keys != nil {
 					t.Errorf("it is not forgotten: %+v", w.larges)
 				}
 				conn.Close()
@@ -263,7 +263,7 @@ func TestAFlushFinishesWhatIsBegun(t *testing.T) {
 		if came['a'] != 300<<10 {
 			t.Errorf("%d bytes of the answer came", came['a'])
 		}
-		if w.larges.left != 0 || w.larges.begun != [2]int{} {
+		if w.larges.left != 0 || w.lanes[Normal].begun != [2]int{} {
 			t.Errorf("something is left: %+v", w.larges)
 		}
 		conn.Close()
@@ -422,7 +422,7 @@ func TestBothEndsAgreeOnWhatIsBegun(t *testing.T) {
 			x := &largeItem{done: make(chan error, 1), busy: make([]byte, 256<<10), opens: i%2 == 0}
 			for range 15 {
 				x.id, x.total, x.sent = ids.Add(1), uint32(40_000+r.IntN(2_000_000)), 0
-				if w.AddLarge(&x.Waiter, x, int(x.total), uint64(x.id)) != ErrQueued {
+				if w.AddLarge(Lane(i%2), &x.Waiter, x, int(x.total), uint64(x.id)) != ErrQueued {
 					return // the flush has begun
 				}
 				for range r.IntN(100) {
@@ -461,7 +461,7 @@ func TestBothEndsAgreeOnWhatIsBegun(t *testing.T) {
 	if len(model.left) > 0 {
 		t.Errorf("the other end waits for more of %v", model.left)
 	}
-	if l := &w.larges; l.left != 0 || l.begun != [2]int{} || l.keys != nil || l.turn.first != nil || l.window.inFlight != 0 {
+	if l := &w.larges; l.left != 0 || w.begun(0) != 0 || w.begun(1) != 0 || l.keys != nil || w.lanes[Normal].turn.first != nil || w.lanes[High].turn.first != nil || l.window.inFlight != 0 {
 		t.Errorf("something is left: %+v", l)
 	}
 }
@@ -505,7 +505,7 @@ func TestAFlushEndsWhenWhatItWaitsForIsWithdrawn(t *testing.T) {
 func TestWithdrawingWaitsForThePiece(t *testing.T) {
 	w, conn, peer := pair(testConfig)
 	x := &slowPiece{item: item{msg: make([]byte, 1<<20), done: make(chan error, 1)}, began: make(chan struct{}, 100)}
-	if err := w.AddLarge(&x.Waiter, x, 1<<20, 0); err != ErrQueued {
+	if err := w.AddLarge(Normal, &x.Waiter, x, 1<<20, 0); err != ErrQueued {
 		t.Fatal(err)
 	}
 	ran := make(chan error, 1)
@@ -522,7 +522,7 @@ func TestWithdrawingWaitsForThePiece(t *testing.T) {
 	if err := <-ran; err != nil {
 		t.Error(err)
 	}
-	if l := &w.larges; l.left != 0 || l.begun != [2]int{} {
+	if l := &w.larges; l.left != 0 || w.lanes[Normal].begun != [2]int{} {
 		t.Errorf("something is left: %+v", l)
 	}
 	conn.Close()

@@ -9,32 +9,38 @@ import (
 // Commit, Abort or Detach.
 type Slot struct {
 	w        *Writer
+	in       Lane
 	reserved bool // from BeginNow: the message counts in the reserve
 }
 
+func (s Slot) lane() *lane { return &s.w.lanes[s.in] }
+
 // Open returns the buffer to append a message of exactly size bytes to. It has room for them.
 func (s Slot) Open(size int) []byte {
-	w := s.w
-	w.grow(headroom+mpack.BinHeaderSize(size)+size, min(w.usual, w.cfg.Limit))
-	return w.open(size, w.cfg.MaxShared)
+	w, l := s.w, s.lane()
+	l.grow(headroom+mpack.BinHeaderSize(size)+size, min(l.usual, w.cfg.Limit))
+	return l.open(size, w.cfg.MaxShared)
 }
 
 // Commit takes the buffer of Open with the message appended, and unlocks the queue.
 func (s Slot) Commit(buf []byte) {
-	w := s.w
+	w, l := s.w, s.lane()
 	if s.reserved {
-		w.reserved += len(buf) - w.frames[len(w.frames)-1].end
-		w.answers.Store(int64(w.reserved))
+		l.reserved += len(buf) - l.frames[len(l.frames)-1].end
+		w.answers.Store(int64(w.reserved()))
 	}
-	w.commit(buf)
-	w.signalAndUnlock()
+	l.commit(buf)
+	w.signalAndUnlock(s.in)
 }
 
 // Abort unlocks the queue without a message, in place of Open and Commit.
 func (s Slot) Abort() { s.w.mu.Unlock() }
 
 // Hurry sends the message without waiting for others to join it.
-func (s Slot) Hurry() { s.w.hurry = true }
+func (s Slot) Hurry() { s.lane().hurry = true }
+
+// Behind sends the message, which is of the lane Normal, behind all that High has in its queue.
+func (s Slot) Behind() { s.w.lanes[Normal].behind = true }
 
 // Detach may replace Open if a message need not keep its place among the others. For a large one it
 // unlocks the queue, so that nobody waits while the message is encoded, and returns a separate
@@ -44,16 +50,16 @@ func (s Slot) Detach(size int) (buf []byte, ok bool) {
 	if size < s.w.cfg.Large || s.reserved {
 		return nil, false
 	}
-	s.w.apart += size
+	s.lane().apart += size
 	s.w.mu.Unlock()
 	return bytepool.Get(headroom + size)[:headroom], true
 }
 
 // Attach queues the buffer of Detach with the message appended. It takes the lock itself.
 func (s Slot) Attach(buf []byte) {
-	w := s.w
+	w, l := s.w, s.lane()
 	w.mu.Lock()
-	w.apart -= len(buf) - headroom
-	w.attach(buf)
-	w.signalAndUnlock()
+	l.apart -= len(buf) - headroom
+	l.attach(buf)
+	w.signalAndUnlock(s.in)
 }

@@ -46,6 +46,7 @@ type Waiter struct {
 	prev, next *Waiter
 	in         *line // nil for none
 	size       int   // of the message, in bytes; -1 to skip it
+	lane       Lane
 	large      largeState
 
 	encoding sync.Mutex // held by Run from the time the item leaves the line until it is encoded
@@ -94,7 +95,7 @@ func (w *Writer) Withdraw(x *Waiter) bool {
 	w.mu.Lock()
 	waits := x.in != nil
 	gone := w.withdraw(x, withdrawn)
-	w.signalAndUnlock()
+	w.signalAndUnlock(x.lane)
 	if !waits {
 		x.encoding.Lock()
 		x.encoding.Unlock() //lint:ignore SA2001 Run may be at it, and is waited for
@@ -110,7 +111,7 @@ func (w *Writer) withdraw(x *Waiter, how ending) bool {
 	case x.in != nil:
 		x.in.remove(x)
 		w.abandon(x)
-		w.larges.forget(x)
+		w.forget(x, &w.lanes[x.lane].queue)
 		x.item = nil
 		return true
 	case s.begun && s.left > 0 && s.ended == goesOn:
@@ -121,18 +122,18 @@ func (w *Writer) withdraw(x *Waiter, how ending) bool {
 	return false
 }
 
-// admit takes the items whose turn it is out of the line, up to the limit. It returns them linked
+// admit takes the items whose turn it is out of the line of a lane, up to its limit. It returns them linked
 // by next, and the bytes of their messages without a buffer of their own. w.mu is held.
-func (w *Writer) admit() (turn *Waiter, shared int) {
+func (w *Writer) admit(in Lane) (turn *Waiter, shared int) {
 	var last *Waiter
 	var now time.Time
-	if w.waiting.first != nil {
+	waiting, limit, bytes := &w.lanes[in].waiting, w.limit(in), 0
+	if waiting.first != nil {
 		now = time.Now()
 	}
-	bytes := 0
-	for w.waiting.first != nil && bytes < w.cfg.Limit {
-		x := w.waiting.first
-		w.waiting.remove(x)
+	for waiting.first != nil && bytes < limit {
+		x := waiting.first
+		waiting.remove(x)
 		x.encoding.Lock() // never waits long: Withdraw holds it only for a moment
 		size, ok := x.item.Admit(now)
 		if x.size = -1; ok {
@@ -182,11 +183,20 @@ func (w *Writer) encode(q *queue, turn *Waiter, shared int) {
 	}
 }
 
+// lines returns all lines.
+func (w *Writer) lines() (all []*line) {
+	for in := range w.lanes {
+		l := &w.lanes[in]
+		all = append(all, &l.waiting, &l.turn, &l.next[0], &l.next[1])
+	}
+	return all
+}
+
 // dismiss takes all items out of their lines, or only those that open something, and returns them
 // linked by next. w.mu is held.
 func (w *Writer) dismiss(openers bool) (gone *Waiter) {
 	var last *Waiter
-	for _, l := range []*line{&w.waiting, &w.larges.turn, &w.larges.next[0], &w.larges.next[1]} {
+	for _, l := range w.lines() {
 		for x := l.first; x != nil; {
 			one := x
 			x = x.next
@@ -195,7 +205,7 @@ func (w *Writer) dismiss(openers bool) (gone *Waiter) {
 			}
 			l.remove(one)
 			w.abandon(one)
-			w.larges.forget(one)
+			w.forget(one, &w.lanes[one.lane].queue)
 			if last == nil {
 				gone = one
 			} else {

@@ -18,7 +18,7 @@ import (
 func queueUp(t *testing.T, w *Writer, msg []byte, opens ...bool) *item {
 	t.Helper()
 	x := &item{msg: msg, opens: slices.Contains(opens, true), done: make(chan error, 1)}
-	if _, err := w.BeginOrWait(&x.Waiter, x, len(msg)); err != ErrQueued {
+	if _, err := w.BeginOrWait(Normal, &x.Waiter, x, len(msg)); err != ErrQueued {
 		t.Fatalf("a message for which there is no room: %v", err)
 	}
 	return x
@@ -204,7 +204,7 @@ func TestAFlushTakesInWhoWaits(t *testing.T) {
 		if !w.Withdraw(&gone.Waiter) {
 			t.Error("who waits for the flush cannot withdraw")
 		}
-		if _, err := w.BeginOrWait(&gone.Waiter, gone, 4); !errors.Is(err, ErrClosed) {
+		if _, err := w.BeginOrWait(Normal, &gone.Waiter, gone, 4); !errors.Is(err, ErrClosed) {
 			t.Errorf("who comes after the end got %v", err)
 		}
 		ended := make(chan error, 1)
@@ -366,7 +366,7 @@ func TestASlowDoneHoldsUpNobodyWhoWithdraws(t *testing.T) {
 		w, conn, peer := pair(testConfig)
 		fill(t, w)
 		slow := &slowDone{item{msg: []byte("slow")}, make(chan struct{}), make(chan struct{})}
-		if _, err := w.BeginOrWait(&slow.Waiter, slow, 4); err != ErrQueued {
+		if _, err := w.BeginOrWait(Normal, &slow.Waiter, slow, 4); err != ErrQueued {
 			t.Fatal(err)
 		}
 		next := queueUp(t, w, []byte("next"))
@@ -393,7 +393,7 @@ func TestALargeMessageThatWaitedTakesItsMemoryOnce(t *testing.T) {
 	w, _, _ := pair(cfg)
 	fill(t, w)
 	large := queueUp(t, w, make([]byte, 1<<20))
-	_, q := w.take(nil)
+	_, q := w.take(Normal)
 	if err := <-large.done; err != nil {
 		t.Fatal(err)
 	}
@@ -411,7 +411,7 @@ func TestAFullReserveIsWaitedForOnce(t *testing.T) {
 		w, conn, _ := pair(cfg)
 		go w.Run()
 		answer := func() {
-			slot := must(w.BeginNow())
+			slot := must(w.BeginNow(Normal))
 			slot.Commit(append(slot.Open(600), make([]byte, 600)...))
 		}
 		answer() // is being written
@@ -441,7 +441,7 @@ func TestTheReserveIsWaitedForBeforeTheFirstFlush(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, conn, peer := pair(testConfig)
 			go messages(t, peer, true)
-			slot := must(w.BeginNow())
+			slot := must(w.BeginNow(Normal))
 			slot.Commit(append(slot.Open(used), make([]byte, used)...))
 			waited := make(chan struct{})
 			go func() {
@@ -469,13 +469,13 @@ func TestAFlushMakesTheWholeReserveFree(t *testing.T) {
 	answer := make([]byte, testConfig.Reserve/2)
 	for range 3 {
 		for range 2 {
-			slot := must(w.BeginNow())
+			slot := must(w.BeginNow(Normal))
 			slot.Commit(append(slot.Open(len(answer)), answer...))
 		}
-		if _, err := w.BeginNow(); err != ErrFull {
+		if _, err := w.BeginNow(Normal); err != ErrFull {
 			t.Fatalf("with the reserve used an answer got %v", err)
 		}
-		if _, q := w.take(nil); len(q.frames) == 0 {
+		if _, q := w.take(Normal); len(q.frames) == 0 {
 			t.Fatal("nothing was flushed")
 		}
 	}

@@ -19,6 +19,9 @@ const (
 	queued     = 3 * time.Millisecond
 	// loss is how much of the rate half a window must reach to be enough.
 	loss = 0.9
+	// short is how long a small message may wait behind others. A window that holds no more than comes
+	// within that time is too small: it saves nothing, and has both ends wait for each other.
+	short = 400 * time.Microsecond
 	// leastMeasured is the least time over which a rate is measured. Within less, what is slow on
 	// the way lets through what it likes.
 	leastMeasured = 50 * time.Millisecond
@@ -93,6 +96,11 @@ func (f *window) open() bool {
 // end acknowledges several times for each.
 func (f *window) piece() int { return min(max(f.limit()/4, minPiece), maxPiece) }
 
+// most returns the most bytes that the last piece of a message carries. There is to be no small rest,
+// which would wait for the window. And a message that comes in one piece need not be put together at
+// the other end, which costs a copy.
+func (f *window) most() int { return min(max(f.piece()+minPiece, f.limit()/2), maxPiece) }
+
 // send records a piece of n bytes.
 func (f *window) send(n int, now time.Time) {
 	f.inFlight += n
@@ -144,6 +152,12 @@ func (f *window) round(n int, took time.Duration, now time.Time) {
 // adapt chooses the size of the window after bytes have arrived at a rate, each trip of which took
 // so long.
 func (f *window) adapt(rate float64, trip time.Duration, now time.Time) {
+	soon := int(rate * short.Seconds())
+	if f.limit() <= soon && f.phase != halved {
+		f.rate = rate
+		f.resize(2*f.limit(), growing, now)
+		return
+	}
 	least := gain * f.rate
 	if trip > 2*f.shortest+queued {
 		least = queuedGain * f.rate
@@ -167,8 +181,8 @@ func (f *window) adapt(rate float64, trip time.Duration, now time.Time) {
 		f.rate = rate
 		switch {
 		case now.Before(f.next):
-		case f.limit() == minWindow:
-			f.resize(2*minWindow, doubled, now)
+		case f.limit() == minWindow, f.limit()/2 <= soon:
+			f.resize(2*f.limit(), doubled, now)
 		default:
 			f.resize(f.limit()/2, halved, now)
 		}

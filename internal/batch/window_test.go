@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -87,6 +88,32 @@ func TestTheWindowFindsTheRateOfTheLine(t *testing.T) {
 				t.Errorf("a byte waits for %v in the line, more than %v", wait, c.wait)
 			}
 		})
+	}
+}
+
+// Between processes of one machine, rates are what the scheduler makes of them. The window must not
+// become so small that both ends have to wait for each other.
+func TestTheWindowStaysLargeOnAFastLine(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var f window
+	now := time.Now()
+	for range 50 {
+		line := testLine{rate: 1e9 + r.Float64()*2e9, delay: 100 * time.Microsecond, turn: time.Duration(r.IntN(500)) * time.Microsecond}
+		line.run(&f, now, time.Second)
+		now = now.Add(time.Second)
+		if f.limit() < 256<<10 {
+			t.Fatalf("%d bytes at %.1f GB/s", f.limit(), line.rate/1e9)
+		}
+	}
+}
+
+// A message that is at most half the window is one piece.
+func TestOnePieceForHalfAWindow(t *testing.T) {
+	for size, want := range map[int]int{minWindow: 32 << 10, 256 << 10: 128 << 10, 1 << 20: maxPiece, maxWindow: maxPiece} {
+		f := window{size: size}
+		if got := f.most(); got != want {
+			t.Errorf("up to %d bytes with a window of %d, want %d", got, size, want)
+		}
 	}
 }
 

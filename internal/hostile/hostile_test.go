@@ -31,7 +31,7 @@ const sessions = 5
 // sendAnything is a peer that comes some times and sends one node what it likes.
 func sendAnything(t *testing.T, random *rand.Rand) {
 	n := start(t, nil)
-	handle(t, n, func(_ context.Context, payload []byte) ([]byte, *grid.RemoteErr) { return payload, nil })
+	handle(t, n, func(_ context.Context, payload []byte) ([]byte, error) { return payload, nil })
 	handleStream(t, n, stream, 2, func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *grid.RemoteErr {
 		if len(payload)%2 == 0 {
 			return echoBack(ctx, payload, in, out)
@@ -50,7 +50,7 @@ func sendAnything(t *testing.T, random *rand.Rand) {
 	conn := n.conn()
 	for round := range sessions {
 		p := n.knock(t)
-		p.Greet(t, testkit.Hello{Host: n.peer, Features: []uint32{0, features}[round%2]})
+		p.Greet(t, testkit.Hello{Host: n.peer, Features: []uint32{0, newest}[round%2]})
 		read := make(chan struct{})
 		go func() {
 			defer close(read)
@@ -119,7 +119,7 @@ func TestCallsThatAreResetAtOnceAreLimited(t *testing.T) {
 				running.Add(-1)
 				served.Add(1)
 			}
-			handle(t, n, func(ctx context.Context, _ []byte) ([]byte, *grid.RemoteErr) { serve(ctx); return nil, nil })
+			handle(t, n, func(ctx context.Context, _ []byte) ([]byte, error) { serve(ctx); return nil, nil })
 			handleStream(t, n, stream, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *grid.RemoteErr {
 				serve(ctx)
 				return nil
@@ -164,12 +164,18 @@ func TestPingsThatAreNotReadAreBounded(t *testing.T) {
 		"pings of unknown streams":     {Op: testkit.OpPing, MuxID: 1 << 20},
 		"messages of unknown streams":  {Op: testkit.OpMuxClientMsg, MuxID: 1 << 20},
 		"requests to unknown handlers": {Op: testkit.OpRequest, MuxID: 1, Handler: 125},
+		"headers of unknown streams":   header(1<<20, 1, anna),
+		"ends of unknown streams":      ended(1<<20, 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := start(t, func(o *grid.ManagerOptions) {
 				o.Limits.MaxQueuedControlBytes, o.Limits.MaxQueuedBytes, o.Limits.WriteTimeout = most, most, 300*time.Millisecond
 			})
-			p := n.join(t)
+			asks := uint32(0)
+			if m.Op >= testkit.OpMuxServerEnd {
+				asks = newest
+			}
+			p := n.joinAs(t, asks)
 			one, ping := frameOf(checked(m)), wsframe.AppendControl(nil, ws.OpPing, []byte("ping"), true, [4]byte{1, 2, 3, 4})
 			var flood []byte
 			for range 1000 {
@@ -202,13 +208,13 @@ func sendRandom(p *testkit.Peer, r *rand.Rand) bool {
 		Seq:        uint32(r.IntN(5)),
 		DeadlineMS: uint32(r.IntN(3)) * 500,
 		Handler:    uint8(handlers[r.IntN(len(handlers))]),
-		Op:         uint8(r.IntN(testkit.OpAckPieces + 2)),
+		Op:         uint8(r.IntN(testkit.OpMuxServerHeader + 2)),
 		Flags:      uint8(r.IntN(64)) | testkit.FlagChecksum,
 	}
 	if m.MuxID == 0 && r.IntN(30) > 0 { // most of these end the connection
 		m.MuxID = 1
 	}
-	if m.Op >= testkit.OpMerged && r.IntN(40) > 0 {
+	if m.Op >= testkit.OpMerged && m.Op < testkit.OpMuxServerEnd && r.IntN(40) > 0 {
 		m.Op = testkit.OpConnectMux
 	}
 	if r.IntN(2) == 0 {
@@ -229,7 +235,7 @@ func sendRandom(p *testkit.Peer, r *rand.Rand) bool {
 }
 
 // features are those of a node of this project.
-const features = 1 | 2 | 4 | 16 | 32
+const features = 1 | 2 | 4 | 16 | 32 | testkit.FeatureFacts
 
 func handle(t *testing.T, n *node, h grid.SingleHandlerContextFn) {
 	t.Helper()

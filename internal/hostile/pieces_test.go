@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"math/rand/v2"
@@ -148,7 +149,7 @@ func TestPiecesThatBreakTheRules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := startOnPipe(t, func(o *grid.ManagerOptions) { o.Limits.MaxMessageSize = most })
-				handle(t, n, func(_ context.Context, payload []byte) ([]byte, *grid.RemoteErr) { return nil, nil })
+				handle(t, n, func(_ context.Context, payload []byte) ([]byte, error) { return nil, nil })
 				p := n.joinAs(t, features)
 				word := make(chan string)
 				go func() {
@@ -250,7 +251,7 @@ func TestPiecesWithinTheRules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := startOnPipe(t, nil)
-				handle(t, n, func(_ context.Context, payload []byte) ([]byte, *grid.RemoteErr) { return nil, nil })
+				handle(t, n, func(_ context.Context, payload []byte) ([]byte, error) { return nil, nil })
 				handleStream(t, n, stream, 1, func(ctx context.Context, _ []byte, _ <-chan []byte, _ chan<- []byte) *grid.RemoteErr {
 					<-ctx.Done()
 					return nil
@@ -293,6 +294,44 @@ func TestPiecesWithinTheRules(t *testing.T) {
 	}
 }
 
+// Whole messages in pieces that share a frame do not share a buffer.
+func TestPiecesThatShareAFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startOnPipe(t, nil)
+		var mu sync.Mutex
+		got := map[byte][]byte{}
+		handle(t, n, func(_ context.Context, payload []byte) ([]byte, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			got[payload[0]] = payload
+			if payload[0] == 1 && bytes.IndexByte(payload[:cap(payload)], 2) >= 0 {
+				t.Error("the second message is in the buffer of the first")
+			}
+			return nil, nil
+		})
+		p := n.joinAs(t, features)
+		go io.Copy(io.Discard, p.In)
+		// The buffer of a frame with the first two has the size of one for the first payload.
+		sizes := []int{70_000, 40_000, 70_000, 130_000}
+		var all []testkit.Message
+		for i, size := range sizes {
+			m := testkit.Message{MuxID: uint64(2*i + 1), Handler: uint8(single), Op: testkit.OpRequest, Flags: testkit.FlagEOF, Payload: bytes.Repeat([]byte{byte(i + 1)}, size)}
+			all = append(all, piece(m, 0, len(m.Bytes())))
+		}
+		p.MustSend(t, all[:2]...)
+		p.MustSend(t, all[2])
+		p.MustSend(t, all[3])
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		for i, size := range sizes {
+			if !bytes.Equal(got[byte(i+1)], bytes.Repeat([]byte{byte(i + 1)}, size)) {
+				t.Errorf("message %d has not come as it was", i)
+			}
+		}
+	})
+}
+
 // A peer may begin as much as it may, in as many messages as that gives, and stop: what it takes is
 // bounded by the documented formula, and it takes it no longer than the connection lasts.
 func TestWhatIsBegunTakesBoundedMemory(t *testing.T) {
@@ -301,7 +340,7 @@ func TestWhatIsBegunTakesBoundedMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := startOnPipe(t, func(o *grid.ManagerOptions) { o.Limits.MaxMessageSize = most })
-				handle(t, n, func(_ context.Context, payload []byte) ([]byte, *grid.RemoteErr) { return nil, nil })
+				handle(t, n, func(_ context.Context, payload []byte) ([]byte, error) { return nil, nil })
 				p := n.joinAs(t, features)
 				go io.Copy(io.Discard, p.In)
 				before := testkit.Memory()
@@ -355,7 +394,7 @@ func TestPiecesForANodeThatLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startOnPipe(t, nil)
 		gate := make(chan struct{})
-		handle(t, n, func(_ context.Context, payload []byte) ([]byte, *grid.RemoteErr) {
+		handle(t, n, func(_ context.Context, payload []byte) ([]byte, error) {
 			<-gate
 			return nil, nil
 		})

@@ -198,7 +198,7 @@ func TestSlowServersAreGivenUp(t *testing.T) {
 func TestHalfAFrameTakesNoMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startOnPipe(t, nil)
-		handle(t, n, func(_ context.Context, payload []byte) ([]byte, *grid.RemoteErr) { return payload[:1], nil })
+		handle(t, n, func(_ context.Context, payload []byte) ([]byte, error) { return payload[:1], nil })
 		p := n.join(t)
 		go io.Copy(io.Discard, p.In)
 		before := testkit.Memory()

@@ -12,6 +12,7 @@ import (
 // goroutine may read while another writes; all other methods may be called at any time.
 type Conn struct {
 	net           *Network
+	number        int
 	hosts         route // of this end and of the other
 	local, remote addr
 	peer          *Conn
@@ -255,6 +256,8 @@ func (c *Conn) close() {
 	}
 	c.closeWrite()
 }
+
+func (c *Conn) order() int { return c.number }
 
 // between reports whether the connection is one of two hosts.
 func (c *Conn) between(a, b string) bool {

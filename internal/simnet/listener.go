@@ -132,17 +132,24 @@ func (n *Network) dial(ctx context.Context, from, address string) (*Conn, error)
 func (n *Network) travel(ctx context.Context, from, to string) error {
 	n.mu.Lock()
 	p := n.path(from, to)
-	arrives := time.Now().Add(p.delay())
+	arrives := time.Now().Add(p.delay() + p.resends(p.rng, resendsDial))
 	n.mu.Unlock()
 	for {
 		n.mu.Lock()
-		at, changed := arrives, p.changed
+		at, blocked, changed := arrives, p.blocked, p.changed
 		if p.stalled.After(at) {
 			at = p.stalled
 		}
 		n.mu.Unlock()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if blocked {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
 		}
 		left := time.Until(at)
 		if left <= 0 {
@@ -171,8 +178,8 @@ func (n *Network) connect(from, to, target, address string) *Conn {
 	n.ports++
 	local := addr(fmt.Sprintf("%s:%d", from, n.ports))
 	out, in := n.newPipe(there), n.newPipe(back)
-	client := &Conn{net: n, hosts: route{from, to}, local: local, remote: addr(address), in: in, out: out}
-	server := &Conn{net: n, hosts: route{to, from}, local: addr(target), remote: local, in: out, out: in, peer: client}
+	client := &Conn{net: n, number: n.number(), hosts: route{from, to}, local: local, remote: addr(address), in: in, out: out}
+	server := &Conn{net: n, number: n.number(), hosts: route{to, from}, local: addr(target), remote: local, in: out, out: in, peer: client}
 	client.peer = server
 	n.open[client], n.open[server] = struct{}{}, struct{}{}
 	l.backlog = append(l.backlog, server)
@@ -183,8 +190,9 @@ func (n *Network) connect(from, to, target, address string) *Conn {
 // newPipe returns a direction of a new connection, with accidents of its own. n.mu is held.
 func (n *Network) newPipe(p *path) *pipe {
 	pipe := &pipe{
-		path: p,
-		rng:  rand.New(rand.NewPCG(p.rng.Uint64(), p.rng.Uint64())),
+		path:   p,
+		number: n.number(),
+		rng:    rand.New(rand.NewPCG(p.rng.Uint64(), p.rng.Uint64())),
 	}
 	p.pipes[pipe] = struct{}{}
 	return pipe

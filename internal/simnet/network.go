@@ -1,10 +1,13 @@
 package simnet
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,6 +22,7 @@ type Network struct {
 	frozen    map[string]time.Time // hosts whose reads and writes wait until then
 	open      map[*Conn]struct{}   // not yet closed by their owner
 	ports     int                  // handed out to dialers
+	numbers   int                  // of conns and pipes
 }
 
 // Link says how bytes travel one way between two hosts. Its zero value is a
@@ -39,6 +43,10 @@ type Link struct {
 	// directions, as many do. Where something is on its way back, all that has not arrived is
 	// dropped, in both directions, and the other end is reset; so it is when it writes later on.
 	Proxied bool
+	// Loss is how likely a piece is lost on its way. As TCP does, the sender sends it again: first
+	// after 200 ms, then after twice as long each time, at most eight times. All that follows waits
+	// for it. For a dial it begins with a second.
+	Loss float64
 }
 
 const defaultBuffer = 64 << 10
@@ -51,13 +59,14 @@ type path struct {
 	link    Link
 	rng     *rand.Rand
 	stalled time.Time // nothing arrives until then
+	blocked bool      // nothing arrives
 	refused time.Time // dials fail until then
 	astray  time.Time // dials reach another host until then
 	via     string    // that host
 	flips   int       // bits to be flipped in what is written from now on
 	dials   int
 	pipes   map[*pipe]struct{}
-	changed chan struct{} // closed and replaced when stalled changes
+	changed chan struct{} // closed and replaced when stalled or blocked changes
 }
 
 // New returns a network whose accidents follow from seed.
@@ -81,7 +90,7 @@ func (n *Network) SetLink(from, to string, link Link) {
 	old := p.link.Bandwidth
 	p.link = link
 	if link.Bandwidth != old {
-		for pipe := range p.pipes {
+		for _, pipe := range inOrder(p.pipes) {
 			pipe.reschedule(time.Now())
 		}
 	}
@@ -104,6 +113,21 @@ func (n *Network) Stall(from, to string, d time.Duration) {
 	if until := time.Now().Add(d); until.After(p.stalled) {
 		p.stalled = until
 	}
+	p.notify()
+}
+
+// Block lets nothing arrive on the way from one host to another until Unblock or Heal, as a Stall
+// without an end.
+func (n *Network) Block(from, to string) { n.setBlocked(from, to, true) }
+
+// Unblock ends a Block. All that was sent meanwhile arrives.
+func (n *Network) Unblock(from, to string) { n.setBlocked(from, to, false) }
+
+func (n *Network) setBlocked(from, to string, blocked bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.path(from, to)
+	p.blocked = blocked
 	p.notify()
 }
 
@@ -144,13 +168,14 @@ func (n *Network) Flip(from, to string, count int) {
 	n.path(from, to).flips += count
 }
 
-// Heal ends all stalls, refusals and wrong routes, and flips no more bits. Connections that were
-// dropped stay so.
+// Heal ends all stalls, blocks, refusals and wrong routes, and flips no more bits. Connections that
+// were dropped stay so.
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range n.paths {
 		p.stalled, p.refused, p.astray, p.flips = time.Time{}, time.Time{}, time.Time{}, 0
+		p.blocked = false
 		p.notify()
 	}
 }
@@ -159,7 +184,7 @@ func (n *Network) Heal() {
 func (n *Network) Cut(a, b string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for c := range n.open {
+	for _, c := range inOrder(n.open) {
 		if c.between(a, b) {
 			c.breakOff()
 		}
@@ -171,7 +196,7 @@ func (n *Network) Cut(a, b string) {
 func (n *Network) Drop(a, b string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for c := range n.open {
+	for _, c := range inOrder(n.open) {
 		if c.between(a, b) {
 			c.in.lost, c.out.lost = true, true
 			c.in.notify()
@@ -192,7 +217,7 @@ func (n *Network) Open() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var open []string
-	for c := range n.open {
+	for _, c := range inOrder(n.open) {
 		open = append(open, fmt.Sprintf("%v of a connection to %v", c.local, c.remote))
 	}
 	return open
@@ -220,7 +245,7 @@ func (n *Network) path(from, to string) *path {
 func (p *path) notify() {
 	close(p.changed)
 	p.changed = make(chan struct{})
-	for pipe := range p.pipes {
+	for _, pipe := range inOrder(p.pipes) {
 		pipe.notify()
 	}
 }
@@ -232,6 +257,41 @@ func (p *path) delay() time.Duration {
 		d += time.Duration(p.rng.Int64N(int64(p.link.Jitter)))
 	}
 	return d
+}
+
+// numbered has a number of its own in the network.
+type numbered interface {
+	comparable
+	order() int
+}
+
+// inOrder returns what is in a set, in the order in which it came: what happens first must not depend
+// on a map.
+func inOrder[T numbered](set map[T]struct{}) []T {
+	return slices.SortedFunc(maps.Keys(set), func(a, b T) int { return cmp.Compare(a.order(), b.order()) })
+}
+
+// number returns a new one. n.mu is held.
+func (n *Network) number() int {
+	n.numbers++
+	return n.numbers
+}
+
+// How long it takes until what was lost is sent again the first time.
+const (
+	resendsData = 200 * time.Millisecond
+	resendsDial = time.Second
+)
+
+// resends draws how long it takes until what is sent is not lost. The network's lock is held.
+func (p *path) resends(rng *rand.Rand, first time.Duration) (late time.Duration) {
+	if p.link.Loss <= 0 {
+		return 0
+	}
+	for n := 0; n < 8 && rng.Float64() < p.link.Loss; n++ {
+		late += first << n
+	}
+	return late
 }
 
 // hostOf returns the host of an address.

@@ -9,6 +9,7 @@ import (
 // pipe is one direction of a connection. The network's lock guards it.
 type pipe struct {
 	path     *path
+	number   int
 	rng      *rand.Rand
 	segments []segment     // on their way, or arrived and not read
 	buffered int           // bytes in segments
@@ -26,6 +27,8 @@ type segment struct {
 	data []byte
 }
 
+func (p *pipe) order() int { return p.number }
+
 func (p *pipe) notify() {
 	if p.changed != nil {
 		close(p.changed)
@@ -42,10 +45,10 @@ func (p *pipe) change() <-chan struct{} {
 }
 
 // ready returns when the first segment, or something that was sent at the given time, can be read;
-// zero for never.
+// zero for never, or not yet known.
 func (p *pipe) ready(at time.Time) time.Time {
 	switch {
-	case p.lost:
+	case p.lost, p.path.blocked:
 		return time.Time{}
 	case p.path.stalled.After(at):
 		return p.path.stalled
@@ -75,7 +78,7 @@ func (p *pipe) push(b []byte, now time.Time) {
 	gaps := link.Jitter // between the pieces, together
 	for len(data) > 0 {
 		n := p.piece(len(data))
-		p.append(now, data[:n:n], delay)
+		p.append(now, data[:n:n], delay+p.path.resends(p.rng, resendsData))
 		data = data[n:]
 		if gaps > 0 && p.rng.IntN(4) == 0 {
 			gap := time.Duration(p.rng.Int64N(int64(gaps)))
@@ -88,7 +91,7 @@ func (p *pipe) push(b []byte, now time.Time) {
 
 // end sends the end of the direction on its way.
 func (p *pipe) end(now time.Time) {
-	p.append(now, nil, p.path.delay())
+	p.append(now, nil, p.path.delay()+p.path.resends(p.rng, resendsData))
 	p.notify()
 }
 

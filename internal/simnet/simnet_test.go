@@ -353,6 +353,73 @@ func TestAStallHoldsUpOneDirection(t *testing.T) {
 	})
 }
 
+func TestABlockLastsUntilItIsEnded(t *testing.T) {
+	in(t, nil, func(t *testing.T, n *Network, a, b net.Conn) {
+		n.Block("a", "b")
+		write(t, a, []byte("on its way"))
+		write(t, b, []byte("the other way"))
+		wantRead(t, a, "the other way")
+		for _, end := range []func(){func() { n.Unblock("a", "b") }, n.Heal} {
+			go func() {
+				time.Sleep(time.Hour)
+				end()
+			}()
+			if d := took(func() { wantRead(t, b, "on its way") }); d != time.Hour {
+				t.Errorf("held up for %v", d)
+			}
+			n.Block("a", "b")
+			write(t, a, []byte("on its way"))
+		}
+		n.Heal()
+		wantRead(t, b, "on its way")
+	})
+}
+
+// What is lost comes later, and holds up what was sent behind it.
+func TestLossIsDelay(t *testing.T) {
+	in(t, both(Link{Delay: time.Millisecond, Loss: 0.2}), func(t *testing.T, n *Network, a, b net.Conn) {
+		late := make(map[time.Duration]int)
+		for i := range 200 {
+			write(t, a, []byte{byte(i)})
+			late[took(func() { wantRead(t, b, string([]byte{byte(i)})) })]++
+		}
+		if prompt := late[time.Millisecond]; prompt < 120 || prompt > 190 {
+			t.Errorf("%d of 200 were not lost: %v", prompt, late)
+		}
+		if once := late[201*time.Millisecond]; once < 10 || once > 60 {
+			t.Errorf("%d of 200 were lost once: %v", once, late)
+		}
+		n.SetLink("a", "b", Link{Delay: time.Millisecond, Loss: 1})
+		write(t, a, []byte("1"))
+		n.SetLink("a", "b", Link{Delay: time.Millisecond})
+		write(t, a, []byte("2"))
+		if d := took(func() { wantRead(t, b, "12") }); d != time.Millisecond+(1<<8-1)*resendsData {
+			t.Errorf("behind what was lost again and again it took %v", d)
+		}
+	})
+}
+
+func TestALostDialTakesLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		n.SetLink("a", "b", Link{Loss: 1})
+		l, err := n.Listen("b:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if d := took(func() {
+			c, err := n.Dialer("a")(t.Context(), "tcp", "b:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}); d != (1<<8-1)*resendsDial {
+			t.Errorf("took %v", d)
+		}
+	})
+}
+
 func TestCut(t *testing.T) {
 	in(t, both(Link{Buffer: 10}), func(t *testing.T, n *Network, a, b net.Conn) {
 		go func() {

@@ -22,11 +22,16 @@ const (
 	OpDisconnectServerMux = 8
 	OpMuxClientMsg        = 9
 	OpMuxServerMsg        = 10
+	OpAckMux              = 13
 	OpRequest             = 14
 	OpResponse            = 15
 	OpMerged              = 17
 	OpPiece               = 18
 	OpAckPieces           = 19
+	OpFacts               = 20
+	OpAckFacts            = 21
+	OpMuxServerEnd        = 22
+	OpMuxServerHeader     = 23
 
 	FlagChecksum    = 1
 	FlagEOF         = 2
@@ -187,6 +192,13 @@ func (h Hello) Message() Message {
 	}
 	return Message{Op: OpConnect, Payload: b}
 }
+
+// Features that peers may have, as docs/protocol.md has them.
+const (
+	FeatureFacts   = 1 << 8  // the node says what it is
+	FeatureHalves  = 1 << 10 // it takes OpMuxServerEnd
+	FeatureHeaders = 1 << 11 // it takes OpMuxServerHeader
+)
 
 // Answer is the payload of OpConnectResponse to a peer without features.
 type Answer struct {

@@ -193,7 +193,8 @@ func (p *Peer) Handshake(t *testing.T, node [16]byte) {
 	}
 }
 
-// Greet goes through the handshake as one who dialed, and fails where it is not accepted.
+// Greet goes through the handshake as one who dialed, and fails where it is not accepted. With
+// FeatureFacts it has nothing to say of itself.
 func (p *Peer) Greet(t *testing.T, h Hello) {
 	t.Helper()
 	p.MustSend(t, h.Message())
@@ -201,6 +202,13 @@ func (p *Peer) Greet(t *testing.T, h Hello) {
 	if a, err := ParseAnswer(m.Payload); m.Op != OpConnectResponse || err != nil || !a.Accepted {
 		t.Fatalf("the answer to the handshake is %x: %+v, %v", raw, a, err)
 	}
+	if h.Features&FeatureFacts == 0 {
+		return
+	}
+	if m, raw := p.Receive(t); m.Op != OpFacts {
+		t.Fatalf("the node says %x, and not what it is", raw)
+	}
+	p.MustSend(t, Message{Op: OpFacts, Flags: FlagChecksum, Payload: []byte{0x80}})
 }
 
 // ExpectRejection fails unless the node, whose ID it is given, answers that it does not take the

@@ -46,26 +46,6 @@ func Within(t *testing.T, what string, f func()) {
 	}
 }
 
-// Goroutines are the stacks of the library's goroutines, those of tests and their servers aside.
-func Goroutines() (own []string) {
-	buf := make([]byte, 1<<20)
-	for {
-		n := runtime.Stack(buf, true)
-		if n < len(buf) {
-			buf = buf[:n]
-			break
-		}
-		buf = make([]byte, 2*len(buf))
-	}
-	for stack := range strings.SplitSeq(string(buf), "\n\n") {
-		if strings.Contains(stack, "gridmesh/grid") && !strings.Contains(stack, "testing.tRunner(") &&
-			!strings.Contains(stack, "testkit.Serve") {
-			own = append(own, stack)
-		}
-	}
-	return own
-}
-
 // WaitGoroutines returns when at most n of the library's goroutines are left.
 func WaitGoroutines(t *testing.T, n int) {
 	t.Helper()
@@ -93,6 +73,17 @@ func Listen(t *testing.T) (l net.Listener, name string) {
 	}
 	t.Cleanup(func() { l.Close() })
 	return l, "http://" + l.Addr().String()
+}
+
+// FreeAddress returns an address on loopback where nobody listens, for a process that is about to.
+func FreeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // Serve serves h on l until the test ends, when it closes the server and waits for its end. The

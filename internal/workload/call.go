@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -40,7 +41,13 @@ func (r *Record) Run(m *grid.Manager, races *Races) {
 		defer races.enter(r, cancel)()
 	}
 	if r.Metadata {
-		ctx = grid.WithMetadata(ctx, grid.Metadata{metadataKey: strconv.FormatUint(r.ID, 10)})
+		ctx = grid.WithMetadata(ctx, r.tag())
+		var answer *grid.AnswerMetadata
+		ctx, answer = grid.WithAnswerMetadata(ctx)
+		defer func() { r.checkAnswer(answer) }()
+	}
+	if r.High {
+		ctx = grid.WithPriority(ctx, grid.PriorityHigh)
 	}
 	c := m.Connection(r.w.config.Names[r.To])
 	if r.Waits {
@@ -50,6 +57,33 @@ func (r *Record) Run(m *grid.Manager, races *Races) {
 		}
 	}
 	r.end(r.make(ctx, c))
+}
+
+// tag is the metadata that goes with a call, and comes back with its answer as a header and a trailer.
+func (c *Call) tag() grid.Metadata {
+	id := strconv.FormatUint(c.ID, 10)
+	return grid.Metadata{metadataKey: {id, "and", id}}
+}
+
+// tagged reports whether md is that metadata.
+func (c *Call) tagged(md grid.Metadata) bool {
+	return len(md) == 1 && slices.Equal(md.Values(metadataKey), c.tag().Values(metadataKey))
+}
+
+// checkAnswer checks the metadata that came with the answer: it is that of this call, and is there at
+// the end of a call that has succeeded.
+func (r *Record) checkAnswer(answer *grid.AnswerMetadata) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for side, md := range map[string]grid.Metadata{"header": answer.Header(), "trailer": answer.Trailer()} {
+		whole := r.Notes.Outcomes > 0 && r.Notes.Err == nil && r.Kind != Request
+		if md == nil && !whole {
+			continue
+		}
+		if !r.tagged(md) {
+			r.violate("the %s of the answer is %v, after %v", side, md, r.Notes.Err)
+		}
+	}
 }
 
 // lateContext is a context whose end comes behind its deadline, as on a busy machine.
@@ -126,6 +160,9 @@ func (r *Record) make(ctx context.Context, c *grid.Connection) error {
 	case OneWay:
 		return r.stream(ctx, c.Subroute(oneWay), handlerStream, payload)
 	case TwoWay:
+		if r.Named {
+			return r.namedStream(ctx, c, payload)
+		}
 		return r.stream(ctx, c.Subroute(twoWay), handlerStream, payload)
 	case UnknownStream:
 		return r.stream(ctx, c, handlerFirstsOnly, payload)
@@ -170,6 +207,7 @@ func (r *Record) response(resp []byte, err error) error {
 type streamEnd struct {
 	send    func(ctx context.Context, b []byte) error // b is given away with a nil error; nil where there is no input
 	close   func()                                    // ends the input
+	ended   chan struct{}                             // closed once the handler has ended its messages; nil where the input's end does not wait for that
 	results func(next func(b []byte) error) error
 	all     iter.Seq2[[]byte, error]
 }
@@ -261,6 +299,16 @@ func (r *Record) feed(ctx context.Context, s streamEnd) {
 			return
 		}
 		r.count(&r.Sent)
+	}
+	if s.ended != nil {
+		select {
+		case <-s.ended:
+		case <-ctx.Done():
+			if use.Gives {
+				s.close()
+			}
+			return
+		}
 	}
 	if use.Close {
 		r.closesInput()

@@ -109,6 +109,7 @@ func (d Drawer) count(size int) int {
 func (d Drawer) Call(id uint64, nodes int, encodes time.Duration, mix *Mix) *Call {
 	c := &Call{
 		ID:       id,
+		High:     id%5 == 3, // no draw: all else stays as it was
 		Kind:     Kind(d.Pick(0, 0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 7, 8, 9)),
 		Waits:    d.Chance(mix.Waits),
 		Races:    d.Chance(mix.Races),
@@ -127,6 +128,9 @@ func (d Drawer) Call(id uint64, nodes int, encodes time.Duration, mix *Mix) *Cal
 	}
 	if c.Kind.Stream() {
 		d.stream(c, encodes, mix)
+		if c.Kind == TwoWay && id%3 == 0 {
+			c.named()
+		}
 	} else {
 		c.Work.Pause = d.share(mix.Pause)
 		switch {
@@ -138,6 +142,20 @@ func (d Drawer) Call(id uint64, nodes int, encodes time.Duration, mix *Mix) *Cal
 		}
 	}
 	return c
+}
+
+// named makes a stream one to a method. It draws with numbers of its own: all other calls stay as they
+// were.
+func (c *Call) named() {
+	d := NewDrawer(c.ID, uint64(c.Size))
+	c.Named = true
+	if d.Chance(40) {
+		c.Patience = d.Between(5*time.Millisecond, 2*time.Second)
+	}
+	c.Work.Half = d.Chance(40)
+	c.Use.Recv = d.Chance(75)
+	c.Use.Last = c.Use.Recv && c.Work.Half && c.Use.Leave != LeaveByLoop && d.Chance(50)
+	c.Work.Early = d.Chance(40)
 }
 
 // stream draws what there is of a stream alone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strconv"
 	"time"
@@ -73,8 +74,10 @@ func newTyped(w Window) typed {
 // Register gives a node its handlers.
 func (w *Workload) Register(node int, m *grid.Manager) error {
 	single := func(kind Kind, route string) grid.SingleHandlerContextFn {
-		return func(ctx context.Context, payload []byte) ([]byte, *grid.RemoteErr) {
-			return w.answer(ctx, node, kind, route, payload)
+		return func(ctx context.Context, payload []byte) ([]byte, error) {
+			id := callOf(payload)
+			b, rerr := w.answer(ctx, node, kind, route, payload)
+			return b, w.coded(id, rerr)
 		}
 	}
 	stream := func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) *grid.RemoteErr {
@@ -92,10 +95,11 @@ func (w *Workload) Register(node int, m *grid.Manager) error {
 		}),
 		m.RegisterSingleHandlerContext(handlerContext, single(Context, "")),
 		m.RegisterSingleHandlerContext(handlerSubrouted, single(Subroute, outer+"/"+inner), outer, inner),
-		w.typed.request.RegisterContext(m, func(ctx context.Context, req *grid.Bytes) (*grid.Bytes, *grid.RemoteErr) {
+		w.typed.request.RegisterContext(m, func(ctx context.Context, req *grid.Bytes) (*grid.Bytes, error) {
+			id := callOf(*req)
 			b, rerr := w.answer(ctx, node, Typed, "", *req)
-			if rerr != nil {
-				return nil, rerr
+			if err := w.coded(id, rerr); err != nil {
+				return nil, err
 			}
 			return grid.NewBytesWith(b), nil
 		}),
@@ -104,6 +108,10 @@ func (w *Workload) Register(node int, m *grid.Manager) error {
 		}),
 		m.RegisterStreamingHandler(handlerStream, grid.StreamHandler{
 			Handle: stream, Subroute: twoWay, InCapacity: windows[routeTwoWay].In, OutCapacity: windows[routeTwoWay].Out,
+		}),
+		m.HandleStream(method, func(ctx context.Context, st *grid.RawStream) error {
+			id := callOf(st.Payload())
+			return w.coded(id, w.serve(ctx, node, TwoWay, "", st.Payload(), w.newNamedPipe(id, st)))
 		}),
 		w.typed.stream.Register(m, func(ctx context.Context, payload *grid.Bytes, in <-chan *grid.Bytes, out chan<- *value) *grid.RemoteErr {
 			return w.serve(ctx, node, TypedStream, "", *payload, &typedPipe{in, out, w})
@@ -149,12 +157,16 @@ func (r *Record) checkContext(ctx context.Context, route string) {
 	if got := grid.GetSubroute(ctx); got != route {
 		r.violate("the handler's subroute is %q", got)
 	}
-	want := ""
-	if r.Metadata {
-		want = strconv.FormatUint(r.ID, 10)
+	if got := grid.MetadataFrom(ctx); r.Metadata && !r.tagged(got) || !r.Metadata && got != nil {
+		r.violate("the handler's metadata is %v", got)
 	}
-	if got := grid.MetadataFrom(ctx).Get(metadataKey); got != want {
-		r.violate("the handler's metadata has %q", got)
+	if err := errors.Join(grid.SetHeader(ctx, r.tag()), grid.SetTrailer(ctx, r.tag())); err != nil {
+		r.violate("the answer takes no metadata: %v", err)
+	}
+	if r.Work.Early {
+		if err := grid.SendHeader(ctx, nil); err != nil && ctx.Err() == nil {
+			r.violate("the header is not sent: %v", err)
+		}
 	}
 	if r.Deadline == 0 {
 		return
@@ -181,6 +193,18 @@ func (w *Workload) answer(ctx context.Context, node int, kind Kind, route string
 	return Message(r.ID, SideAnswer, 0, r.Work.Size), nil
 }
 
+// coded returns the error of a handler that can return one with a code: with that of the call if it
+// fails as planned.
+func (w *Workload) coded(id uint64, rerr *grid.RemoteErr) error {
+	if rerr == nil {
+		return nil
+	}
+	if r := w.Record(id); r != nil && r.Work.End == EndFailing {
+		return grid.NewError(r.code(), rerr.Error()).WithDetails(strconv.AppendUint(nil, id, 10))
+	}
+	return rerr
+}
+
 // finish ends a handler as planned.
 func (r *Record) finish(ctx context.Context) *grid.RemoteErr {
 	switch r.Work.End {
@@ -202,8 +226,9 @@ func (r *Record) finish(ctx context.Context) *grid.RemoteErr {
 
 // pipeEnd is what a streaming handler receives from and sends to.
 type pipeEnd interface {
-	// receive returns false when the input has ended.
-	receive() ([]byte, bool)
+	// receive fails with io.EOF when the input has ended, and with errClosed when that or the stream
+	// has.
+	receive() ([]byte, error)
 	// put takes b back.
 	put(b []byte)
 	// send sends b; a nil done is never over. It returns false when done was over first.
@@ -217,9 +242,15 @@ type rawPipe struct {
 	out chan<- []byte
 }
 
-func (p *rawPipe) receive() ([]byte, bool) {
+// errClosed says that a channel is.
+var errClosed = errors.New("closed")
+
+func (p *rawPipe) receive() ([]byte, error) {
 	b, ok := <-p.in
-	return b, ok
+	if !ok {
+		return nil, errClosed
+	}
+	return b, nil
 }
 
 func (p *rawPipe) put(b []byte)                             { grid.PutByteBuffer(b) }
@@ -232,12 +263,12 @@ type typedPipe struct {
 	w   *Workload
 }
 
-func (p *typedPipe) receive() ([]byte, bool) {
+func (p *typedPipe) receive() ([]byte, error) {
 	b, ok := <-p.in
 	if !ok {
-		return nil, false
+		return nil, errClosed
 	}
-	return *b, true
+	return *b, nil
 }
 
 func (p *typedPipe) put(b []byte)     { p.w.typed.stream.PutRequest(grid.NewBytesWith(b)) }
@@ -262,15 +293,30 @@ func (w *Workload) serve(ctx context.Context, node int, kind Kind, route string,
 		return stray
 	}
 	defer r.leave()
-	if p.takesInput() && !r.read(ctx, p) {
+	half, named := p.(*namedPipe)
+	if named != r.Named {
+		r.violate("runs as a stream to a method: %v", named)
+	}
+	var whole bool
+	if named && r.Work.Half {
+		whole = r.send(ctx, p) && half.end(r) && r.read(ctx, p)
+	} else {
+		whole = (!p.takesInput() || r.read(ctx, p)) && r.send(ctx, p)
+	}
+	if !whole {
 		return r.returnsCut(ctx)
 	}
+	return r.finish(ctx)
+}
+
+// send sends what is planned. It returns false when the stream was canceled first.
+func (r *Record) send(ctx context.Context, p pipeEnd) bool {
 	for range r.Work.Send {
 		if !Sleep(ctx, r.Work.Pause) || !r.respond(ctx, p) {
-			return r.returnsCut(ctx)
+			return false
 		}
 	}
-	return r.finish(ctx)
+	return true
 }
 
 // read takes as much of the input as is planned. It returns false when the stream was canceled
@@ -278,30 +324,35 @@ func (w *Workload) serve(ctx context.Context, node int, kind Kind, route string,
 func (r *Record) read(ctx context.Context, p pipeEnd) bool {
 	work := r.Work
 	for i := 0; work.Read == ReadAll || work.Read == ReadEcho || work.Read == ReadSome && i < work.Some; i++ {
-		b, ok := p.receive()
-		if !ok {
-			return r.inputEnded(ctx)
+		b, err := p.receive()
+		switch {
+		case err == errClosed && ctx.Err() != nil:
+			return false
+		case err == errClosed, err == io.EOF:
+			r.inputEnded()
+			return true
+		case err != nil:
+			if ctx.Err() == nil {
+				r.violate("the handler's input ended with %v", err)
+			}
+			return false
 		}
 		if err := Verify(b, r.ID, SideRequest, r.count(&r.Received), r.Use.Size); err != nil {
 			r.violate("the handler %v", err)
 		}
 		p.put(b)
-		if work.Read == ReadEcho && !r.respond(ctx, p) {
+		if work.Read == ReadEcho && !work.Half && !r.respond(ctx, p) {
 			return false
 		}
 	}
 	return true
 }
 
-// inputEnded checks that the caller has ended the input, unless the stream is canceled.
-func (r *Record) inputEnded(ctx context.Context) bool {
-	if ctx.Err() != nil {
-		return false
-	}
+// inputEnded checks that the caller has ended the input.
+func (r *Record) inputEnded() {
 	if n := r.Snapshot(); !r.orphan && !(n.ClosedInput && n.Received == n.Sent) {
 		r.violate("the handler's input ended after %d of %d messages", n.Received, n.Sent)
 	}
-	return true
 }
 
 // respond sends the next message. It returns false when the stream was canceled first.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ const (
 	OfConsumer // that left
 	OfLoss
 	OfShutdown
+	OfRemoval
 	OfUnknownHandler
 	OfSize
 	OfSequence // or of credit
@@ -37,7 +39,7 @@ const (
 )
 
 var outcomeNames = [...]string{
-	"success", "deadline exceeded", "the caller has canceled", "the consumer has left", "disconnected", "shutting down", "unknown handler",
+	"success", "deadline exceeded", "the caller has canceled", "the consumer has left", "disconnected", "shutting down", "removed", "unknown handler",
 	"too large", "wrong sequence", "the handler fails", "others",
 }
 
@@ -60,6 +62,8 @@ func Classify(err error) Outcome {
 		return OfDeadline
 	case errors.Is(err, grid.ErrShutdown):
 		return OfShutdown
+	case errors.Is(err, grid.ErrRemoved):
+		return OfRemoval
 	case errors.Is(err, grid.ErrDisconnected):
 		return OfLoss
 	case errors.Is(err, grid.ErrIncorrectSequence), strings.Contains(err.Error(), "more stream messages than granted"):
@@ -191,6 +195,13 @@ func (n *Notes) judge(c *Call, s Surroundings) string {
 		if !s.Stopped(c.From, c.To, n.Began, n.Ended) {
 			return "nobody shuts down"
 		}
+	case OfRemoval:
+		switch {
+		case !s.Removed(c.From, c.To, n.Began, n.Ended):
+			return "neither node has removed the other"
+		case n.Runs > 0:
+			return "the handler ran"
+		}
 	case OfLoss:
 		return n.judgeLoss(c, s)
 	case OfHandler:
@@ -258,10 +269,18 @@ func (n *Notes) judgeRemote(c *Call, s Surroundings) string {
 		}
 	case n.Got != n.Answered:
 		return fmt.Sprintf("%d of %d messages arrived", n.Got, n.Answered)
+	case c.coded() && !c.codedRight(n.Err):
+		return fmt.Sprintf("it has the code %v", grid.CodeOf(n.Err))
 	case n.Cut && !tampered && !n.mayBeCut(c, s):
 		return "nobody has given it up"
 	}
 	return ""
+}
+
+// codedRight reports whether an error has the code and the details of the call.
+func (c *Call) codedRight(err error) bool {
+	var e *grid.Error
+	return errors.As(err, &e) && e.Code == c.code() && string(e.Details) == strconv.FormatUint(c.ID, 10) && errors.Is(err, c.code())
 }
 
 // mayBeCut reports whether the handler's context had a reason to end before the handler did.

@@ -56,8 +56,11 @@ type Call struct {
 	At       time.Duration // when it is made, for who makes many
 	From, To int
 	Kind     Kind
+	Named    bool          // a two-way stream to a method, with a value at each end in place of channels
+	Patience time.Duration // of a named one's ends, who then try again to receive and to send; 0 for any
 	Waits    bool          // for the connection, before the call
 	Metadata bool          // goes with it, where the handler has a context
+	High     bool          // has a high priority
 	Size     int           // bytes of the payload
 	Deadline time.Duration // 0 for none
 	Late     time.Duration // how far the end of the context is behind its deadline
@@ -120,6 +123,8 @@ type Work struct {
 	Some  int  // how many messages for ReadSome
 	Send  int  // messages sent, in addition to those of ReadEcho
 	Plain bool // sends without looking at its context
+	Half  bool // of a named one: sends first, ends its messages, and then reads without answers
+	Early bool // of a named one: sends its header at once, for which the caller waits
 	Quiet bool // returns no error when its context has ended
 }
 
@@ -145,6 +150,8 @@ type Use struct {
 	Close     bool // ends the input
 	Gives     bool // ends the input also where it gives up sending
 	Calls     bool // CloseSend to end it
+	Recv      bool // of a named one: not Results
+	Last      bool // of a named one: ends the input behind the handler's messages, where Work.Half ends those
 	Leave     Leaving
 	LeaveAt   int           // after as many results
 	Slow      time.Duration // for each result
@@ -152,6 +159,14 @@ type Use struct {
 
 // librarysOwn are errors that a handler's text can be mistaken for.
 var librarysOwn = []error{grid.ErrDisconnected, grid.ErrShutdown, grid.ErrOverloaded}
+
+// coded reports whether an error of the handler has a code.
+func (c *Call) coded() bool {
+	return c.Work.End == EndFailing && (c.Kind == Context || c.Kind == Subroute || c.Kind == Typed || c.Named)
+}
+
+// code is that of the error of a handler that fails.
+func (c *Call) code() grid.Code { return grid.Canceled + grid.Code(c.ID%uint64(grid.Unauthenticated)) }
 
 // failure is the error of a handler that fails: one of its own, or one that it hands on, with the
 // text of an error that the library could have told its caller.

@@ -31,6 +31,9 @@ type Surroundings interface {
 	MayLose(a, b int, since, until time.Duration) bool
 	// Stopped reports whether one of two nodes was stopping between two times.
 	Stopped(a, b int, since, until time.Duration) bool
+	// Removed reports whether one of two nodes did not have the other among its hosts between two
+	// times, or still refused its calls because of that.
+	Removed(a, b int, since, until time.Duration) bool
 	// Tampered reports whether messages between two nodes were lost, repeated or swapped.
 	Tampered(a, b int) bool
 	// Slowed is how long there was little bandwidth between two nodes: what is sent then, or waits

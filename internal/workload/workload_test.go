@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,10 +13,11 @@ import (
 )
 
 // around is what happens around a call.
-type around struct{ lost, stopped, tampered bool }
+type around struct{ lost, stopped, removed, tampered bool }
 
 func (a around) MayLose(int, int, time.Duration, time.Duration) bool { return a.lost || a.stopped }
 func (a around) Stopped(int, int, time.Duration, time.Duration) bool { return a.stopped }
+func (a around) Removed(int, int, time.Duration, time.Duration) bool { return a.removed }
 func (a around) Tampered(int, int) bool                              { return a.tampered }
 func (a around) Slowed(int, int) time.Duration                       { return 0 }
 func (a around) Loss(*Call, *Notes) string                           { return "" }
@@ -29,6 +31,7 @@ func TestTheJudgeKnowsWhatMayBecomeOfACall(t *testing.T) {
 		return c
 	}
 	failing := with(request, func(c *Call) { c.Work.End = EndFailing })
+	coded := grid.NewError(failing.code(), failed.Error()).WithDetails([]byte(strconv.FormatUint(failing.ID, 10)))
 	panicking := with(request, func(c *Call) { c.Work.End = EndPanicking })
 	waiting := with(request, func(c *Call) { c.Work.End, c.Deadline = EndWithCall, s })
 	canceled := with(request, func(c *Call) { c.Cancel = s })
@@ -65,6 +68,9 @@ func TestTheJudgeKnowsWhatMayBecomeOfACall(t *testing.T) {
 		{"a loss without", request, after(Notes{}, 0, grid.ErrDisconnected), around{}, "nothing had happened"},
 		{"a shutdown", request, after(Notes{}, 0, grid.ErrShutdown), around{stopped: true}, ""},
 		{"a shutdown of nobody", request, after(Notes{}, 0, grid.ErrShutdown), around{lost: true}, "nobody shuts down"},
+		{"a removal", request, after(Notes{}, 0, grid.ErrRemoved), around{removed: true}, ""},
+		{"a removal of a call that ran", request, after(well, 0, grid.ErrRemoved), around{removed: true}, "the handler ran"},
+		{"a removal of nobody", request, after(Notes{}, 0, grid.ErrRemoved), around{lost: true}, "neither node"},
 		{"a deadline", waiting, after(Notes{}, s, context.DeadlineExceeded), around{}, ""},
 		{"a deadline too early", waiting, after(Notes{}, s-1, context.DeadlineExceeded), around{}, "too early"},
 		{"a deadline that was not given", request, after(Notes{}, s, context.DeadlineExceeded), around{}, "too early"},
@@ -76,7 +82,9 @@ func TestTheJudgeKnowsWhatMayBecomeOfACall(t *testing.T) {
 		{"a known handler that is unknown", request, after(Notes{}, 0, grid.ErrUnknownHandler), around{}, "is there"},
 		{"too large", large, after(Notes{}, 0, grid.ErrMessageTooLarge), around{}, ""},
 		{"too large, and is not", request, after(Notes{}, 0, grid.ErrMessageTooLarge), around{}, "was not"},
-		{"a handler's error", failing, after(heFailed, 0, failed), around{}, ""},
+		{"a handler's error", failing, after(heFailed, 0, coded), around{}, ""},
+		{"a handler's error without its code", failing, after(heFailed, 0, failed), around{}, "the code Unknown"},
+		{"a handler's error without its details", failing, after(heFailed, 0, coded.WithDetails(nil)), around{}, "it has the code"},
 		{"another handler's error", failing, after(heFailed, 0, grid.NewRemoteErrString("call 6 fails")), around{}, "has failed with"},
 		{"an error of a handler that did not run", failing, after(Notes{}, 0, failed), around{}, "has not failed"},
 		{"an error before the last message", stream, after(Notes{Runs: 1, Returned: true, HandlerErr: failed, Got: 1, Answered: 3}, 0, failed), around{}, "1 of 3"},

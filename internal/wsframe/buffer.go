@@ -7,11 +7,13 @@ import (
 )
 
 const (
-	minBuffer = 4 << 10  // bytes of an idle buffer
+	minBuffer = 1 << 10  // bytes of an idle buffer
 	maxBuffer = 64 << 10 // bytes of a busy one
 
 	// smallReads is how many reads in a row, each below an eighth of the buffer, make it shrink.
 	smallReads = 8
+	// peek is how many bytes a frugal read takes beyond what is needed: a header, or what is small.
+	peek = 512
 	// emptyReads is how many reads in a row may bring neither bytes nor an error.
 	emptyReads = 100
 )
@@ -24,6 +26,7 @@ type readBuffer struct {
 	start, end int    // the unread part of buf
 	target     int    // size that buf should have
 	small      int    // small reads in a row
+	frugal     bool   // what comes next is read to another place, but for its header
 	err        error  // came with the last bytes
 }
 
@@ -52,6 +55,15 @@ func (b *readBuffer) take(n int) []byte {
 	return p
 }
 
+// leastDirect returns how many bytes of a payload must be left for reading past the empty buffer to be
+// worth a system call. Where that reads little beyond them, it costs none.
+func (b *readBuffer) leastDirect() int {
+	if b.frugal {
+		return peek
+	}
+	return max(minDirect, len(b.buf)/2)
+}
+
 // takeUpTo returns the next n bytes, or as many as there are.
 func (b *readBuffer) takeUpTo(n int) []byte { return b.take(min(n, b.len())) }
 
@@ -59,6 +71,12 @@ func (b *readBuffer) takeUpTo(n int) []byte { return b.take(min(n, b.len())) }
 func (b *readBuffer) fill(src io.Reader, n int) error {
 	b.makeRoom(n)
 	for b.len() < n {
+		if b.frugal {
+			if err := b.fillFrugally(src, n); err != nil {
+				return err
+			}
+			continue
+		}
 		got, err := b.readInto(src, b.buf[b.end:])
 		if err != nil {
 			return err
@@ -67,6 +85,14 @@ func (b *readBuffer) fill(src io.Reader, n int) error {
 		b.end += got
 	}
 	return nil
+}
+
+// fillFrugally reads once, and little more than n bytes. That says nothing about the size that the
+// buffer should have.
+func (b *readBuffer) fillFrugally(src io.Reader, n int) error {
+	got, err := b.readInto(src, b.buf[b.end:min(b.start+n+peek, len(b.buf))])
+	b.end += got
+	return err
 }
 
 // adapt chooses the target size of the buffer after a read of got bytes into all its free part.

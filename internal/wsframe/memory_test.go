@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/gobwas/ws"
+	"github.com/gridmesh/grid/internal/bytepool"
 	"github.com/gridmesh/grid/internal/race"
 )
 
@@ -112,7 +115,7 @@ func TestBufferGrowsWithUseAndShrinksAfterIt(t *testing.T) {
 		t.Errorf("%d reads, want at most %d", m.reads, want)
 	}
 
-	for range 3 * smallReads {
+	for range 4 * smallReads {
 		wire.Write(small)
 		read(1)
 	}
@@ -142,6 +145,101 @@ func TestLargeMessagesTakeFewReads(t *testing.T) {
 	}
 	if m.reads > 12 {
 		t.Errorf("%d reads for 1 MiB", m.reads)
+	}
+}
+
+func TestLargeMessagesThatFollowEachOtherAreReadToTheirPlace(t *testing.T) {
+	const size, messages = 200 << 10, 50
+	wire := encode(slices.Repeat([]frame{binaryFrame(repeat(size))}, messages), true)
+	m, r := newMeter(bytes.NewReader(wire), nil, Config{})
+	r.SetAhead(size)
+	for i := range messages {
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if got := bytepool.Size(size); cap(r.msg) != got {
+			t.Fatalf("message %d in %d bytes, want %d", i, cap(r.msg), got)
+		}
+		if i > 0 && r.buffer.len() > peek {
+			t.Errorf("%d bytes of the next message are in the buffer", r.buffer.len())
+		}
+	}
+	if most := 2*messages + 10; m.reads > most {
+		t.Errorf("%d reads, want at most %d", m.reads, most)
+	}
+}
+
+func TestTheBufferGrowsForMessagesThatItCanHold(t *testing.T) {
+	const messages = 50
+	wire := encode(slices.Repeat([]frame{binaryFrame(repeat(maxBuffer / 2))}, messages), true)
+	m, r := newMeter(bytes.NewReader(wire), nil, Config{})
+	for range messages {
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.buffer.size(); got != maxBuffer {
+		t.Errorf("%d bytes", got)
+	}
+	if most := messages + 10; m.reads > most {
+		t.Errorf("%d reads, want at most %d", m.reads, most)
+	}
+}
+
+func TestOnlyWhatIsWithinTheLimitHasItsMemoryAhead(t *testing.T) {
+	const ahead = 200 << 10
+	for _, c := range []struct {
+		wire []byte
+		most int
+	}{
+		{encode([]frame{binaryFrame(repeat(ahead))}, true)[:100], bytepool.Size(ahead)},
+		{encode([]frame{binaryFrame(repeat(ahead + 1))}, true)[:100], 2 * minDirect},
+		{encode([]frame{{op: ws.OpBinary, more: true, payload: repeat(ahead)}}, true)[:100], 2 * minDirect},
+	} {
+		_, r := newMeter(bytes.NewReader(c.wire), nil, Config{})
+		r.SetAhead(ahead)
+		if _, err := r.Next(); err != io.ErrUnexpectedEOF {
+			t.Fatalf("error %v", err)
+		}
+		if got := cap(r.msg); got > c.most {
+			t.Errorf("%d bytes for a header, want at most %d", got, c.most)
+		}
+		r.Release()
+	}
+}
+
+func TestKeepGivesABufferOnce(t *testing.T) {
+	big, small := strings.Repeat("b", 100<<10), "small"
+	wire := encode([]frame{binaryFrame(big), binaryFrame(small), firstPart(small), lastPart(big), binaryFrame(big)}, true)
+	r := NewReader(bytes.NewReader(wire), nil, Config{})
+	r.SetAhead(128 << 10)
+	next := func(want string) []byte {
+		t.Helper()
+		msg, err := r.Next()
+		if err != nil || string(msg) != want {
+			t.Fatalf("%d bytes, %v, want %d", len(msg), err, len(want))
+		}
+		return msg
+	}
+	msg := next(big)
+	if r.Keep(64<<10) != nil || r.Keep(256<<10) != nil {
+		t.Error("a buffer of another size was given away")
+	}
+	kept := r.Keep(128 << 10)
+	if cap(kept) != 128<<10 || &kept[0] != &msg[0] {
+		t.Fatalf("kept %d bytes", cap(kept))
+	}
+	if r.Keep(128<<10) != nil {
+		t.Error("given away twice")
+	}
+	next(small)
+	if r.Keep(minBuffer) != nil || r.Keep(maxBuffer) != nil || r.Keep(0) != nil {
+		t.Error("the read buffer was given away")
+	}
+	next(small + big)
+	next(big)
+	if string(kept[:len(big)]) != big {
+		t.Error("somebody else wrote into the buffer")
 	}
 }
 

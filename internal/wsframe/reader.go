@@ -41,10 +41,11 @@ type Reader struct {
 	taken  int64 // bytes of the frames begun
 
 	// The message being read in fragments, or last read in pieces.
-	kind messageKind
-	size int    // payload bytes that its frames have claimed, within MaxMessage
-	msg  []byte // from the pool
-	text utf8Check
+	kind  messageKind
+	size  int    // payload bytes that its frames have claimed, within MaxMessage
+	ahead int    // bytes of a message that may be allocated before they come
+	msg   []byte // from the pool
+	text  utf8Check
 
 	// What Received returns.
 	whole, bytes atomic.Uint64
@@ -93,6 +94,23 @@ func (r *Reader) Received() (whole, bytes uint64) { return r.whole.Load(), r.byt
 // not be called while Next runs.
 func (r *Reader) SetMaxMessage(n int) { r.config.MaxMessage = n }
 
+// SetAhead lets a message of up to n bytes that comes in one frame have all of its memory with the
+// first of its bytes, so that they are copied less. It is for peers that are known. It must not be
+// called while Next runs.
+func (r *Reader) SetAhead(n int) { r.ahead = n }
+
+// Keep gives the caller the buffer of the message that Next returned last, which begins with the
+// message, and is from the pool. It returns nil, and gives nothing, if that has another capacity, or
+// there is none for this message alone. It must not be called while Next runs.
+func (r *Reader) Keep(capacity int) []byte {
+	if cap(r.msg) != capacity {
+		return nil
+	}
+	kept := r.msg
+	r.msg = nil
+	return kept
+}
+
 // SetSource changes what messages are read from. What has been read already comes first. It must not
 // be called while Next runs.
 func (r *Reader) SetSource(src io.Reader) { r.src = &countingSource{src, &r.bytes} }
@@ -109,7 +127,7 @@ func (r *Reader) SetOnPong(f func(payload []byte)) { r.config.OnPong = f }
 func (r *Reader) Taken() int64 { return r.taken }
 
 // Next returns the next binary message, which is valid until the next call of Next or Release and
-// may be changed until then. Text messages are checked and skipped.
+// may be changed until then; see also Keep. Text messages are checked and skipped.
 //
 // It returns *CloseError when the peer closed, *ProtocolError when the peer broke the rules, io.EOF
 // when the source ended between messages, io.ErrUnexpectedEOF when it ended within one, and errors
@@ -161,8 +179,10 @@ func (r *Reader) next() ([]byte, error) {
 		switch h.op {
 		case ws.OpBinary:
 			if h.fin && r.buffer.fits(h.length) {
+				r.buffer.frugal = false
 				return r.inPlace(h)
 			}
+			r.buffer.frugal = h.fin && h.length > maxBuffer // large ones often follow each other
 			r.kind = binaryMessage
 		case ws.OpText:
 			r.kind, r.text = textMessage, utf8Check{}
@@ -348,8 +368,7 @@ func (r *Reader) discard(h header) error {
 }
 
 const (
-	// minDirect is the least room, in bytes, for which reading past the buffer is worth a system
-	// call.
+	// minDirect is the least room, in bytes, for reading past the buffer.
 	minDirect = 16 << 10
 	// firstMessage is the least capacity, in bytes, of a message put together from pieces.
 	firstMessage = 1 << 10
@@ -363,8 +382,8 @@ func (r *Reader) gather(h header) error {
 		var n int
 		var err error
 		start := len(r.msg)
-		if r.buffer.len() == 0 && left >= max(minDirect, r.buffer.size()/2) {
-			r.reserve(minDirect, start, h.fin)
+		if r.buffer.len() == 0 && left >= r.buffer.leastDirect() {
+			r.reserve(min(left, minDirect), start, h.fin)
 			n, err = r.buffer.readInto(r.src, r.msg[start:min(cap(r.msg), start+left)])
 			r.msg = r.msg[:start+n]
 		} else if err = r.fill(1); err == nil {
@@ -396,6 +415,9 @@ func (r *Reader) reserve(n, arrived int, last bool) {
 	most := r.config.MaxMessage
 	if last {
 		most = r.size
+		if most <= r.ahead {
+			arrived = most
+		}
 	}
 	grown := bytepool.Get(max(firstMessage, have+n, min(2*arrived, most)))
 	grown = append(grown, r.msg...)
