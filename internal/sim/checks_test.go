@@ -1,15 +1,16 @@
 package sim
 
 import (
-	"bytes"
+	"cmp"
 	"fmt"
-	"runtime"
 	"strings"
+	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/internal/door"
+	"github.com/gridmesh/grid/internal/testkit"
 	"github.com/gridmesh/grid/internal/workload"
 )
 
@@ -49,13 +50,14 @@ func (w *world) checkNothingIsLeft() {
 			}
 		}
 	}
+	w.checkRemoved()
 	if open := w.net.Open(); len(open) > 0 {
 		w.violate("sockets that nobody has closed: %v", open)
 	}
 	if n := w.Running(); n != 0 {
 		w.violate("%d handlers run for ever", n)
 	}
-	if left := bubbleGoroutines(); len(left) > 1 {
+	if left := testkit.BubbleGoroutines(); len(left) > 1 {
 		w.violate("%d goroutines are left:\n%s", len(left)-1, strings.Join(left[1:], "\n\n"))
 	}
 }
@@ -63,6 +65,10 @@ func (w *world) checkNothingIsLeft() {
 // left says what is open on the connections of the nodes that are up: in tables, queues and quotas.
 func (w *world) left() (left []string) {
 	for _, n := range w.up() {
+		stats := n.manager.Load().Stats()
+		if leaving := stats.Removed.Leaving + stats.Guests.Leaving; leaving > 0 {
+			left = append(left, fmt.Sprintf("%s: %d removed hosts and guests", n.host, leaving))
+		}
 		for _, c := range connections(n.manager.Load()) {
 			if held := door.Look(c); !held.Empty() {
 				left = append(left, fmt.Sprintf("%v: %+v", c, held))
@@ -77,37 +83,7 @@ func connections(m *grid.Manager) (all []*grid.Connection) {
 	for _, host := range m.Targets() {
 		all = append(all, m.Connection(host))
 	}
-	return all
-}
-
-// bubbleGoroutines returns the stacks of the bubble's goroutines, the caller's first.
-func bubbleGoroutines() (stacks []string) {
-	buf := make([]byte, 1<<20)
-	for {
-		n := runtime.Stack(buf, true)
-		if n < len(buf) {
-			buf = buf[:n]
-			break
-		}
-		buf = make([]byte, 2*len(buf))
-	}
-	first, _, _ := bytes.Cut(buf, []byte("\n"))
-	_, bubble, ok := strings.Cut(string(first), "synctest bubble ")
-	if !ok {
-		return nil
-	}
-	bubble, _, _ = strings.Cut(bubble, "]")
-	bubble, _, _ = strings.Cut(bubble, ",")
-	for stack := range strings.SplitSeq(string(buf), "\n\n") {
-		head, frames, _ := strings.Cut(stack, "\n")
-		if strings.HasPrefix(frames, "internal/synctest.Run(") || strings.HasPrefix(frames, "testing/synctest.testingSynctestTest(") {
-			continue // the bubble's own
-		}
-		if strings.Contains(head, "synctest bubble "+bubble+"]") || strings.Contains(head, "synctest bubble "+bubble+",") {
-			stacks = append(stacks, stack)
-		}
-	}
-	return stacks
+	return append(all, m.Guests()...)
 }
 
 // waiting says which calls have not returned.
@@ -118,7 +94,7 @@ func (w *world) waiting() string {
 			fmt.Fprintf(&b, "\n%s", open)
 		}
 	}
-	for _, stack := range bubbleGoroutines() {
+	for _, stack := range testkit.BubbleGoroutines() {
 		b.WriteString("\n\n" + stack)
 	}
 	return b.String()
@@ -126,7 +102,7 @@ func (w *world) waiting() string {
 
 // MayLose is part of workload.Surroundings. What has happened once may show at any time afterwards.
 func (w *world) MayLose(a, b int, _, until time.Duration) bool {
-	return w.disturbedBy(a, b, until) || w.stopped(a, until) || w.stopped(b, until)
+	return w.disturbedBy(a, b, until) || w.removedBy(a, b, 0, until) || w.stopped(a, until) || w.stopped(b, until)
 }
 
 func (w *world) disturbedBy(a, b int, then time.Duration) bool {
@@ -182,9 +158,16 @@ func (w *world) Slowed(a, b int) (d time.Duration) {
 
 // Loss is part of workload.Surroundings. A shutdown waits for what handlers have begun.
 func (w *world) Loss(c *workload.Call, n *workload.Notes) string {
-	inTime := n.HandlerEnded-n.HandlerBegan < time.Minute && !n.Cut // nothing is sent after the caller's deadline
-	if n.Runs == 0 || !inTime || w.disturbedBy(c.From, c.To, n.Ended) {
+	if n.Runs == 0 || w.disturbedBy(c.From, c.To, n.Ended) || w.removedBy(c.From, c.To, w.graceOf(), n.Ended) {
 		return ""
+	}
+	// Nothing is sent after the caller's deadline.
+	inTime := n.HandlerEnded-n.HandlerBegan < time.Minute
+	if overdue := c.Deadline > 0 && n.Ended >= n.Began+c.Deadline; inTime && !overdue && !w.stopped(c.From, n.Ended) && !w.stopped(c.To, n.Ended) {
+		return "its handler ran, and the grace of the removal was not over"
+	}
+	if !inTime || n.Cut || c.Deadline > 0 && cmp.Or(n.HandlerEnded, n.Ended) >= n.Began+c.Deadline {
+		return "" // also if the handler did not notice that: its context may end behind its deadline
 	}
 	for _, i := range []int{c.From, c.To} {
 		if l := w.nodes[i].left; l.ended > 0 && n.HandlerBegan < l.began {
@@ -192,4 +175,17 @@ func (w *world) Loss(c *workload.Call, n *workload.Notes) string {
 		}
 	}
 	return ""
+}
+
+// A shutdown has to wait for a handler, but not until a caller whose deadline has passed is told.
+func TestAShutdownOwesNothingAfterTheDeadline(t *testing.T) {
+	const ms = time.Millisecond
+	w := &world{scenario: new(scenario), nodes: []*simNode{{}, {left: leave{began: 50 * ms, ended: 60 * ms}}}}
+	c := &workload.Call{Kind: workload.OneWay, To: 1, Deadline: 14 * ms, Late: 200 * ms}
+	for ended, owed := range map[time.Duration]bool{13 * ms: true, 14 * ms: false, 40 * ms: false} {
+		n := &workload.Notes{Runs: 1, HandlerBegan: ended, HandlerEnded: ended, Returned: true, Ended: 60 * ms}
+		if got := w.Loss(c, n); (got != "") != owed {
+			t.Errorf("of a handler that ended after %v the judge says %q", ended, got)
+		}
+	}
 }

@@ -24,6 +24,9 @@ type scenario struct {
 	faults  []faultPlan
 	stops   []stopPlan
 	twins   []twinPlan
+	changes []hostPlan
+	guest   int           // the node that is a guest of the others; -1 for none
+	grace   int           // ManagerOptions.RemovalGrace of all nodes, in seconds
 	length  time.Duration // of the part with calls, faults and stops
 }
 
@@ -68,6 +71,8 @@ func newScenario(seed uint64) *scenario {
 	s.drawCrowds(d)
 	s.drawProxies(workload.NewDrawer(seed, 0x70726f78))
 	s.drawLarge(workload.NewDrawer(seed, 0x6c61726765))
+	s.drawHosts(workload.NewDrawer(seed, 0x686f737473))
+	s.drawGuest(workload.NewDrawer(seed, 0x6775657374))
 	return s
 }
 

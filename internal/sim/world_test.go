@@ -39,6 +39,8 @@ type world struct {
 	violations []string
 	disturbed  map[twoNodes]time.Duration // since when a pair of nodes may lose its connection
 	managers   []*grid.Manager            // all there ever were
+	removals   []removal
+	removed    []*grid.Connection // to hosts that were removed
 }
 
 // twoNodes is two nodes, the lower first.
@@ -52,6 +54,9 @@ type simNode struct {
 	name    string // in the grid
 	manager atomic.Pointer[grid.Manager]
 	races   workload.Races
+
+	hostsMu sync.Mutex     // Protects following.
+	absent  map[string]int // names that are to be none of its hosts, and by how many plans
 
 	mu      sync.Mutex // Protects following.
 	server  *http.Server
@@ -86,9 +91,13 @@ func newWorld(t *testing.T, s *scenario) *world {
 	}
 	for _, host := range s.hosts {
 		w.nodes = append(w.nodes, &simNode{
-			host: host,
-			name: "http://" + net.JoinHostPort(host, simPort),
+			host:   host,
+			name:   "http://" + net.JoinHostPort(host, simPort),
+			absent: make(map[string]int),
 		})
+	}
+	if s.guest >= 0 {
+		w.nodes[s.guest].name = s.hosts[s.guest]
 	}
 	for _, l := range s.links {
 		w.setLink(l.from, l.to)
@@ -173,10 +182,24 @@ func (w *world) play() {
 			w.stopping.Go(func() { w.twin(p) })
 		}})
 	}
+	for _, p := range w.changes {
+		events = append(events, event{p.at, func() {
+			w.stopping.Go(func() { w.change(p) })
+		}})
+	}
 	for _, p := range w.stops {
 		events = append(events, event{p.at, func() {
 			w.stopping.Go(func() { w.stop(p) })
 		}})
+	}
+	var length time.Duration
+	for _, e := range events {
+		length = max(length, e.at)
+	}
+	for n, at := range w.sayingsAt(length) {
+		for i := range w.nodes {
+			events = append(events, event{at + time.Duration(i)*time.Millisecond, func() { w.saying(i, n+i) }})
+		}
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	start := w.Now()
@@ -240,16 +263,17 @@ func (w *world) start(i int, ready chan struct{}) error {
 // newManager makes a process of a node, on a host of the network. It dials when ready is closed.
 func (w *world) newManager(i int, host string, ready chan struct{}) (*grid.Manager, error) {
 	n := w.nodes[i]
-	m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
+	m, err := w.newNode(i, grid.ManagerOptions{
 		Local:        n.name,
-		Hosts:        w.names(),
 		AuthRequest:  simAuth,
 		AddAuth:      func(string) string { return "simulation" },
 		Dialer:       w.tampers.dialer(w.net, host, n.races.Incoming),
 		BlockConnect: ready,
 		TraceTo:      w.subscriber(i),
 		Logger:       slog.New(simLog{w, host}),
+		RemovalGrace: time.Duration(w.grace) * time.Second,
 		Limits:       grid.Limits{MaxMessageSize: w.largest, MaxQueuedBytes: w.queued},
+		Version:      fmt.Sprint("at ", w.Now()),
 	})
 	if err != nil {
 		return nil, err
@@ -340,9 +364,10 @@ func (w *world) waitConnected() {
 			if from == to {
 				continue
 			}
+			w.awaitGuest(ctx, from, to)
 			c := from.manager.Load().Connection(to.name)
 			if err := c.WaitForConnect(ctx); err != nil {
-				w.violate("%v is not connected after %v: %v, %v", c, simConnects, err, c.State())
+				w.violate("%v to %s is not connected after %v: %v, %v", c, to.name, simConnects, err, c.State())
 			}
 		}
 	}
@@ -363,6 +388,7 @@ func (w *world) up() (up []*simNode) {
 // recover checks that all is well again: everybody is connected, nothing is left, and calls
 // succeed.
 func (w *world) recover() {
+	w.setAllHosts()
 	time.Sleep(workload.Notices)
 	w.waitConnected()
 	w.waitIdle()
@@ -376,6 +402,7 @@ func (w *world) recover() {
 		}
 	}
 	w.wait("the last calls", simEnds, calls.Wait)
+	w.checkSayings()
 	w.waitIdle()
 }
 

@@ -30,7 +30,7 @@ func main() {
 			return true
 		}
 		name, isHandler := strings.CutPrefix(spec.Names[0].Name, "Handler")
-		if isHandler && name != "UserFirst" {
+		if isHandler && name != "UserFirst" && name != "Named" {
 			fmt.Fprintf(&b, "%s: %q,\n", spec.Names[0].Name, name)
 		}
 		return true
