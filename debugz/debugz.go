@@ -30,9 +30,9 @@ import (
 
 // Options configures a Handler. Its zero value selects the defaults.
 type Options struct {
-	// Cluster is the handler ID that the nodes passed to RegisterCluster. With it the page shows
-	// the connections of all nodes; 0 shows only those of this node.
-	Cluster grid.HandlerID
+	// Cluster has the page show the connections of all nodes on which RegisterCluster was called, and
+	// not only those of this node.
+	Cluster bool
 	// Refresh is how often the page updates. The default is a second.
 	Refresh time.Duration
 	// Hosts are further names that the page is served at, with or without a port. It always answers
@@ -45,25 +45,30 @@ type Options struct {
 // Handler returns an HTTP handler that serves the status page of a node, at any path that ends with
 // a slash, and below it the files that the page needs. A path without the slash is redirected
 // there. It answers GET and HEAD. The query parameter q shows only rows that contain its text;
-// traces=1 shows the requests being traced. Both apply to status.json too.
+// sort=peers.p99 sorts a table by a column, as the links in its head do; traces=1 shows the requests
+// being traced. All apply to status.json too, which with Options.Cluster and all=1 also has what the
+// other nodes say of themselves.
 //
-// The handler keeps a minute of history, of the seconds in which somebody looked. Requests are
-// traced until 30 seconds after the last POST with traces=1, which the page sends while it shows
+// What the page says of the present was counted in the last minute and the last five: see [Window].
+// For that it remembers what had been counted when somebody looked, in five minutes at most; it does
+// nothing while nobody looks. Each look pings the peers, so that the next one shows which of them
+// hang. Requests are traced until 30 seconds after the last POST with traces=1, which the page sends while it shows
 // them. A POST from a page of another site is answered with 403.
 func Handler(m *grid.Manager, o Options) http.Handler {
 	if o.Refresh <= 0 {
 		o.Refresh = time.Second
 	}
-	return &handler{m: m, options: o, guard: newGuard(m.HostName(), o.Hosts), watch: watch{m: m}}
+	return &handler{m: m, options: o, guard: newGuard(m.HostName(), o.Hosts), observer: observer{m: m}, watch: watch{m: m}}
 }
 
 type handler struct {
-	m       *grid.Manager
-	options Options
-	guard   *guard
-	history history
-	watch   watch
-	cluster cluster
+	m        *grid.Manager
+	options  Options
+	guard    *guard
+	observer observer
+	watch    watch
+	cluster  cluster
+	nodes    nodes
 }
 
 //go:embed assets
@@ -116,7 +121,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		send(w, kind, b)
 	case name == "status.json":
-		b, err := json.MarshalIndent(h.status(r), "", "  ")
+		b, err := json.MarshalIndent(h.take(r).Status, "", "  ")
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -135,6 +140,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header.Set("Location", to.String()) // http.Redirect would take it for relative to a stripped path
 		w.WriteHeader(http.StatusMovedPermanently)
 	}
+}
+
+// take takes the status that a request asks for.
+func (h *handler) take(r *http.Request) *observation {
+	o := h.observer.look()
+	o.Cluster = h.cluster.rows(h.m, o.Peers, h.options.Cluster)
+	for i := range o.Peers {
+		o.Peers[i].Page = o.Cluster[i+1].Page
+	}
+	if asksForTraces(r) {
+		o.showTraces(&h.watch)
+	}
+	if h.options.Cluster && r.URL.Query().Get("all") == "1" {
+		o.Nodes = h.nodes.all(h.m, o.Peers)
+	}
+	o.keep(r.URL.Query())
+	return o
 }
 
 // asksForTraces reports whether a request is to show what is watched.

@@ -280,11 +280,11 @@ func TestRedirect(t *testing.T) {
 func TestClusterOfAllNodes(t *testing.T) {
 	nodes := startGrid(t, 4)
 	for _, m := range nodes[:3] { // the last one does not tell
-		if err := RegisterCluster(m, status); err != nil {
+		if err := RegisterCluster(m); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s := getStatus(t, Handler(nodes[0], Options{Cluster: status}), "")
+	s := getStatus(t, Handler(nodes[0], Options{Cluster: true}), "")
 	for i, row := range s.Cluster {
 		if row.Node != nodes[i].HostName() || row.Known != (i < 3) || i < 3 && len(row.Links) != 3 {
 			t.Errorf("%+v", row)
@@ -293,7 +293,7 @@ func TestClusterOfAllNodes(t *testing.T) {
 	if l := s.Cluster[1].Links[nodes[2].HostName()]; l.State != grid.StateConnected {
 		t.Errorf("%+v", l)
 	}
-	if err := RegisterCluster(nodes[0], status); err == nil {
+	if err := RegisterCluster(nodes[0]); err == nil {
 		t.Error("it can be registered twice")
 	}
 }
@@ -302,7 +302,7 @@ func TestClusterOfAllNodes(t *testing.T) {
 func TestClusterOfLiars(t *testing.T) {
 	nodes := startGrid(t, 2)
 	var answer string
-	err := nodes[1].RegisterSingleHandler(status, func([]byte) ([]byte, *grid.RemoteErr) { return []byte(answer), nil })
+	err := nodes[1].Handle(clusterMethod, func(context.Context, []byte) ([]byte, error) { return []byte(answer), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,16 +311,17 @@ func TestClusterOfLiars(t *testing.T) {
 		known bool
 		links int
 	}{
-		"":                                 {false, 0},
-		"[1]":                              {false, 0},
-		`{"` + here + `":{"State":"Odd"}}`: {false, 0},
-		`{"` + here + `":{"State":"Connected","RoundTrip":-5}}`: {true, 1},
-		`{"http://<b>":{"State":"Connected"}}`:                  {true, 0},
-		`{"a":` + strings.Repeat(" ", maxRowSize) + `{}}`:       {false, 0},
+		"":    {false, 0},
+		"[1]": {false, 0},
+		"{}":  {false, 0},
+		`{"Links":{"` + here + `":{"State":"Odd"}}}`:                                                               {false, 0},
+		`{"Links":{"` + here + `":{"State":"Connected","RoundTrip":-5,"Silent":-1}},"Page":"javascript:alert(1)"}`: {true, 1},
+		`{"Links":{"http://<b>":{"State":"Connected"}}}`:                                                           {true, 0},
+		`{"Links":` + strings.Repeat(" ", maxRowSize) + `{}}`:                                                      {false, 0},
 	} {
 		answer = text
-		row := getStatus(t, Handler(nodes[0], Options{Cluster: status}), "").Cluster[1]
-		if row.Known != want.known || len(row.Links) != want.links || row.Links[here].RoundTrip < 0 {
+		row := getStatus(t, Handler(nodes[0], Options{Cluster: true}), "").Cluster[1]
+		if row.Known != want.known || len(row.Links) != want.links || row.Links[here].RoundTrip < 0 || row.Links[here].Silent < 0 || row.Page != "" {
 			t.Errorf("%.50s: %+v", text, row)
 		}
 	}
@@ -391,14 +392,15 @@ func TestHistory(t *testing.T) {
 	at(0, 0)
 	at(historyStep/2, 999) // too soon to count
 	points := peerSeries(at(2*time.Second, 1000), "b", bytesIn)
-	if len(points) != 1 || points[0].rate != 500 || lastRate(points) != 500 {
+	if len(points) != 1 || points[0].rate != 500 {
 		t.Errorf("%v", points)
 	}
-	if got := lastRate(handlerSeries(at(3*time.Second, 2000), handlerKey{id: echo})); got != 100 {
-		t.Errorf("%v calls a second", got)
+	calls := handlerSeries(at(3*time.Second, 2000), handlerKey{id: echo})
+	if len(calls) != 2 || calls[1].rate != 100 {
+		t.Errorf("%v", calls)
 	}
-	if got := lastRate(peerSeries(h.samples, "c", bytesIn)); got != 0 {
-		t.Errorf("a peer that there is not has a rate of %v", got)
+	if points := peerSeries(h.samples, "c", bytesIn); len(points) != 0 {
+		t.Errorf("a peer that there is not has %v", points)
 	}
 	var samples []sample
 	for i := range 200 {
@@ -438,7 +440,7 @@ func TestShortNames(t *testing.T) {
 func TestFormats(t *testing.T) {
 	for got, want := range map[string]string{
 		bytesText(0): "0 B", bytesText(999): "999 B", bytesText(1000): "1.00 kB", bytesText(123456): "123 kB", bytesText(999999): "1.00 MB",
-		perSecond(0): "0/s", perSecond(0.25): "0.2/s", perSecond(9999): "9999/s", perSecond(12345): "12.3k/s", perSecond(2e6): "2.00M/s",
+		perSecond(0): "0/s", perSecond(0.25): "0.2/s", perSecond(0.01): "<0.1/s", perSecond(9999): "9999/s", perSecond(12345): "12.3k/s", perSecond(2e6): "2.00M/s",
 		count(99999): "99999", count(int64(1234567)): "1.23M", duration(0): "–", duration(1500): "1.50 µs", duration(20 * time.Millisecond): "20.0 ms",
 		age(59 * time.Second): "59s", age(61 * time.Second): "1m 1s", age(25 * time.Hour): "1d 1h", age(-1): "0s",
 		percent(0, 5): "", percent(1, 5): "20.0%", percent(1, 5000): "<0.1%",
@@ -514,9 +516,126 @@ func TestStatesOnThePage(t *testing.T) {
 	} {
 		stats := grid.ConnectionStats{Remote: "http://b:1", State: test.state, Connects: test.connects}
 		row := peerRow{Peer: Peer{ConnectionStats: stats}}
-		if row.StateText() != test.text || moodOf(test.state) != test.mood {
+		if mood := linkOf(&stats).mood(); row.StateText() != test.text || mood != test.mood {
 			t.Errorf("%v after %d connects is %q and %s, want %q and %s", test.state, test.connects,
-				row.StateText(), moodOf(test.state), test.text, test.mood)
+				row.StateText(), mood, test.text, test.mood)
+		}
+	}
+}
+
+// The page shows which peers are draining, and what nodes say of themselves, whatever that is.
+func TestThePageShowsWhatNodesSay(t *testing.T) {
+	nodes := startGrid(t, 2)
+	h := Handler(nodes[0], Options{})
+	for i, m := range nodes {
+		if err := m.SetLabels(map[string]string{"zone": "<b>" + string(rune('a'+i)), "role": "storage"}); err != nil {
+			t.Fatal(err)
+		}
+		m.Drain()
+	}
+	peer := nodes[0].Connection(nodes[1].HostName())
+	eventually(t, "the peer to be draining", func() bool { return peer.Peer().Draining })
+	s := getStatus(t, h, "")
+	if !s.Draining || s.Labels["zone"] != "<b>a" || !s.Peers[0].Draining || s.Peers[0].Labels["zone"] != "<b>b" {
+		t.Errorf("%+v", s)
+	}
+	page := get(t, h, "/debug/").Body.String()
+	if got := strings.Count(page, ">draining</span>"); got != 2 {
+		t.Errorf("draining is there %d times", got)
+	}
+	for _, text := range []string{"role=storage", "zone=&lt;b&gt;a", "zone=&lt;b&gt;b"} {
+		if !strings.Contains(page, text) {
+			t.Errorf("no %s in\n%s", text, page)
+		}
+	}
+	for q, want := range map[string]int{"zone%3D%3Cb%3Eb": 1, "draining": 1, "zone%3Dc": 0} {
+		if got := len(getStatus(t, h, "?q="+q).Peers); got != want {
+			t.Errorf("%s: %d peers, want %d", q, got, want)
+		}
+	}
+}
+
+// The page has a line about guests where there are any.
+func TestGuestsOnThePage(t *testing.T) {
+	server := httptest.NewUnstartedServer(nil)
+	url := "http://" + server.Listener.Addr().String()
+	m, err := grid.NewManager(t.Context(), grid.ManagerOptions{
+		Local:       url,
+		AuthRequest: func(*http.Request) error { return nil },
+		AcceptGuest: func(*http.Request, string) error { return nil },
+		Logger:      slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Config.Handler = m.Handler()
+	server.Start()
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { m.Close() })
+	h := Handler(m, Options{})
+	if page := get(t, h, "/").Body.String(); strings.Contains(page, `id="guests"`) {
+		t.Error("a node without guests says something about them")
+	}
+	guest, err := grid.Join(t.Context(), url, grid.ManagerOptions{Local: "probe 7", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { guest.Close() })
+	eventually(t, "the guest", func() bool { return getStatus(t, h, "").Guests.Connected == 1 })
+	if page := get(t, h, "/").Body.String(); !strings.Contains(page, "1 guests connected") {
+		t.Errorf("no line about guests:\n%s", page)
+	}
+	// The guest has a page of its own.
+	if err := guest.Connection(url).WaitForConnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	own := Handler(guest, Options{Hosts: []string{"example.com"}})
+	if page := get(t, own, "/").Body.String(); !strings.Contains(page, "probe 7") || !strings.Contains(page, "1 of 1 peers connected") {
+		t.Errorf("the guest's own page:\n%s", page)
+	}
+}
+
+// What was wrong with a connection that is good now fades, and is gone after five minutes.
+func TestOldErrorsFade(t *testing.T) {
+	now := time.Unix(10_000, 0)
+	for _, test := range []struct {
+		state      grid.State
+		ago        time.Duration
+		unanswered time.Duration
+		class      string
+		text       string
+	}{
+		{grid.StateConnected, time.Second, 0, "old", "cut"},
+		{grid.StateConnected, 4 * time.Minute, 0, "old", "cut"},
+		{grid.StateConnected, 6 * time.Minute, 0, "", ""},
+		{grid.StateConnectionError, time.Second, 0, moodBad, "cut"},
+		{grid.StateConnecting, time.Hour, 0, moodBad, "cut"},
+		{grid.StateConnected, time.Second, 2 * time.Second, moodBad, "does not answer a ping of 2s ago; 3 requests wait for it, the oldest for 1s"},
+	} {
+		p := Peer{OldestRequest: time.Second, ConnectionStats: grid.ConnectionStats{
+			State: test.state, Unanswered: test.unanswered, OutgoingRequests: 3, LastError: "cut", LastErrorTime: now.Add(-test.ago),
+		}}
+		if got := noteOf(&p, now); got.Class != test.class || got.Text != test.text {
+			t.Errorf("%v, %v ago: %+v", test.state, test.ago, got)
+		}
+	}
+	v := &view{Status: &Status{Time: now, Cluster: []Row{{Links: map[string]Link{
+		"good": {State: grid.StateConnected}, "bad": {State: grid.StateConnectionError},
+	}}}}}
+	for _, test := range []struct {
+		peer, handler string
+		ago           time.Duration
+		old           bool
+	}{
+		{"good", "", time.Second, false},
+		{"good", "", time.Minute, true},
+		{"good", "get", time.Minute, false},
+		{"good", "get", 6 * time.Minute, true},
+		{"bad", "", time.Minute, false},
+		{"a stranger", "", time.Minute, false},
+	} {
+		if v.IsOld(grid.RecentError{Peer: test.peer, Handler: test.handler, Time: now.Add(-test.ago)}) != test.old {
+			t.Errorf("%+v", test)
 		}
 	}
 }

@@ -118,8 +118,8 @@ type matrix struct {
 }
 
 type matrixRow struct {
-	Name, Full string
-	Cells      []cell
+	Name, Full, Page string
+	Cells            []cell
 }
 
 // cell is one link, or the corner where a node meets itself.
@@ -132,7 +132,7 @@ func newMatrix(rows []Row, short func(string) string) (m matrix) {
 		m.Columns = append(m.Columns, short(r.Node))
 	}
 	for _, r := range rows {
-		row := matrixRow{Name: short(r.Node), Full: r.Node}
+		row := matrixRow{Name: short(r.Node), Full: r.Node, Page: r.Page}
 		for _, other := range rows {
 			row.Cells = append(row.Cells, newCell(&r, other.Node, short))
 		}
@@ -149,12 +149,14 @@ func newCell(r *Row, other string, short func(string) string) cell {
 		return cell{"self", "", short(r.Node)}
 	case !ok:
 		return cell{moodNone, "?", title + "not known here"}
+	case l.Silent > 0:
+		return cell{moodBad, "silent", title + "does not answer a ping of " + age(l.Silent) + " ago"}
 	case l.State == grid.StateConnected && l.RoundTrip > 0:
 		return cell{moodGood, duration(l.RoundTrip), title + "connected, round trip " + duration(l.RoundTrip)}
 	case l.State == grid.StateConnected:
 		return cell{moodGood, "up", title + "connected"}
 	}
-	return cell{moodOf(l.State), l.text(), title + l.text()}
+	return cell{l.mood(), l.text(), title + l.text()}
 }
 
 // picture is the cluster as a drawing: nodes in a circle, with lines for their connections.
@@ -165,6 +167,7 @@ type picture struct {
 
 type node struct {
 	X, Y          float64
+	Page          string // address of its page; empty for none
 	LabelX        float64
 	LabelY        float64
 	Anchor        string
@@ -206,7 +209,7 @@ func newPicture(rows []Row, short func(string) string) (p picture) {
 		}
 		nd := node{
 			X: pictureWidth/2 + circleX*dx, Y: pictureHeight/2 + circleY*dy,
-			Anchor: "middle", Name: clip(short(r.Node), 22), Title: r.Node, Local: i == 0, Silent: !r.Known && !star,
+			Anchor: "middle", Name: clip(short(r.Node), 22), Title: r.Node, Page: r.Page, Local: i == 0, Silent: !r.Known && !star,
 		}
 		nd.LabelX, nd.LabelY = nd.X, nd.Y+4+20*cmp.Or(sign(dy), 1)
 		if math.Abs(dx) > 0.3 {

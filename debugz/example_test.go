@@ -29,20 +29,19 @@ func Example() {
 	// Output: Connected
 }
 
-// With a handler on all nodes, the page of each shows what the others are connected to.
+// Where all nodes can be asked, the page of each shows what the others are connected to.
 func ExampleRegisterCluster() {
-	const handlerDebug = grid.HandlerUserFirst + 99
 	g, err := grid.SetupTestGrid(3)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer g.Cleanup()
 	for _, m := range g.Managers {
-		if err := debugz.RegisterCluster(m, handlerDebug); err != nil {
+		if err := debugz.RegisterCluster(m); err != nil {
 			log.Fatal(err)
 		}
 	}
-	server := httptest.NewServer(debugz.Handler(g.Managers[0], debugz.Options{Cluster: handlerDebug}))
+	server := httptest.NewServer(debugz.Handler(g.Managers[0], debugz.Options{Cluster: true}))
 	defer server.Close()
 
 	for _, row := range status(server.URL + "/status.json").Cluster {

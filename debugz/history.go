@@ -39,10 +39,11 @@ func messagesOut(f *flows) int64 { return f.out.Messages }
 type handlerKey struct {
 	role     grid.Role
 	id       grid.HandlerID
+	name     string // tells methods apart
 	subroute string
 }
 
-func keyOf(h *grid.HandlerStats) handlerKey { return handlerKey{h.Role, h.ID, h.Subroute} }
+func keyOf(h *grid.HandlerStats) handlerKey { return handlerKey{h.Role, h.ID, h.Name, h.Subroute} }
 
 // add takes a sample if the last one is old enough, and returns all of them.
 func (h *history) add(stats *grid.Stats) []sample {
@@ -99,12 +100,4 @@ func series(samples []sample, v func(*sample) (int64, bool)) (points []point) {
 		}
 	}
 	return points
-}
-
-// lastRate returns the newest rate, 0 if there is none.
-func lastRate(points []point) float64 {
-	if len(points) == 0 {
-		return 0
-	}
-	return points[len(points)-1].rate
 }

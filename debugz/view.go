@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,107 +19,186 @@ type view struct {
 	Refresh   int64 // milliseconds
 	RefreshS  int64 // seconds, at least 2, for pages without JavaScript
 	Connected int
+	Silent    int    // how many of the connected peers are
 	Mood      string // of the connections: good, warn or bad
 	Uptime    time.Duration
+	Lately    string // what the figures of windows are of
+	Looking   string // for how long somebody has looked; empty if for long enough
 	Traffic   []tile
 	Matrix    matrix
 	Picture   picture
 	PeerRows  []peerRow
 	Handling  []handlerRow
+	PairRows  []pairRow
+	PairsMore int
 	OpenMore  int
+	query     url.Values
 	names     map[string]string
 }
 
 // tile is a figure on top of the page.
 type tile struct {
-	Label, Value, Note string
-	Spark              spark
+	Label, Value, Note, Title string
+	Spark                     spark
 }
 
 // peerRow is a connection in the table.
 type peerRow struct {
 	Peer
-	Name     string
-	Mood     string
-	In, Out  spark
-	P50, P99 time.Duration // of calls to it
+	Name    string
+	Mood    string
+	In, Out spark
+	Slow    spark // the 99th percentile
+	Note    note
+	// P50 and P99 are of calls to it, since the start.
+	P50, P99 time.Duration
+}
+
+// note is a line below a connection; there is none without a text.
+type note struct {
+	Class, Text string
+	Ago         time.Duration // when it was; 0 for now
 }
 
 // handlerRow is a handler in the table.
 type handlerRow struct {
 	Handling
-	Rate      spark
-	Histogram histogram
-	P50, P99  time.Duration
-	Failed    int64
+	Rate, Slow spark
+	Histogram  histogram // of five minutes
+	P50, P99   time.Duration
+	Failed     int64
+}
+
+// pairRow is a pair of a peer and a handler in the table.
+type pairRow struct {
+	Pair
+	Short string // name of the peer
+	Page  string // address of its page
 }
 
 func (h *handler) view(r *http.Request) *view {
-	status, samples := h.take(r)
+	o := h.take(r)
 	v := &view{
-		Status:   status,
-		Query:    strings.TrimSpace(r.URL.Query().Get("q")),
-		Refresh:  h.options.Refresh.Milliseconds(),
-		RefreshS: max(int64(h.options.Refresh.Seconds()), 2),
-		Uptime:   status.Time.Sub(status.Started),
-		OpenMore: status.OpenTotal - len(status.Open),
-		names:    shortNames(nodesOf(status.Cluster)),
+		Status:    o.Status,
+		Query:     strings.TrimSpace(r.URL.Query().Get("q")),
+		Refresh:   h.options.Refresh.Milliseconds(),
+		RefreshS:  max(int64(h.options.Refresh.Seconds()), 2),
+		Uptime:    o.Time.Sub(o.Started),
+		Looking:   o.recent.looking(),
+		PairsMore: o.PairsTotal - len(o.Pairs),
+		OpenMore:  o.OpenTotal - len(o.Open),
+		query:     r.URL.Query(),
+		names:     shortNames(nodesOf(o.Cluster)),
 	}
-	v.Name = v.Short(status.Node)
-	own := status.Cluster[0].Links
-	for _, l := range own {
-		if l.State == grid.StateConnected {
-			v.Connected++
-		}
+	v.Name = v.Short(o.Node)
+	v.Lately = cmp.Or(v.Looking, "of the last minute") + ", and in small of the last 5 minutes / since the start"
+	v.judge(o.Cluster[0].Links)
+	v.Matrix = newMatrix(o.Cluster, v.Short)
+	v.Picture = newPicture(o.Cluster, v.Short)
+	pages := make(map[string]string)
+	for _, row := range o.Cluster {
+		pages[row.Node] = row.Page
 	}
-	switch {
-	case v.Connected == len(own):
-		v.Mood = moodGood
-	case 2*(v.Connected+1) > len(own)+1:
-		v.Mood = moodWarn
-	default:
-		v.Mood = moodBad
-	}
-	v.Matrix = newMatrix(status.Cluster, v.Short)
-	v.Picture = newPicture(status.Cluster, v.Short)
-	for _, p := range status.Peers {
+	for _, p := range o.Peers {
 		v.PeerRows = append(v.PeerRows, peerRow{
 			Peer: p,
 			Name: v.Short(p.Remote),
-			Mood: moodOf(p.State),
-			In:   newSpark(peerSeries(samples, p.Remote, bytesIn), status.Time),
-			Out:  newSpark(peerSeries(samples, p.Remote, bytesOut), status.Time),
+			Mood: linkOf(&p.ConnectionStats).mood(),
+			In:   newSpark(peerSeries(o.samples, p.Remote, bytesIn), o.Time),
+			Out:  newSpark(peerSeries(o.samples, p.Remote, bytesOut), o.Time),
+			Slow: newSpark(o.recent.p99s(tallyKey{peer: p.Remote}), o.Time),
 			P50:  p.CallLatency.Quantile(0.5),
 			P99:  p.CallLatency.Quantile(0.99),
+			Note: noteOf(&p, o.Time),
 		})
 	}
-	for i := range status.Handlers {
-		g := &status.Handlers[i]
+	for i := range o.Handlers {
+		g := &o.Handlers[i]
+		key := tallyKey{handlerKey: keyOf(&g.HandlerStats)}
+		lately := o.recent.latency(key)
 		v.Handling = append(v.Handling, handlerRow{
 			Handling:  *g,
-			Rate:      newSpark(handlerSeries(samples, keyOf(&g.HandlerStats)), status.Time),
-			Histogram: newHistogram(&g.Latency),
+			Rate:      newSpark(handlerSeries(o.samples, key.handlerKey), o.Time),
+			Slow:      newSpark(o.recent.p99s(key), o.Time),
+			Histogram: newHistogram(&lately),
 			P50:       g.Latency.Quantile(0.5),
 			P99:       g.Latency.Quantile(0.99),
 			Failed:    g.Errors.Total(),
 		})
 	}
-	v.Traffic = tiles(v, samples)
+	for _, p := range o.Pairs {
+		v.PairRows = append(v.PairRows, pairRow{p, v.Short(p.Peer), pages[p.Peer]})
+	}
+	v.Traffic = tiles(v, o)
 	return v
 }
 
+// judge counts the peers that are there, and says how good that is.
+func (v *view) judge(links map[string]Link) {
+	for _, l := range links {
+		if l.State == grid.StateConnected {
+			v.Connected++
+		}
+		if l.Silent > 0 {
+			v.Silent++
+		}
+	}
+	switch answering := v.Connected - v.Silent; {
+	case answering == len(links):
+		v.Mood = moodGood
+	case 2*(answering+1) > len(links)+1:
+		v.Mood = moodWarn
+	default:
+		v.Mood = moodBad
+	}
+}
+
+// noteOf says what is wrong with a connection. What was wrong with one that is good now fades, and
+// is gone after five minutes.
+func noteOf(p *Peer, now time.Time) note {
+	ago := max(now.Sub(p.LastErrorTime), time.Second)
+	switch silent := p.Silent(); {
+	case silent > 0:
+		text := "does not answer a ping of " + age(silent) + " ago"
+		if n := p.OutgoingRequests; n > 0 {
+			text += fmt.Sprintf("; %d requests wait for it, the oldest for %s", n, age(p.OldestRequest))
+		}
+		return note{Class: moodBad, Text: text}
+	case p.LastError == "" || p.State == grid.StateConnected && ago > longWindow:
+		return note{}
+	case p.State == grid.StateConnected:
+		return note{"old", p.LastError, ago}
+	}
+	return note{moodBad, p.LastError, ago}
+}
+
+// IsOld reports whether an error says nothing of the present: it is one of a connection that is good
+// now, or was five minutes ago.
+func (v *view) IsOld(e grid.RecentError) bool {
+	ago := v.Time.Sub(e.Time)
+	return ago > longWindow || ago > 10*time.Second && e.Handler == "" && v.Cluster[0].Links[e.Peer].mood() == moodGood
+}
+
 // tiles sums up what the node does.
-func tiles(v *view, samples []sample) []tile {
-	sum := func(f func(*flows) int64) []point {
-		return series(samples, func(s *sample) (n int64, ok bool) {
+func tiles(v *view, o *observation) []tile {
+	bytes := func(label string, direction, messages func(*flows) int64) tile {
+		points := series(o.samples, func(s *sample) (n int64, ok bool) {
 			for _, p := range s.peers {
-				n += f(&p)
+				n += direction(&p)
 			}
 			return n, true
 		})
+		sum := func(of func(*flows) int64, from *mark) rate { return o.recent.sumOfPeers(from, of) }
+		return tile{
+			Label: label,
+			Value: sum(direction, o.recent.minute).text(bytesRate),
+			Note:  "5 min " + sum(direction, o.recent.longer).text(bytesRate),
+			Title: "In the last minute " + sum(messages, o.recent.minute).text(perSecond) + " messages",
+			Spark: newSpark(points, v.Time),
+		}
 	}
-	calls := func(role grid.Role) []point {
-		return series(samples, func(s *sample) (n int64, ok bool) {
+	calls := func(label string, role grid.Role) tile {
+		points := series(o.samples, func(s *sample) (n int64, ok bool) {
 			for key, calls := range s.handlers {
 				if key.role == role {
 					n += calls
@@ -129,90 +206,52 @@ func tiles(v *view, samples []sample) []tile {
 			}
 			return n, true
 		})
+		return tile{
+			Label: label,
+			Value: o.recent.sumOfHandlers(o.recent.minute, role).text(perSecond),
+			Note:  "5 min " + o.recent.sumOfHandlers(o.recent.longer, role).text(perSecond),
+			Title: "In the last minute; the curve is of its seconds",
+			Spark: newSpark(points, v.Time),
+		}
 	}
-	in, out, served, made := sum(bytesIn), sum(bytesOut), calls(grid.RoleServer), calls(grid.RoleClient)
-	now := v.Time
 	return []tile{
-		{"Calls served", perSecond(lastRate(served)), "", newSpark(served, now)},
-		{"Calls made", perSecond(lastRate(made)), "", newSpark(made, now)},
-		{"Received", bytesRate(lastRate(in)), count(int64(lastRate(sum(messagesIn)))) + " msg/s", newSpark(in, now)},
-		{"Sent", bytesRate(lastRate(out)), count(int64(lastRate(sum(messagesOut)))) + " msg/s", newSpark(out, now)},
+		calls("Calls served", grid.RoleServer),
+		calls("Calls made", grid.RoleClient),
+		bytes("Received", bytesIn, messagesIn),
+		bytes("Sent", bytesOut, messagesOut),
 	}
 }
 
-// TraceLink is the address of the page with traces turned on or off, and the same filter. Turning
-// them on takes a POST.
-func (v *view) TraceLink(on bool) string {
+// kept returns the parameters that links keep, without those for sorting.
+func (v *view) kept() url.Values {
 	q := make(url.Values)
 	if v.Query != "" {
 		q.Set("q", v.Query)
 	}
+	if v.Tracing {
+		q.Set("traces", "1")
+	}
+	return q
+}
+
+// Sorts returns the values of the parameter sort.
+func (v *view) Sorts() []string { return v.query["sort"][:min(len(v.query["sort"]), maxSorts)] }
+
+// TraceLink is the address of the page with traces turned on or off, and the same filter and order.
+// Turning them on takes a POST.
+func (v *view) TraceLink(on bool) string {
+	q := v.kept()
+	q.Del("traces")
 	if on {
 		q.Set("traces", "1")
+	}
+	if sorts := v.Sorts(); len(sorts) > 0 {
+		q["sort"] = sorts
 	}
 	if len(q) == 0 {
 		return "./"
 	}
 	return "./?" + q.Encode()
-}
-
-// Short is the short name of a node.
-func (v *view) Short(name string) string { return cmp.Or(v.names[name], trimScheme(name)) }
-
-func nodesOf(rows []Row) (nodes []string) {
-	for _, r := range rows {
-		nodes = append(nodes, r.Node)
-	}
-	return nodes
-}
-
-func trimScheme(name string) string {
-	_, rest, ok := strings.Cut(name, "://")
-	if !ok {
-		return name
-	}
-	return rest
-}
-
-// shortNames strips from the names of nodes what they have in common.
-func shortNames(nodes []string) map[string]string {
-	var hosts, ports []string
-	for _, n := range nodes {
-		u, err := url.Parse(n)
-		if err != nil {
-			return nil
-		}
-		hosts, ports = append(hosts, u.Hostname()), append(ports, u.Port())
-	}
-	same := func(all []string) bool { return len(slices.Compact(slices.Clone(all))) == 1 }
-	short := make(map[string]string, len(nodes))
-	for i, n := range nodes {
-		switch {
-		case len(nodes) == 1:
-			short[n] = trimScheme(n)
-		case same(hosts):
-			short[n] = ":" + ports[i]
-		case same(ports):
-			short[n] = strings.TrimSuffix(hosts[i], commonDomain(hosts))
-		default:
-			short[n] = trimScheme(n)
-		}
-	}
-	return short
-}
-
-// commonDomain returns what follows the first label of all host names, with its dot; empty if that
-// differs.
-func commonDomain(hosts []string) string {
-	domain := ""
-	for i, h := range hosts {
-		first, rest, ok := strings.Cut(h, ".")
-		if _, err := strconv.Atoi(first); !ok || err == nil || i > 0 && rest != domain {
-			return ""
-		}
-		domain = rest
-	}
-	return "." + domain
 }
 
 // The moods of a connection, as classes of the style sheet.
@@ -223,20 +262,16 @@ const (
 	moodNone = "none"
 )
 
-func moodOf(s grid.State) string {
-	switch s {
-	case grid.StateConnected:
-		return moodGood
-	case grid.StateConnectionError:
-		return moodBad
-	case grid.StateShutdown:
-		return moodNone
-	}
-	return moodWarn
-}
-
 // StateText is the state of the connection in words.
 func (p peerRow) StateText() string { return linkOf(&p.ConnectionStats).text() }
+
+// StateAge is how long it has been in that state.
+func (p peerRow) StateAge(now time.Time) time.Duration {
+	if silent := p.Silent(); silent > 0 {
+		return silent
+	}
+	return now.Sub(p.Since)
+}
 
 // Why is the reason that there is no connection; empty while there is one.
 func (p peerRow) Why() string {
@@ -244,128 +279,4 @@ func (p peerRow) Why() string {
 		return ""
 	}
 	return p.LastError
-}
-
-// funcs are what the templates may call.
-var funcs = map[string]any{
-	"bytes":     func(n int64) string { return bytesText(float64(n)) },
-	"bytesInt":  func(n int) string { return bytesText(float64(n)) },
-	"bytesRate": bytesRate,
-	"perSecond": perSecond,
-	"count":     count,
-	"duration":  duration,
-	"age":       age,
-	"ago":       func(now, t time.Time) string { return age(now.Sub(t)) },
-	"clock":     func(t time.Time) string { return t.Format("15:04:05") },
-	"stamp":     func(t time.Time) string { return t.Format(time.RFC3339Nano) },
-	"percent":   percent,
-	"perFrame":  perFrame,
-	"kind":      kindOf,
-	"trim":      func(handler string) string { return strings.TrimPrefix(handler, "grid.") },
-}
-
-// bytesText is a number of bytes in a unit that fits.
-func bytesText(n float64) string {
-	const units = "kMGTPE"
-	if n < 1000 {
-		return fmt.Sprintf("%.0f B", n)
-	}
-	i := -1
-	for n >= 999.5 && i < len(units)-1 {
-		n /= 1000
-		i++
-	}
-	return fmt.Sprintf("%s %cB", digits(n), units[i])
-}
-
-func bytesRate(n float64) string { return bytesText(n) + "/s" }
-
-func perSecond(n float64) string {
-	switch {
-	case n >= 1e6:
-		return digits(n/1e6) + "M/s"
-	case n >= 1e4:
-		return digits(n/1e3) + "k/s"
-	case n > 0 && n < 10:
-		return fmt.Sprintf("%.1f/s", n)
-	}
-	return fmt.Sprintf("%.0f/s", n)
-}
-
-// digits is a number below 1000 with three digits or so.
-func digits(n float64) string {
-	switch {
-	case n < 10:
-		return fmt.Sprintf("%.2f", n)
-	case n < 100:
-		return fmt.Sprintf("%.1f", n)
-	}
-	return fmt.Sprintf("%.0f", n)
-}
-
-// count is a whole number, short where it is large.
-func count(v any) string {
-	var n float64
-	switch v := v.(type) {
-	case int:
-		n = float64(v)
-	case int64:
-		n = float64(v)
-	}
-	switch {
-	case n >= 1e9:
-		return digits(n/1e9) + "G"
-	case n >= 1e6:
-		return digits(n/1e6) + "M"
-	case n >= 1e5:
-		return digits(n/1e3) + "k"
-	}
-	return fmt.Sprintf("%.0f", n)
-}
-
-// duration is a short time in a unit that fits; a dash for none.
-func duration(d time.Duration) string {
-	switch {
-	case d <= 0:
-		return "–"
-	case d < time.Millisecond:
-		return digits(float64(d)/1e3) + " µs"
-	case d < time.Second:
-		return digits(float64(d)/1e6) + " ms"
-	}
-	return digits(d.Seconds()) + " s"
-}
-
-// age is a time that goes by, in its two largest units.
-func age(d time.Duration) string {
-	s := int64(max(d, 0) / time.Second)
-	switch {
-	case s < 60:
-		return fmt.Sprintf("%ds", s)
-	case s < 3600:
-		return fmt.Sprintf("%dm %ds", s/60, s%60)
-	case s < 86400:
-		return fmt.Sprintf("%dh %dm", s/3600, s/60%60)
-	}
-	return fmt.Sprintf("%dd %dh", s/86400, s/3600%24)
-}
-
-// percent is part of whole; empty for nothing.
-func percent(part, whole int64) string {
-	if whole == 0 || part == 0 {
-		return ""
-	}
-	p := 100 * float64(part) / float64(whole)
-	if p < 0.1 {
-		return "<0.1%"
-	}
-	return fmt.Sprintf("%.1f%%", p)
-}
-
-// perFrame is how many messages share a frame.
-func perFrame(f grid.FlowStats) string {
-	if f.Frames == 0 {
-		return "–"
-	}
-	return fmt.Sprintf("%.1f", float64(f.Messages)/float64(f.Frames))
 }

@@ -102,6 +102,13 @@
     e.preventDefault();
     update();
   });
+  main.addEventListener("click", (e) => {
+    const link = e.target.closest("a.sort");
+    if (!link || e.ctrlKey || e.metaKey || e.shiftKey) return;
+    e.preventDefault();
+    history.replaceState(null, "", link.href);
+    update();
+  });
   pause.addEventListener("click", () => {
     paused = !paused;
     if (paused) {
