@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/gridmesh/grid"
@@ -16,25 +17,25 @@ import (
 	"github.com/gridmesh/grid/contrib/gridotel"
 	"github.com/gridmesh/grid/contrib/gridprom"
 	"github.com/gridmesh/grid/debugz"
+	"github.com/gridmesh/grid/discovery"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/propagation"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// The handlers of this application.
-const (
-	handlerGreet   grid.HandlerID = grid.HandlerUserFirst + iota
-	handlerCluster                // by which the status pages ask each other
-)
+// greet is the method of this application.
+var greet = grid.NewMethod[grid.NoPayload, grid.Bytes]("example.Greet")
 
 // config is what a node has to know.
 type config struct {
-	Local string   // its name
-	Hosts []string // all names
-	Dir   string   // where its certificate and the secret are
-	Ops   string   // address for metrics, probes and the status page; empty for none
-	Spans sdktrace.SpanExporter
+	Local  string           // its name
+	Hosts  []string         // all names to begin with
+	Source discovery.Source // of all names from then on; nil where they stay
+	Hold   time.Duration    // as in discovery.Runner
+	Dir    string           // where its certificate and the secret are
+	Ops    string           // address for metrics, probes and the status page; empty for none
+	Spans  sdktrace.SpanExporter
 
 	Dialer   grid.ContextDialer // nil for the network
 	Listener net.Listener       // nil for the port of Local
@@ -48,13 +49,14 @@ type node struct {
 	server *http.Server // for the other nodes
 	ops    *http.Server // for operators
 	listen net.Listener
+
+	discovery discovery.Runner
+	following sync.WaitGroup // ends after unfollow
+	unfollow  context.CancelFunc
 }
 
 // startNode starts a node. It connects to the others in the background.
 func startNode(c config) (*node, error) {
-	if err := grid.NameHandler(handlerGreet, "Greet"); err != nil {
-		return nil, err
-	}
 	secrets, err := readSecrets(c.Dir, c.Local)
 	if err != nil {
 		return nil, err
@@ -85,8 +87,8 @@ func startNode(c config) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &node{Manager: m, local: c.Local, traces: traces, listen: c.Listener}
-	if err := n.register(); err != nil {
+	n := &node{Manager: m, local: c.Local, traces: traces, listen: c.Listener, discovery: discovery.Runner{Hold: c.Hold}}
+	if err := n.register(c.Ops); err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -96,18 +98,32 @@ func startNode(c config) (*node, error) {
 		return nil, err
 	}
 	n.serveOperators(c.Ops)
+	n.follow(c.Source)
 	return n, nil
 }
 
-// register registers the handlers.
-func (n *node) register() error {
-	err := n.RegisterSingleHandlerContext(handlerGreet, func(ctx context.Context, _ []byte) ([]byte, *grid.RemoteErr) {
-		return fmt.Appendf(nil, "hello %s, I am %s", grid.GetCaller(ctx).Name, n.local), nil
+// follow keeps the hosts of the node in step with a source, which may be nil.
+func (n *node) follow(source discovery.Source) {
+	var ctx context.Context
+	ctx, n.unfollow = context.WithCancel(context.Background())
+	if source != nil {
+		n.following.Go(func() { n.discovery.Run(ctx, n.Manager, source) })
+	}
+}
+
+// register registers the handlers, and tells the other nodes where this one's status page is.
+func (n *node) register(ops string) error {
+	err := greet.Handle(n.Manager, func(ctx context.Context, _ *grid.NoPayload) (*grid.Bytes, error) {
+		return grid.NewBytesWith(fmt.Appendf(nil, "hello %s, I am %s", grid.GetCaller(ctx).Name, n.local)), nil
 	})
 	if err != nil {
 		return err
 	}
-	return debugz.RegisterCluster(n.Manager, handlerCluster)
+	page := ""
+	if ops != "" {
+		page = "http://" + ops + "/debug/grid/"
+	}
+	return debugz.RegisterCluster(n.Manager, page)
 }
 
 // serve takes the connections of other nodes, which have to show a certificate.
@@ -144,7 +160,7 @@ func (n *node) serveOperators(address string) {
 	routes := http.NewServeMux()
 	routes.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	routes.Handle("/health/", n.HealthHandler(grid.HealthOptions{}))
-	routes.Handle("/debug/grid/", debugz.Handler(n.Manager, debugz.Options{Cluster: handlerCluster}))
+	routes.Handle("/debug/grid/", debugz.Handler(n.Manager, debugz.Options{Cluster: true}))
 	n.ops = &http.Server{
 		Addr:              address,
 		Handler:           routes,
@@ -164,16 +180,26 @@ func ended(err error) {
 	}
 }
 
+// callable returns the nodes that may be called: those that have been connected, which new ones may
+// not have been yet, and are not about to go.
+func (n *node) callable() (peers []string) {
+	for _, host := range n.Targets() {
+		if p := n.Connection(host).Peer(); p.RemoteAddr != "" && !p.Draining {
+			peers = append(peers, host)
+		}
+	}
+	return peers
+}
+
 // greet calls another node.
 func (n *node) greet(ctx context.Context, peer string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	answer, err := n.Connection(peer).Request(ctx, handlerGreet, nil)
+	answer, err := greet.Call(ctx, n.Connection(peer), nil)
 	if err != nil {
 		return "", fmt.Errorf("greeting %s: %w", peer, err)
 	}
-	defer grid.PutByteBuffer(answer)
-	return string(answer), nil
+	return string(*answer), nil
 }
 
 // greetAll greets all others again and again, until ctx ends.
@@ -186,7 +212,7 @@ func (n *node) greetAll(ctx context.Context, every time.Duration) {
 			return
 		case <-tick.C:
 		}
-		for _, peer := range n.Targets() {
+		for _, peer := range n.callable() {
 			answer, err := n.greet(ctx, peer)
 			if err != nil {
 				log.Print(err)
@@ -201,6 +227,8 @@ func (n *node) greetAll(ctx context.Context, every time.Duration) {
 func (n *node) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	n.unfollow()
+	n.following.Wait()
 	return errors.Join(n.Shutdown(ctx), n.server.Shutdown(ctx), n.ops.Shutdown(ctx), n.traces.Shutdown(ctx))
 }
 

@@ -5,26 +5,50 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/discovery"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 )
 
-// names of the nodes, which the dialer of the tests finds on loopback.
-var names = []string{"https://node1.example:9000", "https://node2.example:9000", "https://node3.example:9000"}
+// names of the nodes, which the dialer of the tests finds on loopback: of the cluster, and of two
+// that it grows by.
+var (
+	names    = allNames[:3:3]
+	allNames = []string{
+		"https://node1.example:9000", "https://node2.example:9000", "https://node3.example:9000",
+		"https://node4.example:9000", "https://node5.example:9000",
+	}
+)
 
 // startCluster starts three nodes with the secrets in dir. change may change what a node is told.
 func startCluster(t *testing.T, dir string, change func(i int, c *config)) ([]*node, []*tracetest.InMemoryExporter) {
+	t.Helper()
+	start := prepareCluster(t, dir, names, change)
+	var nodes []*node
+	var spans []*tracetest.InMemoryExporter
+	for i := range names {
+		n, exporter := start(i)
+		nodes, spans = append(nodes, n), append(spans, exporter)
+	}
+	return nodes, spans
+}
+
+// prepareCluster returns what starts each of the nodes, which end with the test.
+func prepareCluster(t *testing.T, dir string, names []string, change func(i int, c *config)) func(i int) (*node, *tracetest.InMemoryExporter) {
 	t.Helper()
 	listeners := make(map[string]net.Listener)
 	for _, name := range names {
@@ -42,14 +66,11 @@ func startCluster(t *testing.T, dir string, change func(i int, c *config)) ([]*n
 		var d net.Dialer
 		return d.DialContext(ctx, network, listeners[address].Addr().String())
 	}
-	var nodes []*node
-	var spans []*tracetest.InMemoryExporter
-	for i, name := range names {
+	return func(i int) (*node, *tracetest.InMemoryExporter) {
 		exporter := tracetest.NewInMemoryExporter()
-		spans = append(spans, exporter)
 		c := config{
-			Local: name, Hosts: names, Dir: dir, Spans: keptSpans{exporter},
-			Dialer: dial, Listener: listeners[strings.TrimPrefix(name, "https://")],
+			Local: names[i], Hosts: names, Dir: dir, Spans: keptSpans{exporter},
+			Dialer: dial, Listener: listeners[strings.TrimPrefix(names[i], "https://")],
 		}
 		if change != nil {
 			change(i, &c)
@@ -63,9 +84,8 @@ func startCluster(t *testing.T, dir string, change func(i int, c *config)) ([]*n
 				t.Error(err)
 			}
 		})
-		nodes = append(nodes, n)
+		return n, exporter
 	}
-	return nodes, spans
 }
 
 // keptSpans keeps the spans when its node stops.
@@ -76,7 +96,7 @@ func (keptSpans) Shutdown(context.Context) error { return nil }
 func prepare(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := writeSecrets(dir, names); err != nil {
+	if err := writeSecrets(dir, allNames); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -97,7 +117,7 @@ func TestNodesGreetEachOther(t *testing.T) {
 		}
 	}
 	if got := get(t, nodes[0].ops.Handler, "/metrics"); !strings.Contains(got, `grid_peer_connected{peer="`+names[1]+`"} 1`) ||
-		!strings.Contains(got, `handler="Greet"`) {
+		!strings.Contains(got, `handler="example.Greet"`) {
 		t.Errorf("the metrics are\n%s", got)
 	}
 	if got := get(t, nodes[0].ops.Handler, "/debug/grid/"); !strings.Contains(got, "node2.example") {
@@ -164,17 +184,143 @@ func TestStrangersStayOutside(t *testing.T) {
 			refused := func() bool {
 				return nodes[2].Connection(names[0]).Stats().DialErrors+nodes[0].Connection(names[2]).Stats().DialErrors > 0
 			}
-			for give := time.Now().Add(30 * time.Second); !refused(); time.Sleep(time.Millisecond) {
-				if time.Now().After(give) {
-					t.Fatal("nobody was refused")
-				}
-			}
+			eventually(t, "somebody to be refused", refused)
 			for i, peer := range map[int]string{0: names[2], 1: names[2], 2: names[0]} {
 				if got, err := nodes[i].greet(t.Context(), peer); err == nil {
 					t.Errorf("%s greets %s, and gets %q", names[i], peer, got)
 				}
 			}
 		})
+	}
+}
+
+// The cluster grows from three nodes to five, and shrinks again, while all that are in it greet each
+// other. No greeting fails.
+func TestTheClusterScales(t *testing.T) {
+	dir, file := prepare(t), filepath.Join(t.TempDir(), "hosts")
+	list := func(names []string) {
+		t.Helper()
+		write(t, file+".new", []byte(strings.Join(names, "\n")+"\n"))
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := prepareCluster(t, dir, allNames, func(_ int, c *config) {
+		source := discovery.File(file)
+		source.Every = 10 * time.Millisecond
+		c.Hosts, c.Source, c.Hold = nil, source, 50*time.Millisecond
+	})
+	var members []*member
+	grow := func(to int) {
+		t.Helper()
+		for i := len(members); i < to; i++ {
+			n, _ := start(i)
+			members = append(members, greetForever(t, n))
+		}
+		list(allNames[:to])
+		for _, m := range members {
+			eventually(t, m.local+" to have greeted all others", func() bool { return len(m.greeted()) == to-1 })
+		}
+	}
+	list(names)
+	grow(3)
+	grow(5)
+
+	for i, m := range members[3:] { // as the program does when it is told to end
+		m.end()
+		m.Drain()
+		for _, other := range slices.Concat(members[:3], members[4+i:]) {
+			eventually(t, other.local+" to turn elsewhere", func() bool { return !slices.Contains(other.callable(), m.local) })
+			other.finishRound(t)
+		}
+		if err := m.stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	list(names)
+	members = members[:3]
+	for _, m := range members {
+		eventually(t, m.local+" to have removed two", func() bool { return len(m.Targets()) == 2 && m.Stats().Removed.Hosts == 2 })
+	}
+	for _, m := range members {
+		m.finishRound(t)
+		m.end()
+		for _, host := range m.Targets() {
+			if n := m.Connection(host).Stats().Reconnects; n != 0 {
+				t.Errorf("%s has connected to %s again", m.local, host)
+			}
+		}
+	}
+}
+
+// member is a node that greets the others all the time.
+type member struct {
+	*node
+	end func() // stops greeting
+
+	mu     sync.Mutex // Protects following.
+	known  map[string]bool
+	rounds int
+}
+
+func greetForever(t *testing.T, n *node) *member {
+	m := &member{node: n, known: make(map[string]bool)}
+	over := make(chan struct{})
+	var greeting sync.WaitGroup
+	m.end = sync.OnceFunc(func() {
+		close(over)
+		greeting.Wait()
+	})
+	t.Cleanup(m.end)
+	greeting.Go(func() {
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Millisecond): // the tests of others run beside this
+			}
+			for _, peer := range n.callable() {
+				got, err := n.greet(context.Background(), peer)
+				if want := fmt.Sprintf("hello %s, I am %s", n.local, peer); err != nil || got != want {
+					t.Errorf("%s greets %s: %q, %v", n.local, peer, got, err)
+				}
+				m.mu.Lock()
+				m.known[peer] = true
+				m.mu.Unlock()
+			}
+			m.mu.Lock()
+			m.rounds++
+			m.mu.Unlock()
+		}
+	})
+	return m
+}
+
+// greeted returns whom the node has greeted.
+func (m *member) greeted() (peers []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Keys(m.known))
+}
+
+// finishRound waits until the node has greeted everybody that it calls now.
+func (m *member) finishRound(t *testing.T) {
+	t.Helper()
+	rounds := func() int {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.rounds
+	}
+	before := rounds()
+	eventually(t, m.local+" to greet everybody", func() bool { return rounds() >= before+2 })
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for give := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(give) {
+			t.Fatalf("waited in vain for %s", what)
+		}
 	}
 }
 
