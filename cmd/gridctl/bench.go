@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/gridmesh/grid"
@@ -84,21 +86,25 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		logs = slog.NewTextHandler(stderr, nil)
 	}
 	reasons := newReasonLog(logs)
-	n, err := startMember(&c.member, listener, nil, slog.New(reasons))
+	n, err := startMember(&c.member, listener, nil, slog.New(reasons), c.member.registerHandlers)
 	if err != nil {
 		listener.Close()
 		return refused(err)
 	}
 	defer func() { _ = n.stop(time.Second) }() // nothing runs any more
 	line := newStatusLine(stderr, c.verbose)
-	if err := c.connect(ctx, n, reasons, line); err != nil {
+	absent, err := c.connect(ctx, n, reasons, line)
+	if err != nil {
 		return err
 	}
-	results := c.load.drive(ctx, connections(n.Manager), func(sum counts, elapsed time.Duration) {
+	for _, a := range absent {
+		fmt.Fprintf(stderr, "gridctl bench: %s is absent: %s\n", a.Host, a.Reason)
+	}
+	results := c.load.drive(ctx, connections(n.Manager, absent...), func(sum counts, elapsed time.Duration) {
 		line.set("%s of %s: %s", elapsed.Round(time.Second), c.load.duration, progressText(sum, elapsed))
 	})
 	line.clear()
-	if err := c.print(stdout, results); err != nil {
+	if err := c.print(stdout, results, absent); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -107,22 +113,35 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if all := total(results); all.errors > 0 {
 		return fmt.Errorf("%s of %s calls failed; the first with: %w", thousands(all.errors), thousands(all.errors+all.calls), all.failure)
 	}
+	if len(absent) > 0 {
+		return fmt.Errorf("%d of %d nodes were not measured, because they are absent", len(absent), len(n.Targets()))
+	}
 	return nil
 }
 
-// connect waits for the connections to all other nodes.
-func (c *benchConfig) connect(ctx context.Context, n *member, reasons *reasonLog, line *statusLine) error {
+// connect waits for the connections to all other nodes, and returns those that are absent. It fails
+// if all are.
+func (c *benchConfig) connect(ctx context.Context, n *member, reasons *reasonLog, line *statusLine) ([]absence, error) {
 	defer line.clear()
 	line.set("waiting for the connections to %d nodes, up to %v", len(n.Targets()), c.wait)
 	r := reach{member: n, config: &c.member, reasons: reasons}
-	return r.waitForAll(ctx, c.wait)
+	absent, err := r.waitForAll(ctx, c.wait)
+	if len(absent) < len(n.Targets()) || err != nil {
+		return absent, err
+	}
+	var texts []string
+	for _, a := range absent {
+		texts = append(texts, a.Host+": "+a.Reason)
+	}
+	return nil, cannotStart("no connection to %s", strings.Join(texts, "; "))
 }
 
-// connections returns the connections of a node, in the order of its hosts.
-func connections(m *grid.Manager) []*grid.Connection {
-	var all []*grid.Connection
+// connections returns the connections of a node, in the order of its hosts, but for absent ones.
+func connections(m *grid.Manager, absent ...absence) (all []*grid.Connection) {
 	for _, host := range m.Targets() {
-		all = append(all, m.Connection(host))
+		if !slices.ContainsFunc(absent, func(a absence) bool { return a.Host == host }) {
+			all = append(all, m.Connection(host))
+		}
 	}
 	return all
 }
@@ -133,9 +152,9 @@ func progressText(sum counts, elapsed time.Duration) string {
 }
 
 // print prints the results, as a table or as JSON.
-func (c *benchConfig) print(w io.Writer, results []result) error {
+func (c *benchConfig) print(w io.Writer, results []result, absent []absence) error {
 	if c.json {
-		return c.printJSON(w, results)
+		return c.printJSON(w, results, absent)
 	}
 	fmt.Fprintf(w, "%s, %s, %d callers per node, from %s\n\n", c.load.op, bytesText(c.load.size), c.load.callers, c.member.local)
 	var t table
@@ -162,6 +181,7 @@ type benchReport struct {
 	Local       string        `json:"local"`
 	Targets     []targetEntry `json:"targets"`
 	Total       targetEntry   `json:"total"`
+	Absent      []absence     `json:"absent,omitempty"` // not measured
 }
 
 // targetEntry is a row of the table. Latencies are in microseconds, a MB is 1,000,000 bytes.
@@ -178,7 +198,7 @@ type targetEntry struct {
 	FirstError     string  `json:"first_error,omitempty"`
 }
 
-func (c *benchConfig) printJSON(w io.Writer, results []result) error {
+func (c *benchConfig) printJSON(w io.Writer, results []result, absent []absence) error {
 	all := total(results)
 	out := benchReport{
 		Op:          c.load.op,
@@ -186,6 +206,7 @@ func (c *benchConfig) printJSON(w io.Writer, results []result) error {
 		Concurrency: c.load.callers,
 		Local:       c.member.local,
 		Total:       entry(&all),
+		Absent:      absent,
 	}
 	for i := range results {
 		out.Targets = append(out.Targets, entry(&results[i]))

@@ -27,11 +27,17 @@ type memberConfig struct {
 	certFile   string
 	keyFile    string
 	caFile     string
+	join       string        // URLs of servers; empty for a host
 	limits     grid.Limits   // the flags' part of them; package grid checks it
 	busyPoll   time.Duration // package grid checks it
 
+	acceptGuests bool
+	page         string // address of the status page; empty for none
+	path         string // where nodes connect to each other; empty for package grid's own
+
 	// From the above, by check.
 	hosts     []string
+	servers   []string    // of a guest
 	secret    string      // empty for none
 	warnings  []string    // about what was read
 	serverTLS *tls.Config // nil without TLS
@@ -42,13 +48,24 @@ type memberConfig struct {
 func (c *memberConfig) addTo(fs *flag.FlagSet) {
 	fs.StringVar(&c.local, "local", "", "the `URL` of this node, one of -hosts; http://host:port or https://host:port")
 	fs.StringVar(&c.hostList, "hosts", "", "the `URLs` of all nodes, this one too, with commas between them; the same for every node")
+	c.addAccess(fs)
+	c.addTimes(fs)
+	fs.Var((*duration)(&c.busyPoll), "busy-poll", "the `time` for which input is polled for before it is waited for, such as 200us; it makes\na few callers faster, for CPU time (default: none)")
+}
+
+// addAccess adds the flags of how a node is reached, and lets others in.
+func (c *memberConfig) addAccess(fs *flag.FlagSet) {
 	fs.StringVar(&c.listen, "listen", "", "the `address` to listen on, host:port or :port (default: host and port of -local; all\ninterfaces where its host is a name other than localhost)")
 	fs.StringVar(&c.secretFile, "secret-file", "", "a `file` with the secret that all nodes share, in one line; without it everybody who reaches this node can join.\nOthers must not be able to change it, and should not to read it")
 	fs.StringVar(&c.certFile, "cert", "", "a PEM `file` with the certificate of this node, for https names")
 	fs.StringVar(&c.keyFile, "key", "", "a PEM `file` with the key of -cert")
 	fs.StringVar(&c.caFile, "ca", "", "a PEM `file` with the certificates that sign those of the other nodes (default: the system's)")
-	c.addTimes(fs)
-	fs.Var((*duration)(&c.busyPoll), "busy-poll", "the `time` for which input is polled for before it is waited for, such as 200us; it makes\na few callers faster, for CPU time (default: none)")
+}
+
+// addGuests adds the flags of a node that is a guest, or accepts guests.
+func (c *memberConfig) addGuests(fs *flag.FlagSet) {
+	fs.StringVar(&c.join, "join", "", "the `URLs` of nodes to be a guest of, with commas between them: this node dials them, and nobody dials it.\nThen -local is any name without a colon, and -hosts is left out")
+	fs.BoolVar(&c.acceptGuests, "accept-guests", false, "let nodes with the same secret join as guests, as -join makes them")
 }
 
 // addTimes adds the flags of what a node does about a silent peer.
@@ -66,10 +83,11 @@ func refused(err error) error { return cannotStart("%s", limitFlags.Replace(err.
 
 // check completes the configuration. It says what the user has to change.
 func (c *memberConfig) check() error {
-	if err := c.checkHosts(); err != nil {
-		return err
+	names := c.checkHosts
+	if c.join != "" {
+		names = c.checkServers
 	}
-	if err := c.checkListen(); err != nil {
+	if err := names(); err != nil {
 		return err
 	}
 	if err := c.readSecret(); err != nil {
@@ -105,6 +123,35 @@ func (c *memberConfig) checkHosts() error {
 	}
 	if !slices.Contains(c.hosts, c.local) {
 		return cannotStart("-local %s is not in -hosts %s; add it there, on all nodes, in the same spelling", c.local, strings.Join(c.hosts, ","))
+	}
+	return c.checkListen()
+}
+
+// checkServers is checkHosts for a guest.
+func (c *memberConfig) checkServers() error {
+	switch {
+	case c.local == "":
+		return cannotStart("-local is missing; with -join it is a name for this node, such as -local probe-7")
+	case strings.Contains(c.local, ":"):
+		return cannotStart("-local %s has a colon; with -join it is a name and no URL, such as -local probe-7", c.local)
+	case c.hostList != "" || c.listen != "" || c.acceptGuests || c.certFile != "" || c.keyFile != "":
+		return cannotStart("-join makes a guest, which nobody dials; leave out -hosts, -listen, -accept-guests, -cert and -key")
+	}
+	for name := range strings.SplitSeq(c.join, ",") {
+		if strings.TrimSpace(name) == "" {
+			continue
+		}
+		name, err := cleanHost("-join", name)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(c.servers, name) {
+			return cannotStart("-join has %s twice; name each node once", name)
+		}
+		c.servers = append(c.servers, name)
+	}
+	if len(c.servers) == 0 {
+		return cannotStart("-join names no node; try -join http://127.0.0.1:9001")
 	}
 	return nil
 }
@@ -185,16 +232,27 @@ func (c *memberConfig) readPrivate(flagName, name string) ([]byte, error) {
 	return b, err
 }
 
-func (c *memberConfig) loadKeyPair() (tls.Certificate, error) {
-	cert, err := os.ReadFile(c.certFile)
+// loadKeyPair reads a certificate and its key. keyFlag is what the latter was given with.
+func (c *memberConfig) loadKeyPair(certFile, keyFlag, keyFile string) (tls.Certificate, error) {
+	cert, err := os.ReadFile(certFile)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	key, err := c.readPrivate("-key", c.keyFile)
+	key, err := c.readPrivate(keyFlag, keyFile)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
 	return tls.X509KeyPair(cert, key)
+}
+
+// keyPair is loadKeyPair with an error for who gave the flags.
+func (c *memberConfig) keyPair(certFlag, certFile, keyFlag, keyFile string) (tls.Certificate, error) {
+	pair, err := c.loadKeyPair(certFile, keyFlag, keyFile)
+	var wrong *startError
+	if err != nil && !errors.As(err, &wrong) {
+		err = cannotStart("cannot use %s %s with %s %s: %v", certFlag, certFile, keyFlag, keyFile, err)
+	}
+	return pair, err
 }
 
 // warn says what is not as it should be, and does not keep the command from running.
@@ -214,13 +272,9 @@ func (c *memberConfig) readCertificates() error {
 		return cannotStart("-cert and -key are for https:// names, and -local is %s", c.local)
 	}
 	if c.certFile != "" {
-		cert, err := c.loadKeyPair()
-		var wrong *startError
-		switch {
-		case errors.As(err, &wrong):
+		cert, err := c.keyPair("-cert", c.certFile, "-key", c.keyFile)
+		if err != nil {
 			return err
-		case err != nil:
-			return cannotStart("cannot use -cert %s with -key %s: %v", c.certFile, c.keyFile, err)
 		}
 		c.serverTLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	}
@@ -228,13 +282,20 @@ func (c *memberConfig) readCertificates() error {
 	if c.caFile == "" {
 		return nil
 	}
-	pem, err := os.ReadFile(c.caFile)
+	var err error
+	c.clientTLS.RootCAs, err = readAuthorities("-ca", c.caFile)
+	return err
+}
+
+// readAuthorities reads the certificates that sign those of others.
+func readAuthorities(flagName, name string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(name)
 	if err != nil {
-		return cannotStart("cannot read -ca: %v", err)
+		return nil, cannotStart("cannot read %s: %v", flagName, err)
 	}
-	c.clientTLS.RootCAs = x509.NewCertPool()
-	if !c.clientTLS.RootCAs.AppendCertsFromPEM(pem) {
-		return cannotStart("-ca %s has no certificate in PEM form; that is a file with lines like -----BEGIN CERTIFICATE-----", c.caFile)
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, cannotStart("%s %s has no certificate in PEM form; that is a file with lines like -----BEGIN CERTIFICATE-----", flagName, name)
 	}
-	return nil
+	return roots, nil
 }

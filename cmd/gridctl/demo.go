@@ -87,7 +87,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	return err
 }
 
-// demo is a grid of four nodes in one process.
+// demo is a grid of four nodes in one process, and of a fifth for a while.
 type demo struct {
 	out     io.Writer
 	line    *statusLine
@@ -115,6 +115,7 @@ func (d *demo) play(ctx context.Context, log *slog.Logger) error {
 		{"stream down", d.streamDown},
 		{"stream both", d.streamBoth},
 		{"cut", d.cut},
+		{"come and go", func(ctx context.Context) (string, error) { return d.comeAndGo(ctx, log) }},
 	}
 	if d.page != nil {
 		scenes = slices.Insert(scenes, 1, scene{"status page", d.serve})

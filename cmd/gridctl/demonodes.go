@@ -46,7 +46,7 @@ func (d *demo) start(log *slog.Logger) (string, error) {
 		hosts = append(hosts, "http://"+l.Addr().String())
 	}
 	for i, l := range listeners {
-		n, err := startDemoNode(i, hosts, l, log)
+		n, err := d.startNode(i, hosts, l, log)
 		if err != nil {
 			closeAll(listeners[i:])
 			return "", err
@@ -63,15 +63,19 @@ func closeAll(listeners []net.Listener) {
 	}
 }
 
-func startDemoNode(i int, hosts []string, l net.Listener, log *slog.Logger) (*demoNode, error) {
+// startNode starts a node, which has a status page if the others do.
+func (d *demo) startNode(i int, hosts []string, l net.Listener, log *slog.Logger) (*demoNode, error) {
 	n := &demoNode{
 		name:   string(rune('A' + i)),
 		cables: newCables(),
 		stays:  make(chan struct{}, 1),
 	}
 	config := &memberConfig{local: hosts[i], hosts: hosts, secret: "demo"}
+	if d.page != nil && i < demoNodes {
+		config.page = d.page.url("/" + n.name + "/")
+	}
 	var err error
-	n.member, err = startMember(config, l, n.cables.dial, log.With("node", n.name), n.register)
+	n.member, err = startMember(config, l, n.cables.dial, log.With("node", n.name), n.register, config.registerHandlers)
 	return n, err
 }
 
@@ -89,7 +93,7 @@ func (n *demoNode) register(m *grid.Manager) error {
 		}),
 		m.RegisterStreamingHandler(handlerShout, grid.StreamHandler{Handle: shout, InCapacity: 8, OutCapacity: 8}),
 		m.RegisterStreamingHandler(handlerCountdown, grid.StreamHandler{Handle: countdown, OutCapacity: 16}),
-		m.RegisterSingleHandlerContext(handlerStay, func(ctx context.Context, _ []byte) ([]byte, *grid.RemoteErr) {
+		m.RegisterSingleHandlerContext(handlerStay, func(ctx context.Context, _ []byte) ([]byte, error) {
 			n.stays <- struct{}{}
 			<-ctx.Done()
 			return nil, grid.NewRemoteErr(context.Cause(ctx))

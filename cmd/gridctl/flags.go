@@ -88,8 +88,9 @@ const maxSize = 32 << 20
 
 // isTerminal reports whether somebody is likely to look at what is written to w.
 func isTerminal(w io.Writer) bool {
-	if p, ok := w.(plainWriter); ok {
-		w = p.w
+	w = asItIs(w)
+	if e, ok := w.(*firstError); ok {
+		w = e.w
 	}
 	f, ok := w.(*os.File)
 	if !ok {

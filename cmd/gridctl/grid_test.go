@@ -41,6 +41,59 @@ func TestNodeStopsOnSignals(t *testing.T) {
 	}
 }
 
+func TestNodesDiscoverEachOther(t *testing.T) {
+	hosts := freeHosts(t, "http", 2)
+	dir := t.TempDir()
+	list := writeFile(t, dir, "nodes", hosts[0]+"\n")
+	a := startNode(t, "-local", hosts[0], "-discover", "file:"+list)
+	b := startNode(t, "-local", hosts[1], "-discover", "file:"+list)
+	b.waitFor(t, "grid: hosts changed")
+	if err := os.Rename(writeFile(t, dir, "next", strings.Join(hosts, "\n")+"\n"), list); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*process{a, b} {
+		p.waitFor(t, "grid: connected")
+		p.signal(t, syscall.SIGTERM)
+		if code := p.wait(t); code != exitOK {
+			t.Errorf("exit code %d", code)
+		}
+	}
+}
+
+// A guest joins two nodes, of which one calls it back.
+func TestNodeJoinsAsAGuest(t *testing.T) {
+	hosts := freeHosts(t, "http", 2)
+	list := strings.Join(hosts, ",")
+	a := startNode(t, "-local", hosts[0], "-hosts", list, "-accept-guests")
+	n := memberHere(t, memberConfig{local: hosts[1], hosts: hosts, acceptGuests: true})
+	guests := make(chan *grid.Connection, 1)
+	n.OnGuest(func(guest *grid.Connection) { guests <- guest })
+	p := start(t, "node", "-local", "probe 7", "-join", list)
+	p.waitFor(t, "guest is up")
+	guest := <-guests
+	if b, err := guest.Request(t.Context(), handlerEcho, []byte("hello")); err != nil || string(b) != "hello" || guest.Remote != "probe 7" {
+		t.Errorf("%v answered %q, %v", guest, b, err)
+	}
+	a.waitFor(t, `peer="probe 7"`)
+	p.signal(t, syscall.SIGTERM)
+	if code := p.wait(t); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	for _, wrong := range []struct{ args, says string }{
+		{"-join http://127.0.0.1:1", "-local is missing; with -join"},
+		{"-local http://127.0.0.1:2 -join http://127.0.0.1:1", "has a colon"},
+		{"-local probe -join http://127.0.0.1:1 -listen :1", "leave out -hosts, -listen"},
+		{"-local probe -join 127.0.0.1:1", "did you mean http://127.0.0.1:1?"},
+		{"-local probe -join http://127.0.0.1:1,http://127.0.0.1:1", "twice"},
+		{"-local probe -join ,", "-join names no node"},
+	} {
+		p := start(t, append([]string{"node"}, strings.Fields(wrong.args)...)...)
+		if code := p.wait(t); code == exitOK || !strings.Contains(p.stderr.String(), wrong.says) {
+			t.Errorf("%s: exit code %d: %s", wrong.args, code, p.stderr.String())
+		}
+	}
+}
+
 func TestNodeEndsAtOnceOnASecondSignal(t *testing.T) {
 	hosts := freeHosts(t, "http", 2)
 	p := startNode(t, "-local", hosts[0], "-hosts", strings.Join(hosts, ","))
@@ -183,7 +236,8 @@ func TestBenchSaysWhichNodeRefusesTheSecret(t *testing.T) {
 	}
 }
 
-func TestBenchSaysWhichNodeItCannotReach(t *testing.T) {
+// The nodes that are there are measured, and the others named.
+func TestBenchSaysWhichNodesAreAbsent(t *testing.T) {
 	hosts := freeHosts(t, "http", 4)
 	list := strings.Join(hosts, ",")
 	memberHere(t, memberConfig{local: hosts[0], hosts: hosts})
@@ -194,13 +248,22 @@ func TestBenchSaysWhichNodeItCannotReach(t *testing.T) {
 	}
 	go other.Serve(l)
 	defer other.Close()
-	code, stdout, stderr := runHere(t, "bench", "-local", hosts[1], "-hosts", list, "-wait", "3s")
-	if code != exitUsage || stdout != "" {
-		t.Errorf("exit code %d, stdout %s", code, stdout)
+	code, stdout, stderr := runHere(t, "bench", "-local", hosts[1], "-hosts", list, "-wait", "10s", "-duration", "100ms", "-concurrency", "3", "-json")
+	if code != exitFailed {
+		t.Errorf("exit code %d", code)
 	}
-	checkLine(t, stderr, "gridctl bench: no connection to ", hosts[2]+": nothing listens there", hosts[3]+": a web server that is no grid node")
-	if strings.Contains(stderr, hosts[0]) {
-		t.Errorf("%s is named, which is connected: %s", hosts[0], stderr)
+	for _, want := range []string{
+		"gridctl bench: " + hosts[2] + " is absent: nothing listens there", "gridctl bench: " + hosts[3] + " is absent: a web server that is no grid node",
+		"2 of 3 nodes were not measured",
+	} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("no %q in %s", want, stderr)
+		}
+	}
+	var r benchReport
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil || len(r.Targets) != 1 || r.Targets[0].Host != hosts[0] || r.Targets[0].Calls == 0 ||
+		len(r.Absent) != 2 || r.Absent[0].Host != hosts[2] {
+		t.Errorf("%v in %s", err, stdout)
 	}
 }
 
@@ -276,7 +339,7 @@ func memberHere(t *testing.T, c memberConfig) *member {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := startMember(&c, l, nil, slog.New(slog.DiscardHandler))
+	n, err := startMember(&c, l, nil, slog.New(slog.DiscardHandler), c.registerHandlers)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,19 +17,16 @@ const (
 	handlerSource
 )
 
-// handlerCluster is the handler by which status pages ask other nodes for their connections.
-const handlerCluster = grid.HandlerUserFirst + 64
-
 // streamWindow is how many messages one end of a stream may be ahead of the other.
 const streamWindow = 32
 
-// registerHandlers registers echo, sink and source.
-func registerHandlers(m *grid.Manager) error {
+// registerHandlers registers echo, sink and source, and tells other nodes of this one's status page.
+func registerHandlers(m *grid.Manager, page string) error {
 	return errors.Join(
 		grid.NameHandler(handlerEcho, "echo"),
 		grid.NameHandler(handlerSink, "sink"),
 		grid.NameHandler(handlerSource, "source"),
-		debugz.RegisterCluster(m, handlerCluster),
+		debugz.RegisterCluster(m, page),
 		m.RegisterSingleHandler(handlerEcho, echo),
 		m.RegisterStreamingHandler(handlerSink, grid.StreamHandler{Handle: sink, InCapacity: streamWindow, OutCapacity: streamWindow}),
 		m.RegisterStreamingHandler(handlerSource, grid.StreamHandler{Handle: source, OutCapacity: streamWindow}),

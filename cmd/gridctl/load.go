@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid"
-	"github.com/gridmesh/grid/internal/latency"
+	"github.com/gridmesh/grid/cmd/gridctl/internal/latency"
 )
 
 // load describes what is sent over each connection.

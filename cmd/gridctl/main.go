@@ -2,6 +2,11 @@
 //
 //	gridctl demo                                        four nodes in one process
 //	gridctl node -local URL -hosts URL,URL,...          one node
+//	gridctl top                                         what the nodes of a grid do, in a terminal
+//	gridctl doctor -local URL -hosts URL,URL,...        what keeps nodes from each other
+//	gridctl call -to URL HANDLER BODY                   a call to a running node
+//	gridctl tap -to URL                                 the calls of a running node, as they end
+//	gridctl dump FILE                                   what nodes say in a capture of packets
 //	gridctl bench -local URL -hosts URL,URL,...         load from one node to the others
 //	gridctl soak                                        random load and random cuts, with checks
 //
@@ -18,6 +23,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 )
 
@@ -47,6 +53,11 @@ func commands() []command {
 	return []command{
 		{"demo", demoUsage(), runDemo},
 		{"node", nodeUsage(), runNode},
+		{"top", topUsage(), runTop},
+		{"doctor", doctorUsage(), runDoctor},
+		{"call", callUsage(), runCall},
+		{"tap", tapUsage(), runTap},
+		{"dump", dumpUsage(), runDump},
 		{"bench", benchUsage(), runBench},
 		{"soak", soakUsage(), runSoak},
 		{"version", versionUsage, runVersion},
@@ -75,6 +86,8 @@ func runPlain(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	switch name {
 	case "help", "-h", "-help", "--help":
 		return help(args, stdout, stderr)
+	case "-version", "--version":
+		name = "version"
 	}
 	cmd, ok := findCommand(name)
 	if !ok {
@@ -128,7 +141,11 @@ func findCommand(name string) (command, bool) {
 }
 
 func unknownCommand(name string, stderr io.Writer) int {
-	fmt.Fprintf(stderr, "gridctl: there is no command %q; the commands are demo, node, bench, soak, version and help\n", name)
+	var names []string
+	for _, cmd := range commands() {
+		names = append(names, cmd.name)
+	}
+	fmt.Fprintf(stderr, "gridctl: there is no command %q; the commands are %s and help\n", name, strings.Join(names, ", "))
 	return exitUsage
 }
 

@@ -54,6 +54,12 @@ func TestHelpAndItsExitCodes(t *testing.T) {
 		{"help node", exitOK, "gridctl node runs", ""},
 		{"node -h", exitOK, "gridctl node runs", ""},
 		{"node --help", exitOK, "gridctl node runs", ""},
+		{"help doctor", exitOK, "gridctl doctor looks", ""},
+		{"--version", exitOK, "gridctl ", ""},
+		{"-version", exitOK, "gridctl ", ""},
+		{"help call", exitOK, "gridctl call calls", ""},
+		{"help tap", exitOK, "gridctl tap prints", ""},
+		{"help dump", exitOK, "gridctl dump prints", ""},
 		{"bench -h", exitOK, "gridctl bench joins", ""},
 		{"help soak", exitOK, "gridctl soak runs", ""},
 		{"help version", exitOK, "gridctl version prints", ""},
@@ -79,7 +85,11 @@ func starts(text, start string) bool {
 func TestUsageNamesEveryFlag(t *testing.T) {
 	for _, c := range []struct{ command, flags string }{
 		{"demo", "-size -concurrency -duration -http -v"},
-		{"node", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -busy-poll -http -http-hosts"},
+		{"node", "-local -hosts -join -accept-guests -tools -discover -etcd-user-file -etcd-ca -etcd-cert -etcd-key -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -busy-poll -http -http-hosts"},
+		{"doctor", "-local -hosts -join -secret-file -cert -key -ca -path -timeout -json"},
+		{"call", "-to -local -hosts -secret-file -ca -path -wait -subroute -H -file -format -timeout -list -json -v -stream -messages -in-capacity -out-capacity"},
+		{"tap", "-to -local -hosts -secret-file -ca -path -wait -handler -peer -errors -slower -side -n -json"},
+		{"dump", "-names -payloads -json"},
 		{"bench", "-local -hosts -listen -secret-file -cert -key -ca -ping-interval -peer-timeout -busy-poll -op -size -concurrency -duration -wait -json -v"},
 		{"soak", "-duration -seed -nodes -callers -rest -cut-every -restart-every -allowance -ping-interval -peer-timeout -v"},
 	} {
@@ -102,7 +112,7 @@ func TestDemoSucceeds(t *testing.T) {
 	}
 	for _, want := range []string{
 		"6 connections", "12 requests with bytes", "12 requests with typed values", "1,000 messages",
-		"MANY CALLS SHARE ONE WIRE", "calls worked again after", "A -> B", "D -> C", "none lost",
+		"MANY CALLS SHARE ONE WIRE", "calls worked again after", "none of which failed", "A -> B", "D -> C", "none lost",
 	} {
 		if !strings.Contains(p.stdout.String(), want) {
 			t.Errorf("no %q in\n%s", want, p.stdout.String())

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -36,10 +37,10 @@ type member struct {
 	serveErr chan error   // why the server has ended
 }
 
-// startMember starts a node on listener: its handlers first, those of more too,
-// then the server, then its connections. dialer may be nil.
+// startMember starts a node on listener: its handlers first, then the server, then its connections.
+// dialer may be nil.
 func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDialer, log *slog.Logger,
-	more ...func(*grid.Manager) error,
+	handlers ...func(*grid.Manager) error,
 ) (*member, error) {
 	n := &member{listener: listener, serveErr: make(chan error, 1)}
 	ready := make(chan struct{})
@@ -53,6 +54,10 @@ func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDial
 		Logger:       log,
 		Limits:       c.limits,
 		BusyPoll:     c.busyPoll,
+		RoutePath:    c.path,
+	}
+	if c.acceptGuests { // who has the secret, which AuthRequest has checked
+		options.AcceptGuest = func(*http.Request, string) error { return nil }
 	}
 	if c.secret != "" {
 		options.AddAuth = func(string) string { return c.secret }
@@ -62,14 +67,11 @@ func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDial
 	if err != nil {
 		return nil, err
 	}
-	for _, register := range append(more, registerHandlers) {
-		if err := register(n.Manager); err != nil {
-			n.Close()
-			return nil, err
-		}
+	if err := n.register(handlers...); err != nil {
+		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(grid.RoutePath, n.Handler())
+	mux.Handle(cmp.Or(c.path, grid.RoutePath), n.Handler())
 	n.server = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: requestTime, // these end with the upgrade to a WebSocket
@@ -87,6 +89,51 @@ func startMember(c *memberConfig, listener net.Listener, dialer grid.ContextDial
 	go func() { n.serveErr <- n.server.Serve(listener) }()
 	close(ready)
 	return n, nil
+}
+
+// startGuest starts a guest, which has no server: its handlers first, then its connections.
+func startGuest(c *memberConfig, log *slog.Logger, handlers ...func(*grid.Manager) error) (*member, error) {
+	n := &member{serveErr: make(chan error, 1)}
+	ready := make(chan struct{})
+	options := grid.ManagerOptions{
+		Local:        c.local,
+		TLSConfig:    c.clientTLS,
+		BlockConnect: ready,
+		Logger:       log,
+		Limits:       c.limits,
+		BusyPoll:     c.busyPoll,
+		RoutePath:    c.path,
+	}
+	if c.secret != "" {
+		options.AddAuth = func(string) string { return c.secret }
+	}
+	var err error
+	n.Manager, err = grid.Join(context.Background(), c.servers[0], options)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.register(handlers...); err != nil {
+		return nil, err
+	}
+	if err := n.SetHosts(c.servers); err != nil {
+		n.Close()
+		return nil, err
+	}
+	close(ready)
+	return n, nil
+}
+
+func (c *memberConfig) registerHandlers(m *grid.Manager) error { return registerHandlers(m, c.page) }
+
+// register registers handlers, or closes the node.
+func (n *member) register(handlers ...func(*grid.Manager) error) error {
+	for _, register := range handlers {
+		if err := register(n.Manager); err != nil {
+			n.Close()
+			return err
+		}
+	}
+	return nil
 }
 
 // checkSecret returns the check of those who want to connect.
@@ -116,7 +163,9 @@ func (n *member) stop(limit time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("calls were still running after %v", limit))
 	defer cancel()
 	err := n.Shutdown(ctx)
-	n.server.Close()
+	if n.server != nil { // a guest has none
+		n.server.Close()
+	}
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"unicode"
 
@@ -131,8 +132,11 @@ func TestErrorLogOfServersIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	errorLog := newErrorLog(slog.New(slog.NewTextHandler(log, nil)))
+	var failed atomic.Int32
+	errorLog.SetOutput(countedWrites{errorLog.Writer(), &failed})
 	server := &http.Server{
-		ErrorLog:  newErrorLog(slog.New(slog.NewTextHandler(log, nil))),
+		ErrorLog:  errorLog,
 		TLSConfig: &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, fmt.Errorf("none") }},
 	}
 	go server.ServeTLS(l, "", "")
@@ -143,12 +147,24 @@ func TestErrorLogOfServersIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
-		io.Copy(io.Discard, conn) // until the server has hung up, which it does after it has logged
+		io.Copy(io.Discard, conn) // until the server has hung up, which it does before it logs
 		conn.Close()
 	}
+	until(t, "all failures reach the log", func() bool { return failed.Load() == 5*strangerLines })
 	if n := strings.Count(log.String(), "TLS handshake error"); n != strangerLines {
 		t.Errorf("%d lines for %d handshakes that failed: %s", n, 5*strangerLines, log.String())
 	}
+}
+
+// countedWrites counts the writes that have ended.
+type countedWrites struct {
+	io.Writer
+	n *atomic.Int32
+}
+
+func (w countedWrites) Write(p []byte) (int, error) {
+	defer w.n.Add(1)
+	return w.Writer.Write(p)
 }
 
 // The page is served at the names that it was given, and no others.

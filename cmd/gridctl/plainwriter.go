@@ -35,6 +35,14 @@ func (p plainWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// asItIs returns the writer below one that escapes, for bytes that nobody is to look at.
+func asItIs(w io.Writer) io.Writer {
+	if p, ok := w.(plainWriter); ok {
+		w = p.w
+	}
+	return w
+}
+
 // firstError remembers the first error of a writer: what is printed and gets lost is not worth exit
 // code 0.
 type firstError struct {

@@ -36,9 +36,15 @@ type obstacle struct {
 	final bool // waiting does not help
 }
 
-// waitForAll returns nil when all other nodes are connected, and a startError
-// with a reason for each that is not within limit, sooner where waiting does not help.
-func (r *reach) waitForAll(ctx context.Context, limit time.Duration) error {
+// absence is a node that is out of reach, and why.
+type absence struct {
+	Host   string `json:"host"`
+	Reason string `json:"reason"`
+}
+
+// waitForAll returns the nodes that are not connected within limit, sooner where waiting does not
+// help.
+func (r *reach) waitForAll(ctx context.Context, limit time.Duration) (absent []absence, err error) {
 	end := time.Now().Add(limit)
 	missing := r.wait(ctx, min(limit, probeAfter))
 	if len(missing) > 0 && limit > probeAfter && !r.anyFinal(ctx, missing) {
@@ -46,16 +52,14 @@ func (r *reach) waitForAll(ctx context.Context, limit time.Duration) error {
 	}
 	switch {
 	case len(missing) == 0:
-		return nil
+		return nil, nil
 	case ctx.Err() != nil:
-		return errInterrupted
+		return nil, errInterrupted
 	}
-	found := r.ask(ctx, missing)
-	var texts []string
-	for i, host := range missing {
-		texts = append(texts, host+": "+found[i].text)
+	for i, o := range r.ask(ctx, missing) {
+		absent = append(absent, absence{missing[i], o.text})
 	}
-	return cannotStart("no connection to %s", strings.Join(texts, "; "))
+	return absent, nil
 }
 
 // wait returns the nodes that are not connected after d.

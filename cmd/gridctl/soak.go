@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid"
-	"github.com/gridmesh/grid/internal/soak"
+	"github.com/gridmesh/grid/cmd/gridctl/internal/soak"
 	"github.com/gridmesh/grid/internal/workload"
 )
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 
@@ -43,7 +44,7 @@ func newStatusPage(address string) (*statusPage, error) {
 // add shows a node under a path that starts and ends with a slash, at some more names than those
 // that debugz knows.
 func (p *statusPage) add(path string, m *grid.Manager, hosts ...string) {
-	p.mux.Handle(path, debugz.Handler(m, debugz.Options{Cluster: handlerCluster, Hosts: hosts}))
+	p.mux.Handle(path, debugz.Handler(m, debugz.Options{Cluster: true, Hosts: hosts}))
 	p.mux.Handle(path+"health/", m.HealthHandler(grid.HealthOptions{}))
 }
 
@@ -60,6 +61,15 @@ func (p *statusPage) url(path string) string {
 		host = "localhost"
 	}
 	return "http://" + net.JoinHostPort(host, port) + path
+}
+
+// urlAt is where others reach the page: at the host of a node's name if it is on all of its addresses.
+func (p *statusPage) urlAt(node string) string {
+	host, port, err := net.SplitHostPort(p.listener.Addr().String())
+	if u, nodeErr := url.Parse(node); err == nil && nodeErr == nil && u.Host != "" && net.ParseIP(host).IsUnspecified() {
+		return "http://" + net.JoinHostPort(u.Hostname(), port) + "/"
+	}
+	return p.url("/")
 }
 
 // close ends the pages. A nil page has none.

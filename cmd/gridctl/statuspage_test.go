@@ -84,6 +84,10 @@ func TestDemoServesStatusPages(t *testing.T) {
 		return streams >= 6 && calls > 20
 	})
 	root := strings.TrimSuffix(url, "A/")
+	until(t, "links to the pages of the other nodes", func() bool {
+		_, body := getPage(t, url)
+		return strings.Count(body, `href="`+root+`B/"`) > 1 && strings.Count(body, `href="`+root+`D/"`) > 1
+	})
 	for path, want := range map[string]string{"": "grid", "B/": "peers connected", "D/health/live": `"ok"`, "C/health/ready": `"peers"`} {
 		code, body := getPage(t, root+path)
 		if code != http.StatusOK || !strings.Contains(body, want) {
@@ -123,6 +127,20 @@ func TestStatusPageNeedsItsAddress(t *testing.T) {
 		code, _, stderr := runHere(t, "demo", "-http", address)
 		if code != exitUsage || !strings.Contains(stderr, "-http "+address) {
 			t.Errorf("%s: exit code %d: %s", address, code, stderr)
+		}
+	}
+}
+
+// A page on all addresses is reached at the host of its node.
+func TestURLOfThePageForOthers(t *testing.T) {
+	for address, want := range map[string]string{"127.0.0.1:0": "http://127.0.0.1:", ":0": "http://node1.example:"} {
+		p, err := newStatusPage(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.close()
+		if got := p.urlAt("https://node1.example:9000"); !strings.HasPrefix(got, want) || strings.Contains(got, ":9000") {
+			t.Errorf("%s: %s", address, got)
 		}
 	}
 }

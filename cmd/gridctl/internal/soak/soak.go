@@ -164,6 +164,9 @@ func (s *Soak) Stopped(a, b int, since, _ time.Duration) bool {
 	return s.nodes[a].stops.touches(from) || s.nodes[b].stops.touches(from)
 }
 
+// Removed is part of workload.Surroundings.
+func (s *Soak) Removed(int, int, time.Duration, time.Duration) bool { return false }
+
 // Tampered is part of workload.Surroundings.
 func (s *Soak) Tampered(int, int) bool { return false }
 

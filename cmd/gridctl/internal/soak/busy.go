@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid"
-	"github.com/gridmesh/grid/internal/latency"
+	"github.com/gridmesh/grid/cmd/gridctl/internal/latency"
 	"github.com/gridmesh/grid/internal/workload"
 )
 

@@ -2,6 +2,7 @@ package soak
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -120,6 +121,9 @@ func (p *process) holds() string {
 	return ""
 }
 
+// handlerReached answers whoever reaches a node.
+const handlerReached = workload.Nobodys + 11
+
 // hostOf is the name of the node of a number. Only wires know what address it has.
 func hostOf(number int) string { return fmt.Sprintf("http://soak-%d", number) }
 
@@ -167,7 +171,10 @@ func (s *Soak) start(n *node) error {
 		Logger:       s.config.Log.With("node", n.number),
 		Limits:       limits,
 		Interceptors: s.config.interceptors,
-	}, func(m *grid.Manager) error { return s.Register(n.number, m) })
+	}, func(m *grid.Manager) error {
+		reached := func([]byte) ([]byte, *grid.RemoteErr) { return nil, nil }
+		return errors.Join(s.Register(n.number, m), m.RegisterSingleHandler(handlerReached, reached))
+	})
 	if err != nil {
 		return err
 	}

@@ -2,12 +2,10 @@ package soak
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
-	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/internal/workload"
 )
 
@@ -117,10 +115,10 @@ func (s *Soak) untilReached(ctx context.Context, from, to *node) error {
 		c := from.now.Load().Connection(to.host)
 		err := c.WaitForConnect(attempt)
 		if err == nil {
-			_, err = c.Request(attempt, workload.Nobodys, nil)
+			_, err = c.Request(attempt, handlerReached, nil)
 		}
 		cancel()
-		if errors.Is(err, grid.ErrUnknownHandler) { // says the other node
+		if err == nil {
 			return nil
 		}
 		if !workload.Sleep(ctx, retryPause) {

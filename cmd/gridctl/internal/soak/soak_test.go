@@ -50,7 +50,7 @@ func TestWhatIsLeftIsFound(t *testing.T) {
 	running := make(chan struct{})
 	stays := grid.HandlerUserFirst
 	for _, n := range s.nodes {
-		err := n.now.Load().RegisterSingleHandlerContext(stays, func(ctx context.Context, _ []byte) ([]byte, *grid.RemoteErr) {
+		err := n.now.Load().RegisterSingleHandlerContext(stays, func(ctx context.Context, _ []byte) ([]byte, error) {
 			close(running)
 			<-ctx.Done()
 			return nil, nil
@@ -73,7 +73,7 @@ func TestOverdueCallsAreReportedOnce(t *testing.T) {
 	config := quiet
 	config.Allowance = time.Millisecond
 	config.interceptors = []grid.Interceptor{{ClientRequest: func(ctx context.Context, info *grid.CallInfo, req []byte, next grid.RequestFunc) ([]byte, error) {
-		if info.Handler != workload.Nobodys {
+		if info.Handler != handlerReached {
 			close(blocked)
 			<-release // its context has ended long ago
 		}
@@ -109,25 +109,25 @@ func TestPlantedMistakesAreFound(t *testing.T) {
 		plant grid.Interceptor
 		want  string
 	}{
-		"the answer of another call": {grid.Interceptor{ServerRequest: func(ctx context.Context, _ *grid.CallInfo, payload []byte, next grid.SingleHandlerContextFn) ([]byte, *grid.RemoteErr) {
+		"the answer of another call": {grid.Interceptor{ServerRequest: func(ctx context.Context, _ *grid.CallInfo, payload []byte, next grid.ServeRequestFunc) ([]byte, error) {
 			b, err := next(ctx, payload)
 			if len(b) > 0 {
 				b[0]++
 			}
 			return b, err
 		}}, "the caller wanted message"},
-		"a handler that runs twice": {grid.Interceptor{ServerRequest: func(ctx context.Context, _ *grid.CallInfo, payload []byte, next grid.SingleHandlerContextFn) ([]byte, *grid.RemoteErr) {
+		"a handler that runs twice": {grid.Interceptor{ServerRequest: func(ctx context.Context, _ *grid.CallInfo, payload []byte, next grid.ServeRequestFunc) ([]byte, error) {
 			next(ctx, append([]byte(nil), payload...))
 			return next(ctx, payload)
 		}}, "runs again"},
 		"an error that has no cause": {grid.Interceptor{ClientRequest: func(ctx context.Context, info *grid.CallInfo, req []byte, next grid.RequestFunc) ([]byte, error) {
-			if b, err := next(ctx, req); err != nil || info.Handler == workload.Nobodys {
+			if b, err := next(ctx, req); err != nil || info.Handler == handlerReached {
 				return b, err
 			}
 			return nil, errors.New("planted")
 		}}, "nothing is known"},
 		"a loss that has no cause": {grid.Interceptor{ClientRequest: func(ctx context.Context, info *grid.CallInfo, req []byte, next grid.RequestFunc) ([]byte, error) {
-			if info.Handler == workload.Nobodys {
+			if info.Handler == handlerReached {
 				return next(ctx, req)
 			}
 			return nil, grid.ErrDisconnected
