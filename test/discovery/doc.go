@@ -1,0 +1,3 @@
+// Package discovery tests nodes that find each other with a real DNS server, whose answers change
+// while they run.
+package discovery
