@@ -33,6 +33,9 @@ const (
 	receivedMessage = "message received"
 )
 
+// sizeBounds are the bounds of the histograms of sizes, in bytes: up to the largest message by default.
+var sizeBounds = []float64{0, 64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20}
+
 // side is one end of calls: that of their callers, or that of their handlers.
 type side struct {
 	kind      trace.SpanKind
@@ -40,10 +43,13 @@ type side struct {
 	requests  metric.Int64Histogram
 	responses metric.Int64Histogram
 	active    metric.Int64UpDownCounter
+
+	spanAttrs, metricAttrs []attribute.KeyValue // the application's
+	cache                  labelCache
 }
 
-func (s *side) init(meter metric.Meter, kind trace.SpanKind) {
-	s.kind = kind
+func (s *side) init(meter metric.Meter, kind trace.SpanKind, c *config) {
+	s.kind, s.spanAttrs, s.metricAttrs = kind, c.spanAttrs, c.metricAttrs
 	prefix := "grid.client."
 	var err error
 	if kind == trace.SpanKindClient {
@@ -57,16 +63,18 @@ func (s *side) init(meter metric.Meter, kind trace.SpanKind) {
 		s.duration = d.Inst()
 	}
 	handle(err)
-	s.requests, err = meter.Int64Histogram(prefix+"request.size", metric.WithUnit("By"),
+	s.requests, err = meter.Int64Histogram(prefix+"request.size", metric.WithUnit("By"), metric.WithExplicitBucketBoundaries(sizeBounds...),
 		metric.WithDescription("Size of payloads and stream messages to a handler."))
 	handle(err)
-	s.responses, err = meter.Int64Histogram(prefix+"response.size", metric.WithUnit("By"),
+	s.responses, err = meter.Int64Histogram(prefix+"response.size", metric.WithUnit("By"), metric.WithExplicitBucketBoundaries(sizeBounds...),
 		metric.WithDescription("Size of answers and stream messages of a handler."))
 	handle(err)
 	s.active, err = meter.Int64UpDownCounter(prefix+"active_calls", metric.WithUnit("{call}"),
 		metric.WithDescription("Requests and streams that have not ended."))
 	handle(err)
 }
+
+func (s *side) client() bool { return s.kind == trace.SpanKindClient }
 
 func handle(err error) {
 	if err != nil {
@@ -77,12 +85,11 @@ func handle(err error) {
 // call is one request or stream on one side. Its methods may be called by several goroutines.
 type call struct {
 	*side
-	ctx    context.Context // with the span
-	span   trace.Span
-	began  time.Time
-	attrs  []attribute.KeyValue // of the metrics; without the error
-	set    metric.MeasurementOption
-	events bool
+	*labels
+	telemetry *telemetry
+	ctx       context.Context // with the span
+	span      trace.Span
+	began     time.Time
 
 	sent, received atomic.Int64 // messages
 	over           atomic.Bool
@@ -90,37 +97,25 @@ type call struct {
 
 // begin starts a span.
 func (t *telemetry) begin(ctx context.Context, s *side, info *grid.CallInfo) (context.Context, *call) {
-	handlerNode, caller := info.Remote, info.Local
-	if s.kind == trace.SpanKindServer {
-		handlerNode, caller = caller, handlerNode
-	}
-	method := info.Handler.String()
-	attrs := append(serverAttributes(handlerNode), semconv.RPCSystemNameKey.String("grid"), semconv.RPCMethod(method))
-	c := &call{
-		side:   s,
-		began:  time.Now(),
-		attrs:  attrs,
-		set:    metric.WithAttributeSet(attribute.NewSet(attrs...)),
-		events: t.messageEvents,
-	}
-	spanAttrs := slices.Clip(attrs)
+	c := &call{side: s, labels: s.of(info), telemetry: t, began: time.Now()}
+	start := c.start
 	if info.Subroute != "" {
-		spanAttrs = append(spanAttrs, subrouteKey.String(info.Subroute))
+		start = append(slices.Clip(start), trace.WithAttributes(subrouteKey.String(info.Subroute)))
 	}
-	if s.kind == trace.SpanKindServer {
-		if host, _ := address(caller); host != "" {
-			spanAttrs = append(spanAttrs, semconv.ClientAddress(host))
+	if !s.client() && t.public != nil && t.public(ctx, info) {
+		start = append(slices.Clip(start), trace.WithNewRoot())
+		if caller := trace.SpanContextFromContext(ctx); caller.IsValid() {
+			start = append(start, trace.WithLinks(trace.Link{SpanContext: caller}))
 		}
 	}
-	c.ctx, c.span = t.tracer.Start(ctx, method,
-		trace.WithSpanKind(s.kind), trace.WithTimestamp(c.began), trace.WithAttributes(spanAttrs...))
-	s.active.Add(c.ctx, 1, c.set)
+	c.ctx, c.span = t.tracer.Start(ctx, info.Method, start...)
+	s.active.Add(c.ctx, 1, c.add...)
 	return c.ctx, c
 }
 
 // request and response record the size of what goes to the handler and comes from it.
-func (c *call) request(n int)  { c.requests.Record(c.ctx, int64(n), c.set) }
-func (c *call) response(n int) { c.responses.Record(c.ctx, int64(n), c.set) }
+func (c *call) request(n int)  { c.requests.Record(c.ctx, int64(n), c.record...) }
+func (c *call) response(n int) { c.responses.Record(c.ctx, int64(n), c.record...) }
 
 // message records a message of a stream.
 func (c *call) message(event string, n int) {
@@ -129,18 +124,9 @@ func (c *call) message(event string, n int) {
 	} else {
 		c.received.Add(1)
 	}
-	if c.events {
+	if c.telemetry.messageEvents {
 		c.span.AddEvent(event, trace.WithAttributes(messageSizeKey.Int(n)))
 	}
-}
-
-// classify is grid.Classify on the caller's side. On the other side every RemoteErr is the
-// handler's own, whatever its text.
-func (c *call) classify(err error) grid.ErrorClass {
-	if _, said := err.(*grid.RemoteErr); said && c.kind == trace.SpanKindServer {
-		return grid.ErrorHandler
-	}
-	return grid.Classify(c.ctx, err)
 }
 
 // end ends the call with the error that it returned. Only the first end counts.
@@ -148,24 +134,39 @@ func (c *call) end(err error) {
 	if c.over.Swap(true) {
 		return
 	}
-	now := time.Now()
-	set := c.set
-	if class := c.classify(err); class != grid.ErrorNone && class != grid.ErrorLeft {
-		kind := semconv.ErrorTypeKey.String(errorType(err, class))
-		set = metric.WithAttributes(append(slices.Clip(c.attrs), kind)...)
-		c.span.SetAttributes(kind)
-		if c.kind == trace.SpanKindClient || class != grid.ErrorCanceled { // a caller may leave when it likes
-			err = validError(err)
-			c.span.RecordError(err, trace.WithTimestamp(now))
-			c.span.SetStatus(codes.Error, err.Error())
+	took := time.Since(c.began)
+	options := c.succeeded
+	o := c.outcome(err)
+	if o.code != grid.OK {
+		attrs := []attribute.KeyValue{statusCode(o.code)}
+		if o.failed {
+			attrs = append(attrs, semconv.ErrorTypeKey.String(o.kind))
 		}
+		options = []metric.RecordOption{metric.WithAttributeSet(c.with(attrs...))}
 	}
+	c.active.Add(c.ctx, -1, c.add...)
+	c.side.duration.Record(c.ctx, took.Seconds(), options...)
+	if c.span.IsRecording() {
+		c.endSpan(o, err)
+	}
+	c.span.End()
+}
+
+// endSpan tells the span how the call ended.
+func (c *call) endSpan(o outcome, err error) {
+	c.span.SetAttributes(statusCode(o.code))
 	if sent, received := c.sent.Load(), c.received.Load(); sent+received > 0 {
 		c.span.SetAttributes(messagesSentKey.Int64(sent), messagesReceivedKey.Int64(received))
 	}
-	c.active.Add(c.ctx, -1, c.set)
-	c.duration.Record(c.ctx, now.Sub(c.began).Seconds(), set)
-	c.span.End(trace.WithTimestamp(now))
+	if !o.failed {
+		return
+	}
+	err = validError(err)
+	c.span.SetAttributes(semconv.ErrorTypeKey.String(o.kind))
+	c.span.SetStatus(codes.Error, err.Error())
+	if !c.telemetry.noErrorEvents {
+		c.span.RecordError(err)
+	}
 }
 
 // validError returns an error whose text is valid UTF-8. A handler of another node may have

@@ -25,7 +25,8 @@ func ObserveConnections(m *grid.Manager, opts ...Option) (metric.Registration, e
 	if m == nil {
 		return nil, errors.New("gridotel: nil Manager")
 	}
-	meter := newConfig(opts).meters.Meter(scope)
+	c := newConfig(opts)
+	meter := c.meter()
 	state, err := meter.Int64ObservableGauge("grid.connection.state", metric.WithUnit("{connection}"),
 		metric.WithDescription("1 for the state that the connection to a peer has, 0 for the others."))
 	if err != nil {
@@ -37,19 +38,19 @@ func ObserveConnections(m *grid.Manager, opts ...Option) (metric.Registration, e
 		return nil, err
 	}
 	return meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for _, host := range m.Targets() {
-			conn := m.Connection(host)
-			peer := []attribute.KeyValue{localKey.String(m.HostName()), peerKey.String(host)}
-			now := conn.State()
+		stats := m.Stats()
+		for i := range stats.Peers {
+			conn := &stats.Peers[i]
+			peer := []attribute.KeyValue{localKey.String(m.HostName()), peerKey.String(conn.Remote)}
 			for s := grid.StateUnconnected; s <= grid.StateShutdown; s++ {
 				is := int64(0)
-				if s == now {
+				if s == conn.State {
 					is = 1
 				}
 				name := stateKey.String(strings.ToLower(s.String()))
 				o.ObserveInt64(state, is, metric.WithAttributes(append(slices.Clip(peer), name)...))
 			}
-			if rtt := conn.Stats().RoundTrip; rtt > 0 {
+			if rtt := conn.RoundTrip; rtt > 0 {
 				o.ObserveFloat64(roundTrip, rtt.Seconds(), metric.WithAttributes(peer...))
 			}
 		}

@@ -186,7 +186,7 @@ func TestATraceGoesFromNodeToNode(t *testing.T) {
 	p := startPair(t, nil)
 	// The handler calls back: a trace of two hops, with baggage.
 	const back = handlerStream + 1
-	err := p.nodes[1].RegisterSingleHandlerContext(back, func(ctx context.Context, _ []byte) ([]byte, *grid.RemoteErr) {
+	err := p.nodes[1].RegisterSingleHandlerContext(back, func(ctx context.Context, _ []byte) ([]byte, error) {
 		user := baggage.FromContext(ctx).Member("user").Value()
 		b, err := p.conn(1).Request(ctx, handlerEcho, []byte(user))
 		return b, grid.NewRemoteErr(err)
@@ -223,7 +223,7 @@ func TestATraceGoesFromNodeToNode(t *testing.T) {
 	checkParent(t, spans["server "+name], spans["client "+name].SpanContext, true)
 
 	typed := grid.NewSingleHandler[*grid.MSS, *grid.MSS](handlerEcho, grid.NewMSS, grid.NewMSS)
-	err = typed.RegisterContext(p.nodes[1], func(ctx context.Context, req *grid.MSS) (*grid.MSS, *grid.RemoteErr) {
+	err = typed.RegisterContext(p.nodes[1], func(ctx context.Context, req *grid.MSS) (*grid.MSS, error) {
 		return grid.NewMSSWith(map[string]string{"span": trace.SpanContextFromContext(ctx).SpanID().String()}), nil
 	}, "typed")
 	if err != nil {
@@ -253,10 +253,16 @@ func TestSpansHaveTheirAttributes(t *testing.T) {
 	for kind, span := range p.spans(t, 2) {
 		want := map[string]string{
 			"rpc.system.name": "grid", "rpc.method": handlerStream.String(), "server.address": "127.0.0.1", "server.port": port,
-			"grid.messages.sent": "3", "grid.messages.received": "3",
+			"grid.messages.sent": "3", "grid.messages.received": "3", "rpc.response.status_code": "OK",
 		}
+		conn := p.conn(0)
 		if span.SpanKind == trace.SpanKindServer {
 			want["client.address"] = "127.0.0.1"
+			conn = p.conn(1)
+		}
+		want["network.peer.address"], want["network.peer.port"], err = net.SplitHostPort(conn.Peer().RemoteAddr)
+		if err != nil {
+			t.Fatal(err)
 		}
 		if got := attributes(span); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s has %v, want %v", kind, got, want)
@@ -299,7 +305,7 @@ func TestErrorsAreRecorded(t *testing.T) {
 			}
 			return next(ctx, req)
 		},
-		ServerRequest: func(ctx context.Context, _ *grid.CallInfo, b []byte, next grid.SingleHandlerContextFn) ([]byte, *grid.RemoteErr) {
+		ServerRequest: func(ctx context.Context, _ *grid.CallInfo, b []byte, next grid.ServeRequestFunc) ([]byte, error) {
 			if string(b) == "panic" {
 				panic("oops")
 			}
@@ -314,7 +320,7 @@ func TestErrorsAreRecorded(t *testing.T) {
 			}
 			return next(ctx, b)
 		},
-		ServerStream: func(ctx context.Context, _ *grid.StreamInfo, b []byte, next grid.ServeStreamFunc) *grid.RemoteErr {
+		ServerStream: func(ctx context.Context, _ *grid.StreamInfo, b []byte, next grid.ServeStreamFunc) error {
 			switch string(b) {
 			case "refuse":
 				return grid.NewRemoteErrString("not you")
@@ -353,7 +359,7 @@ func TestErrorsAreRecorded(t *testing.T) {
 		{name: "a context with a cause", ctx: because, here: "canceled", there: "-", text: "custom"},
 		{name: "a deadline", ctx: overdue, here: "deadline_exceeded", there: "-", text: "context deadline exceeded"},
 		{
-			name: "wrong metadata", ctx: grid.WithMetadata(t.Context(), grid.Metadata{"": "x"}), here: "invalid_metadata", there: "-",
+			name: "wrong metadata", ctx: grid.WithMetadata(t.Context(), grid.Metadata{"": {"x"}}), here: "invalid_metadata", there: "-",
 			text: "grid: request to " + handlerEcho.String() + " at " + p.conn(0).Remote + ": invalid metadata: a key is empty",
 		},
 		{name: "a deadline with a cause", ctx: overBudget, here: "deadline_exceeded", there: "-", text: "custom"},
@@ -368,7 +374,7 @@ func TestErrorsAreRecorded(t *testing.T) {
 			text: "handler " + handlerStream.String() + " panicked: oops",
 		},
 		{name: "a stream that is refused", stream: true, payload: "refuse", here: "handler_error", there: "handler_error", text: "not you"},
-		{name: "a stream that is refused here", stream: true, payload: "refuse here", here: "*errors.errorString", there: "-", text: "custom"},
+		{name: "a stream that is refused here", stream: true, payload: "refuse here", here: "other", there: "-", text: "custom"},
 		{name: "a stream's panic here", stream: true, payload: "panic here", here: "panic", there: "-", text: "panic"},
 		{name: "a stream with a canceled context", stream: true, ctx: canceled, here: "canceled", there: "-", text: "context canceled"},
 	} {
@@ -457,7 +463,7 @@ func TestACallWithoutRoomForItsTraceGoesThrough(t *testing.T) {
 	}))
 	ctx, root := p.tracers.Tracer("test").Start(t.Context(), "root")
 	for size, fits := range map[int]bool{grid.MaxMetadataSize - 100: true, grid.MaxMetadataSize - 20: false} {
-		full := grid.WithMetadata(ctx, grid.Metadata{"k": strings.Repeat("v", size)})
+		full := grid.WithMetadata(ctx, grid.Metadata{"k": {strings.Repeat("v", size)}})
 		if _, err := p.conn(0).Request(full, handlerEcho, nil); err != nil {
 			t.Errorf("with %d bytes: %v", size, err)
 		}
@@ -517,7 +523,7 @@ func TestMetricsOfCalls(t *testing.T) {
 			if point.Sum < 0 || point.Sum > 60 {
 				t.Errorf("%s: %v seconds", side, point.Sum)
 			}
-			if len(point.Attributes.ToSlice()) < 4 {
+			if address, ok := point.Attributes.Value("server.address"); ok != (side == "client") || ok && address.AsString() != "127.0.0.1" {
 				t.Errorf("%s: attributes %v", side, point.Attributes.ToSlice())
 			}
 		}
@@ -532,6 +538,9 @@ func TestMetricsOfCalls(t *testing.T) {
 			size := all["grid."+side+"."+what+".size"]
 			got := make(map[string]string)
 			for _, point := range size.Data.(metricdata.Histogram[int64]).DataPoints {
+				if n := len(point.Attributes.ToSlice()); n != 2 || len(point.Bounds) != 12 || point.Bounds[11] != 64<<20 {
+					t.Errorf("%s: bounds %v, attributes %v", side, point.Bounds, point.Attributes.ToSlice())
+				}
 				method, _ := point.Attributes.Value("rpc.method")
 				got[method.AsString()] = fmt.Sprintf("%d of %d bytes", point.Count, point.Sum)
 			}

@@ -7,26 +7,34 @@ import (
 
 	"github.com/gridmesh/grid"
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 )
 
 // telemetry is what the interceptor's functions share.
 type telemetry struct {
+	config
 	tracer         trace.Tracer
-	propagator     propagation.TextMapPropagator
-	messageEvents  bool
 	client, server side
 }
+
+// skips reports whether the application does not want to see a call.
+func (t *telemetry) skips(info *grid.CallInfo) bool { return t.filter != nil && !t.filter(info) }
 
 // errPanicked ends the call of an interceptor or handler that did not return.
 var errPanicked = errors.New("panic")
 
 func (t *telemetry) clientRequest(ctx context.Context, info *grid.CallInfo, req []byte, next grid.RequestFunc) ([]byte, error) {
+	if t.skips(info) {
+		return next(ctx, req)
+	}
 	ctx, c := t.begin(ctx, &t.client, info)
 	defer c.end(errPanicked) // counts where nothing ended it before
 	c.request(len(req))
-	resp, err := next(t.inject(ctx), req)
+	traced := t.inject(ctx)
+	resp, err := next(traced, req)
+	if untraced(ctx, traced, err) { // nothing has been sent
+		resp, err = next(ctx, req)
+	}
 	if err == nil {
 		c.response(len(resp))
 	}
@@ -35,6 +43,9 @@ func (t *telemetry) clientRequest(ctx context.Context, info *grid.CallInfo, req 
 }
 
 func (t *telemetry) clientStream(ctx context.Context, info *grid.StreamInfo, payload []byte, next grid.NewStreamFunc) (*grid.Stream, error) {
+	if t.skips(&info.CallInfo) {
+		return next(ctx, payload)
+	}
 	ctx, c := t.begin(ctx, &t.client, &info.CallInfo)
 	opened := false
 	defer func() {
@@ -48,7 +59,11 @@ func (t *telemetry) clientStream(ctx context.Context, info *grid.StreamInfo, pay
 		OnReceive: func(n int) { c.response(n); c.message(receivedMessage, n) },
 		OnEnd:     c.end,
 	})
-	st, err := next(t.inject(ctx), payload)
+	traced := t.inject(ctx)
+	st, err := next(traced, payload)
+	if untraced(ctx, traced, err) { // nothing has been sent
+		st, err = next(ctx, payload)
+	}
 	if err != nil {
 		c.end(err)
 	}
@@ -56,21 +71,25 @@ func (t *telemetry) clientStream(ctx context.Context, info *grid.StreamInfo, pay
 	return st, err
 }
 
-func (t *telemetry) serverRequest(ctx context.Context, info *grid.CallInfo, payload []byte, next grid.SingleHandlerContextFn) ([]byte, *grid.RemoteErr) {
+func (t *telemetry) serverRequest(ctx context.Context, info *grid.CallInfo, payload []byte, next grid.ServeRequestFunc) ([]byte, error) {
+	if t.skips(info) {
+		return next(ctx, payload)
+	}
 	ctx, c := t.begin(t.extract(ctx), &t.server, info)
 	defer c.end(errPanicked) // counts where nothing ended it before
 	c.request(len(payload))
-	resp, remoteErr := next(ctx, payload)
-	if remoteErr != nil {
-		c.end(remoteErr)
-		return resp, remoteErr
+	resp, err := next(ctx, payload)
+	if err == nil {
+		c.response(len(resp))
 	}
-	c.response(len(resp))
-	c.end(nil)
-	return resp, nil
+	c.end(err)
+	return resp, err
 }
 
-func (t *telemetry) serverStream(ctx context.Context, info *grid.StreamInfo, payload []byte, next grid.ServeStreamFunc) *grid.RemoteErr {
+func (t *telemetry) serverStream(ctx context.Context, info *grid.StreamInfo, payload []byte, next grid.ServeStreamFunc) error {
+	if t.skips(&info.CallInfo) {
+		return next(ctx, payload)
+	}
 	ctx, c := t.begin(t.extract(ctx), &t.server, &info.CallInfo)
 	c.request(len(payload))
 	info.Observe(grid.StreamObserver{
@@ -89,24 +108,17 @@ func (t *telemetry) inject(ctx context.Context) context.Context {
 	if len(md) == 0 {
 		return ctx
 	}
-	with := grid.WithMetadata(ctx, md)
-	all := grid.OutgoingMetadata(with)
-	if mayExceed(all) {
-		if err := all.Validate(); err != nil && grid.OutgoingMetadata(ctx).Validate() == nil {
-			otel.Handle(fmt.Errorf("gridotel: trace is not propagated: %w", err))
-			return ctx
-		}
-	}
-	return with
+	return grid.WithMetadata(ctx, md)
 }
 
-// mayExceed reports whether metadata is large enough to need a closer look.
-func mayExceed(md grid.Metadata) bool {
-	size := 0
-	for key, value := range md {
-		size += len(key) + len(value)
+// untraced reports whether a call has failed because it has no room for the trace, and would not
+// without it.
+func untraced(ctx, traced context.Context, err error) bool {
+	if ctx == traced || !errors.Is(err, grid.ErrMetadata) {
+		return false
 	}
-	return size > grid.MaxMetadataSize/2 || len(md) > grid.MaxMetadataPairs
+	otel.Handle(fmt.Errorf("gridotel: trace is not propagated: %w", err))
+	return true
 }
 
 // extract returns a context with the caller's trace.

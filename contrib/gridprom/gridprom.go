@@ -12,7 +12,6 @@ package gridprom
 
 import (
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/gridmesh/grid"
@@ -39,31 +38,51 @@ var (
 )
 
 var (
-	startTime = metric("node_start_time_seconds", "When the node was started, in Unix time.", nil)
+	buildInfo = metric("build_info", "1, with the versions of the library and of Go.", nil, "version", "goversion")
+	nodeInfo  = metric("node_info", "1, with the node's name, which is the peer of others, and the version of the application.",
+		nil, "node", "version")
+	nodeDraining = metric("node_draining", "1 while the node is about to end, else 0.", nil)
+	startTime    = metric("node_start_time_seconds", "When the node was started, in Unix time.", nil)
+	limit        = metric("limit", "The limits of the node, by the field of Limits.", nil, "limit")
+	logLines     = metric("log_lines_total", "Lines that the library has logged, by message.", nil, "message")
 
-	peerConnected   = metric("peer_connected", "1 while the connection to the peer is up, else 0.", peerLabels)
-	peerState       = metric("peer_state", "1 for the state of the connection to the peer, 0 for the others.", peerLabels, "state")
-	peerStateSince  = metric("peer_state_since_timestamp_seconds", "When the state of the connection began, in Unix time.", peerLabels)
-	peerRoundTrip   = metric("peer_round_trip_seconds", "How long the peer took to answer the last ping.", peerLabels)
-	peerLastPong    = metric("peer_last_pong_timestamp_seconds", "When the peer last answered a ping, in Unix time.", peerLabels)
-	peerConnects    = metric("peer_connects_total", "How often the connection came up.", peerLabels)
-	peerReconnects  = metric("peer_reconnects_total", "How often the connection came up again.", peerLabels)
-	peerDialErrors  = metric("peer_dial_errors_total", "Attempts of this node to connect to the peer that failed.", peerLabels)
-	peerInBytes     = metric("peer_received_bytes_total", "Bytes received from the peer, in WebSocket frames.", peerLabels)
-	peerOutBytes    = metric("peer_sent_bytes_total", "Bytes sent to the peer, in WebSocket frames.", peerLabels)
-	peerInMessages  = metric("peer_received_messages_total", "Messages received from the peer.", peerLabels)
-	peerOutMessages = metric("peer_sent_messages_total", "Messages sent to the peer.", peerLabels)
-	peerInFrames    = metric("peer_received_frames_total", "Frames with messages received from the peer.", peerLabels)
-	peerOutFrames   = metric("peer_sent_frames_total", "Frames with messages sent to the peer.", peerLabels)
-	peerInMerged    = metric("peer_received_merged_frames_total", "Frames with more than one message received from the peer.", peerLabels)
-	peerOutMerged   = metric("peer_sent_merged_frames_total", "Frames with more than one message sent to the peer.", peerLabels)
-	peerRefused     = metric("peer_refused_calls_total", "Calls of the peer that were refused or ended, by the field of Limits that they were over.", peerLabels, "limit")
-	peerQueue       = metric("peer_send_queue_bytes", "Bytes that wait to be written to the socket.", peerLabels)
-	peerRequests    = metric("peer_requests_in_flight", "Single requests between the nodes that are not answered yet.", peerLabels, "direction")
-	peerStreams     = metric("peer_streams", "Streams between the nodes that are open.", peerLabels, "direction")
+	peerConnected  = metric("peer_connected", "1 while the connection to the peer is up, else 0.", peerLabels)
+	peerState      = metric("peer_state", "1 for the state of the connection to the peer, 0 for the others.", peerLabels, "state")
+	peerStateSince = metric("peer_state_since_timestamp_seconds", "When the state of the connection began, in Unix time.", peerLabels)
+	peerRoundTrip  = metric("peer_round_trip_seconds", "How long the peer took to answer the last ping.", peerLabels)
+	peerLastPong   = metric("peer_last_pong_timestamp_seconds", "When the peer last answered a ping, in Unix time.", peerLabels)
+	peerConnects   = metric("peer_connects_total", "How often the connection came up.", peerLabels)
+	peerReconnects = metric("peer_reconnects_total", "How often the connection came up again.", peerLabels)
+	peerDialErrors = metric("peer_dial_errors_total", "Attempts of this node to connect to the peer that failed.", peerLabels)
+	peerFlows      = newFlows("peer", "the peer", peerLabels)
+	peerRefused    = metric("peer_refused_calls_total", "Calls of the peer that were refused or ended, by the field of Limits that they were over.", peerLabels, "limit")
+	peerQueue      = metric("peer_send_queue_bytes", "Bytes that wait to be written to the socket.", peerLabels)
+	peerRequests   = metric("peer_requests_in_flight", "Single requests between the nodes that are not answered yet.", peerLabels, "direction")
+	peerStreams    = metric("peer_streams", "Streams between the nodes that are open.", peerLabels, "direction")
+	peerCalls      = metric("peer_calls_total", "Calls to the peer that have ended, streams too.", peerLabels)
+	peerErrors     = metric("peer_call_errors_total", "Calls to the peer that failed, by cause.", peerLabels, "cause")
+	peerDuration   = metric("peer_call_duration_seconds", "How long calls to the peer took, estimated from a sample of one in eight.", peerLabels)
+
+	removedHosts      = metric("removed_hosts_total", "Hosts that were removed, and with which nothing runs anymore.", nil)
+	removedLeaving    = metric("removed_hosts_leaving", "Hosts that were removed, and with which something still runs.", nil)
+	removedConnects   = metric("removed_connects_total", "How often connections to removed hosts came up.", nil)
+	removedReconnects = metric("removed_reconnects_total", "How often connections to removed hosts came up again.", nil)
+	removedDialErrors = metric("removed_dial_errors_total", "Attempts of this node to connect to removed hosts that failed.", nil)
+	removedFlows      = newFlows("removed", "removed hosts", nil)
+	removedRefused    = metric("removed_refused_calls_total",
+		"Calls of removed hosts that were refused or ended, by the field of Limits that they were over.", nil, "limit")
+
+	guestsConnected = metric("guests", "Guests that are connected.", nil)
+	guestsLeaving   = metric("guests_leaving", "Guests that are gone or were removed, and with which something still runs.", nil)
+	guestsRejected  = metric("guests_rejected_total", "Handshakes of guests that were rejected.", nil)
+	guestsConnects  = metric("guests_connects_total", "How often connections to guests came up.", nil)
+	guestsFlows     = newFlows("guests", "guests", nil)
+	guestsRefused   = metric("guests_refused_calls_total",
+		"Calls of guests that were refused or ended, by the field of Limits that they were over.", nil, "limit")
 
 	handlerCalls    = metric("handler_calls_total", "Calls that have ended, streams too.", handlerLabels)
 	handlerErrors   = metric("handler_errors_total", "Calls that failed, by cause.", handlerLabels, "cause")
+	handlerCodes    = metric("handler_error_codes_total", "Calls whose handler returned an error, by its code, where there were any.", handlerLabels, "code")
 	handlerInFlight = metric("handler_in_flight", "Calls that have not ended, streams too.", handlerLabels)
 	handlerStreams  = metric("handler_streams", "Streams that are open.", handlerLabels)
 	handlerDuration = metric("handler_duration_seconds",
@@ -71,13 +90,14 @@ var (
 )
 
 // all are the descriptions of every metric.
-var all = []*prometheus.Desc{
-	startTime,
+var all = slices.Concat([]*prometheus.Desc{
+	buildInfo, nodeInfo, nodeDraining, startTime, limit, logLines,
 	peerConnected, peerState, peerStateSince, peerRoundTrip, peerLastPong, peerConnects, peerReconnects, peerDialErrors,
-	peerInBytes, peerOutBytes, peerInMessages, peerOutMessages, peerInFrames, peerOutFrames, peerInMerged, peerOutMerged,
-	peerRefused, peerQueue, peerRequests, peerStreams,
-	handlerCalls, handlerErrors, handlerInFlight, handlerStreams, handlerDuration,
-}
+	peerRefused, peerQueue, peerRequests, peerStreams, peerCalls, peerErrors, peerDuration,
+	removedHosts, removedLeaving, removedConnects, removedReconnects, removedDialErrors, removedRefused,
+	guestsConnected, guestsLeaving, guestsRejected, guestsConnects, guestsRefused,
+	handlerCalls, handlerErrors, handlerCodes, handlerInFlight, handlerStreams, handlerDuration,
+}, peerFlows[:], removedFlows[:], guestsFlows[:])
 
 // Describe is part of prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
@@ -88,106 +108,58 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect is part of prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
-	stats := c.m.Stats()
-	if !stats.Started.IsZero() {
-		ch <- prometheus.MustNewConstMetric(startTime, prometheus.GaugeValue, seconds(stats.Started))
+	if c.m == nil {
+		return
 	}
+	stats := c.m.Stats()
+	collectNode(ch, &stats)
+	collectRemoved(ch, &stats.Removed, stats.Started)
+	collectGuests(ch, &stats.Guests, stats.Started)
 	for i := range stats.Peers {
-		collectPeer(ch, &stats.Peers[i])
+		p := &stats.Peers[i]
+		collectPeer(ch, p, callsTo(c.m, p.Remote))
 	}
 	for i := range stats.Handlers {
-		collectHandler(ch, &stats.Handlers[i])
+		collectHandler(ch, &stats.Handlers[i], stats.Started)
 	}
 }
 
-// states are the states of a connection, in their order.
-var states = []grid.State{
-	grid.StateUnconnected, grid.StateConnecting, grid.StateConnected, grid.StateConnectionError, grid.StateShutdown,
+func collectRemoved(ch chan<- prometheus.Metric, r *grid.RemovedStats, began time.Time) {
+	counter := func(d *prometheus.Desc, v int64, more ...string) { ch <- newCounter(d, v, began, more...) }
+	counter(removedHosts, r.Hosts)
+	ch <- prometheus.MustNewConstMetric(removedLeaving, prometheus.GaugeValue, float64(r.Leaving))
+	counter(removedConnects, r.Connects)
+	counter(removedReconnects, r.Reconnects)
+	counter(removedDialErrors, r.DialErrors)
+	removedFlows.collect(&r.In, &r.Out, counter)
+	for limit, n := range refusals(&r.Refused) {
+		counter(removedRefused, n, limit)
+	}
 }
 
-func collectPeer(ch chan<- prometheus.Metric, p *grid.ConnectionStats) {
-	set := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, more ...string) {
-		ch <- prometheus.MustNewConstMetric(d, kind, v, append([]string{p.Remote}, more...)...)
+func collectGuests(ch chan<- prometheus.Metric, g *grid.GuestStats, began time.Time) {
+	gauge := func(d *prometheus.Desc, v int) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
 	}
-	gauge := func(d *prometheus.Desc, v float64, more ...string) { set(d, prometheus.GaugeValue, v, more...) }
-	counter := func(d *prometheus.Desc, v int64) { set(d, prometheus.CounterValue, float64(v)) }
-
-	gauge(peerConnected, flag(p.State == grid.StateConnected))
-	for _, s := range states {
-		gauge(peerState, flag(p.State == s), s.String())
+	counter := func(d *prometheus.Desc, v int64, more ...string) { ch <- newCounter(d, v, began, more...) }
+	gauge(guestsConnected, g.Connected)
+	gauge(guestsLeaving, g.Leaving)
+	counter(guestsRejected, g.Rejected)
+	counter(guestsConnects, g.Connects)
+	guestsFlows.collect(&g.In, &g.Out, counter)
+	for limit, n := range refusals(&g.Refused) {
+		counter(guestsRefused, n, limit)
 	}
-	gauge(peerStateSince, seconds(p.Since))
-	if p.RoundTrip > 0 {
-		gauge(peerRoundTrip, p.RoundTrip.Seconds())
-	}
-	if !p.LastPong.IsZero() {
-		gauge(peerLastPong, seconds(p.LastPong))
-	}
-	counter(peerConnects, p.Connects)
-	counter(peerReconnects, p.Reconnects)
-	counter(peerDialErrors, p.DialErrors)
-	counter(peerInBytes, p.In.Bytes)
-	counter(peerOutBytes, p.Out.Bytes)
-	counter(peerInMessages, p.In.Messages)
-	counter(peerOutMessages, p.Out.Messages)
-	counter(peerInFrames, p.In.Frames)
-	counter(peerOutFrames, p.Out.Frames)
-	counter(peerInMerged, p.In.MergedFrames)
-	counter(peerOutMerged, p.Out.MergedFrames)
-	for _, r := range []struct {
-		limit string
-		n     int64
-	}{
-		{"MaxRequests", p.Refused.MaxRequests},
-		{"MaxRequestBytes", p.Refused.MaxRequestBytes},
-		{"MaxStreams", p.Refused.MaxStreams},
-		{"MaxStreamBytes", p.Refused.MaxStreamBytes},
-	} {
-		set(peerRefused, prometheus.CounterValue, float64(r.n), r.limit)
-	}
-	gauge(peerQueue, float64(p.BytesQueued))
-	gauge(peerRequests, float64(p.IncomingRequests), "incoming")
-	gauge(peerRequests, float64(p.OutgoingRequests), "outgoing")
-	gauge(peerStreams, float64(p.IncomingStreams), "incoming")
-	gauge(peerStreams, float64(p.OutgoingStreams), "outgoing")
 }
 
-func collectHandler(ch chan<- prometheus.Metric, h *grid.HandlerStats) {
-	labels := []string{h.Role.String(), strconv.Itoa(int(h.ID)), h.Name, h.Subroute}
-	set := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, more ...string) {
-		ch <- prometheus.MustNewConstMetric(d, kind, v, append(slices.Clip(labels), more...)...)
+// refusals are the refused calls by the field of Limits that they were over.
+func refusals(r *grid.RefusalStats) map[string]int64 {
+	return map[string]int64{
+		"MaxRequests":     r.MaxRequests,
+		"MaxRequestBytes": r.MaxRequestBytes,
+		"MaxStreams":      r.MaxStreams,
+		"MaxStreamBytes":  r.MaxStreamBytes,
 	}
-	set(handlerCalls, prometheus.CounterValue, float64(h.Calls))
-	for _, e := range []struct {
-		cause grid.ErrorClass
-		n     int64
-	}{
-		{grid.ErrorHandler, h.Errors.Handler},
-		{grid.ErrorCanceled, h.Errors.Canceled},
-		{grid.ErrorDeadline, h.Errors.TimedOut},
-		{grid.ErrorDisconnected, h.Errors.Disconnected},
-		{grid.ErrorOverloaded, h.Errors.Overloaded},
-		{grid.ErrorShutdown, h.Errors.Shutdown},
-		{grid.ErrorUnknownHandler, h.Errors.UnknownHandler},
-		{grid.ErrorOther, h.Errors.Other},
-	} {
-		set(handlerErrors, prometheus.CounterValue, float64(e.n), e.cause.String())
-	}
-	set(handlerInFlight, prometheus.GaugeValue, float64(h.InFlight))
-	set(handlerStreams, prometheus.GaugeValue, float64(h.Streams))
-	ch <- prometheus.MustNewConstHistogram(handlerDuration, uint64(h.Latency.Count()), h.Latency.Sum.Seconds(),
-		buckets(&h.Latency), labels...)
-}
-
-// buckets returns the cumulative buckets of a histogram, by their bounds in seconds.
-func buckets(l *grid.Latency) map[float64]uint64 {
-	cumulative := make(map[float64]uint64, grid.LatencyBuckets-1)
-	n := uint64(0)
-	for i, count := range l.Buckets[:grid.LatencyBuckets-1] {
-		n += uint64(count)
-		cumulative[grid.LatencyBound(i).Seconds()] = n
-	}
-	return cumulative
 }
 
 func flag(on bool) float64 {

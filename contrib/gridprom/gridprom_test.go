@@ -2,10 +2,16 @@ package gridprom
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gridmesh/grid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -108,8 +114,11 @@ func TestValues(t *testing.T) {
 			grid_handler_errors_total{cause="handler_error",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 1
 			grid_handler_errors_total{cause="other",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
 			grid_handler_errors_total{cause="overloaded",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
+			grid_handler_errors_total{cause="removed",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
 			grid_handler_errors_total{cause="shutdown",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0
 			grid_handler_errors_total{cause="unknown_handler",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 0`},
+		{"grid_handler_error_codes_total", there, `
+			grid_handler_error_codes_total{code="Unknown",handler="HandlerID(128)",id="128",role="server",subroute="disks/sda"} 1`},
 		{"grid_peer_refused_calls_total", there, `
 			grid_peer_refused_calls_total{limit="MaxRequestBytes",peer="` + here.HostName() + `"} 0
 			grid_peer_refused_calls_total{limit="MaxRequests",peer="` + here.HostName() + `"} 0
@@ -142,6 +151,99 @@ func TestValues(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", test.name, strings.Join(lines, "\n"), strings.Join(want, "\n"))
 		}
 	}
+}
+
+// What was counted with a host that is removed stays in the sum.
+func TestRemovedHosts(t *testing.T) {
+	here, there := startGrid(t)
+	call(t, here, there, 3)
+	before := value(t, here, "grid_peer_sent_messages_total")
+	if err := here.SetHosts(nil); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); value(t, here, "grid_removed_hosts_total") != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the host is not gone")
+		}
+	}
+	for name, want := range map[string]float64{"grid_removed_hosts_leaving": 0, "grid_removed_connects_total": 1, "grid_removed_reconnects_total": 0} {
+		if got := value(t, here, name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	if got := value(t, here, "grid_removed_sent_messages_total"); got < before || got < 4 {
+		t.Errorf("%v messages were sent to the removed host, and %v before it was removed", got, before)
+	}
+}
+
+// Guests are counted together, also those that are gone.
+func TestGuests(t *testing.T) {
+	server := httptest.NewUnstartedServer(nil)
+	url := "http://" + server.Listener.Addr().String()
+	m, err := grid.NewManager(t.Context(), grid.ManagerOptions{
+		Local:       url,
+		AuthRequest: func(*http.Request) error { return nil },
+		AcceptGuest: func(_ *http.Request, name string) error {
+			if name != "welcome" {
+				return errors.New("not welcome")
+			}
+			return nil
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Config.Handler = m.Handler()
+	server.Start()
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { m.Close() })
+	join := func(name string) *grid.Manager {
+		guest, err := grid.Join(t.Context(), url, grid.ManagerOptions{Local: name, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { guest.Close() })
+		return guest
+	}
+	reaches := func(name string, want float64) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); value(t, m, name) != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s is %v, want %v", name, value(t, m, name), want)
+			}
+		}
+	}
+	guest := join("welcome")
+	reaches("grid_guests", 1)
+	join("unwelcome")
+	reaches("grid_guests_rejected_total", 1)
+	guest.Close()
+	reaches("grid_guests", 0)
+	reaches("grid_guests_leaving", 0)
+	if value(t, m, "grid_guests_connects_total") != 1 || value(t, m, "grid_guests_received_bytes_total") == 0 {
+		t.Error("what a guest has counted is gone with it")
+	}
+}
+
+// value returns that of a metric without labels, or with one peer's.
+func value(t *testing.T, m *grid.Manager, name string) float64 {
+	t.Helper()
+	got, err := testutil.CollectAndFormat(New(m), expfmt.TypeTextPlain, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(got)) {
+		if fields := strings.Fields(line); !strings.HasPrefix(line, "#") {
+			v, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}
+	}
+	t.Fatalf("no %s", name)
+	return 0
 }
 
 func TestHistogram(t *testing.T) {

@@ -17,9 +17,13 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
+	"go.yaml.in/yaml/v3"
 )
 
-const dashboardFile = "../../contrib/gridprom/dashboard.json"
+const (
+	dashboardFile = "../../contrib/gridprom/dashboard.json"
+	rulesFile     = "../../contrib/gridprom/rules.yaml"
+)
 
 // targetLabels are added by the server that scrapes.
 var targetLabels = []string{"instance", "job"}
@@ -201,6 +205,61 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("the dashboard does not show %s", name)
 		}
 	}
+}
+
+// Every rule parses, and each metric and label in it is exposed, or recorded by a rule before it.
+func TestRules(t *testing.T) {
+	text, err := os.ReadFile(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Groups []struct {
+			Rules []struct {
+				Record, Alert, Expr string
+				Annotations         map[string]string
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	e, count := expose(t), 0
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			count++
+			expr, err := parser.NewParser(parser.Options{}).ParseExpr(r.Expr)
+			if err != nil {
+				t.Errorf("%s%s: %v", r.Record, r.Alert, err)
+				continue
+			}
+			e.check(t, query{r.Record + r.Alert, r.Expr, ""}, expr, make(map[string]bool))
+			if r.Record != "" {
+				e[r.Record] = outermost(expr).Grouping
+			}
+			for _, m := range alertLabel.FindAllStringSubmatch(r.Annotations["summary"], -1) {
+				if !e.has(expr, m[1]) {
+					t.Errorf("%s: the summary has %q: %s", r.Alert, m[1], r.Expr)
+				}
+			}
+		}
+	}
+	if count < 20 {
+		t.Errorf("only %d rules were found", count)
+	}
+}
+
+var alertLabel = regexp.MustCompile(`\$labels\.(\w+)`)
+
+// has reports whether a metric in an expression has a label.
+func (e exposition) has(expr parser.Expr, label string) (found bool) {
+	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
+		if s, ok := node.(*parser.VectorSelector); ok {
+			found = found || slices.Contains(e[s.Name], label)
+		}
+		return nil
+	})
+	return found
 }
 
 // reporter is told what is wrong.

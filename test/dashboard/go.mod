@@ -7,6 +7,7 @@ require (
 	github.com/gridmesh/grid/contrib/gridprom v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/client_model v0.6.3
+	go.yaml.in/yaml/v3 v3.0.5
 )
 
 require github.com/pandatix/go-abnf v0.5.5 // indirect
