@@ -171,6 +171,7 @@ func draw(id uint64) *workload.Call {
 type healthy struct{}
 
 func (healthy) MayLose(int, int, time.Duration, time.Duration) bool { return false }
+func (healthy) Removed(int, int, time.Duration, time.Duration) bool { return false }
 func (healthy) Stopped(int, int, time.Duration, time.Duration) bool { return false }
 func (healthy) Tampered(int, int) bool                              { return false }
 func (healthy) Slowed(int, int) time.Duration                       { return 0 }

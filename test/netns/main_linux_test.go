@@ -41,8 +41,8 @@ func run(m *testing.M) int {
 		os.Exit(130)
 	}()
 	gridctl = filepath.Join(directory, "gridctl")
-	build := exec.Command("go", "build", "-o", gridctl, "./cmd/gridctl")
-	build.Dir = filepath.Join("..", "..")
+	build := exec.Command("go", "build", "-o", gridctl, ".")
+	build.Dir = filepath.Join("..", "..", "cmd", "gridctl")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Printf("go build: %v\n%s", err, out)
 		return 1

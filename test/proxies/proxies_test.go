@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // What is under way when a node leaves.
@@ -60,7 +61,7 @@ func leave(t *testing.T, p proxy, leaves int) {
 	var backs, fronts [2]string
 	var links []link
 	for i := range backs {
-		backs[i], fronts[i] = freeAddress(t), freeAddress(t)
+		backs[i], fronts[i] = testkit.FreeAddress(t), testkit.FreeAddress(t)
 		links = append(links, link{fronts[i], backs[i]})
 	}
 	p.start(t, links)
@@ -116,15 +117,6 @@ func leave(t *testing.T, p proxy, leaves int) {
 		why.Range(func(k, _ any) bool { reasons = append(reasons, k); return true })
 		t.Errorf("%d of %d answers and %d of %d streams were lost: %q", lost.Load(), requests, cut.Load(), streams, reasons)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // startNode starts the node that stays.
