@@ -5,6 +5,8 @@ go 1.26.0
 require (
 	github.com/containerd/ttrpc v1.2.10
 	github.com/gridmesh/grid v0.0.0
+	github.com/gridmesh/grid/contrib/gridgrpc v0.0.0
+	github.com/gridmesh/grid/contrib/gridpb v0.0.0
 	github.com/hashicorp/yamux v0.1.2
 	github.com/nats-io/nats-server/v2 v2.15.3
 	github.com/nats-io/nats.go v1.55.0
@@ -50,3 +52,7 @@ require (
 )
 
 replace github.com/gridmesh/grid => ../
+
+replace github.com/gridmesh/grid/contrib/gridgrpc => ../contrib/gridgrpc
+
+replace github.com/gridmesh/grid/contrib/gridpb => ../contrib/gridpb

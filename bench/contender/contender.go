@@ -88,12 +88,17 @@ type Asker interface {
 	Ask(request []byte) (int, error)
 }
 
+// Urgent is an Asker that has another whose calls pass its own.
+type Urgent interface {
+	Urgent() Asker
+}
+
 // All are the contenders, in the order of the report.
 func All() []Contender {
 	return []Contender{
 		limitContender, tcpContender,
-		gridRaw, gridPolling, gridTyped,
-		grpcUnary, grpcStreaming, drpcPool, drpcStreaming, ttrpcContender, netRPC, natsContender,
+		gridRaw, gridHigh, gridPolling, gridTyped,
+		grpcUnary, grpcStreaming, grpcProtobuf, gridProtobuf, gridMessages, gridMethods, drpcPool, drpcStreaming, ttrpcContender, netRPC, natsContender,
 		yamuxContender, smuxContender, http1, h2c,
 	}
 }

@@ -29,9 +29,24 @@ var gridRaw = Contender{
 	Shared:  true,
 	Apart:   true,
 	Start: func(s Setup) (Nodes, error) {
-		return startGrid(s, 0, registerRaw, func(c *grid.Connection) Client { return gridClient{c} })
+		return startGrid(s, 0, registerRaw, func(c *grid.Connection) Client { return gridClient{conn: c} })
 	},
 }
+
+var gridHigh = Contender{
+	Name:   "grid high",
+	About:  "this library as grid; where there are small calls and others, the small ones have PriorityHigh",
+	Shared: true,
+	Apart:  true,
+	Start: func(s Setup) (Nodes, error) {
+		return startGrid(s, 0, registerRaw, func(c *grid.Connection) Client { return gridUrgentClient{gridClient{conn: c}} })
+	},
+}
+
+// gridUrgentClient has a client whose calls pass its own.
+type gridUrgentClient struct{ gridClient }
+
+func (c gridUrgentClient) Urgent() Asker { return gridClient{c.conn, grid.PriorityHigh} }
 
 // busyPoll is how long gridPolling looks for input before it waits.
 const busyPoll = 200 * time.Microsecond
@@ -42,7 +57,7 @@ var gridPolling = Contender{
 	Shared: true,
 	Apart:  true,
 	Start: func(s Setup) (Nodes, error) {
-		return startGrid(s, busyPoll, registerRaw, func(c *grid.Connection) Client { return gridClient{c} })
+		return startGrid(s, busyPoll, registerRaw, func(c *grid.Connection) Client { return gridClient{conn: c} })
 	},
 }
 
@@ -194,10 +209,21 @@ func gridProduce(ctx context.Context, order []byte, send func(size int) error) *
 	return nil
 }
 
-type gridClient struct{ conn *grid.Connection }
+type gridClient struct {
+	conn     *grid.Connection
+	priority grid.Priority
+}
+
+// context returns that of its calls.
+func (c gridClient) context() context.Context {
+	if c.priority == grid.PriorityNormal {
+		return context.Background()
+	}
+	return grid.WithPriority(context.Background(), c.priority)
+}
 
 func (c gridClient) Echo(payload []byte) error {
-	answer, err := c.conn.Request(context.Background(), gridEcho, payload)
+	answer, err := c.conn.Request(c.context(), gridEcho, payload)
 	if err != nil {
 		return err
 	}
@@ -207,7 +233,7 @@ func (c gridClient) Echo(payload []byte) error {
 }
 
 func (c gridClient) Ask(request []byte) (int, error) {
-	answer, err := c.conn.Request(context.Background(), gridAsk, request)
+	answer, err := c.conn.Request(c.context(), gridAsk, request)
 	if err != nil {
 		return 0, err
 	}

@@ -30,7 +30,7 @@ var grpcUnary = Contender{
 	Shared:  true,
 	Apart:   true,
 	Start: func(s Setup) (Nodes, error) {
-		return startGRPC(s, func(cc *grpc.ClientConn) (Client, error) { return grpcClient{cc}, nil })
+		return startGRPC(s, grpcBytes, func(cc *grpc.ClientConn) (Client, error) { return grpcClient{cc}, nil })
 	},
 }
 
@@ -40,7 +40,7 @@ var grpcStreaming = Contender{
 	Module: grpcModule,
 	TLS:    true,
 	Start: func(s Setup) (Nodes, error) {
-		return startGRPC(s, newGRPCTalk)
+		return startGRPC(s, grpcBytes, newGRPCTalk)
 	},
 }
 
@@ -50,7 +50,20 @@ type grpcNodes struct {
 	client  func(*grpc.ClientConn) (Client, error)
 }
 
-func startGRPC(s Setup, client func(*grpc.ClientConn) (Client, error)) (Nodes, error) {
+// grpcUse says how gRPC is used.
+type grpcUse struct {
+	server   []grpc.ServerOption
+	calls    []grpc.CallOption
+	register func(grpc.ServiceRegistrar)
+}
+
+var grpcBytes = grpcUse{
+	server:   []grpc.ServerOption{grpc.ForceServerCodecV2(grpcCodec{})},
+	calls:    []grpc.CallOption{grpc.ForceCodecV2(grpcCodec{})},
+	register: func(r grpc.ServiceRegistrar) { r.RegisterService(&grpcService, nil) },
+}
+
+func startGRPC(s Setup, use grpcUse, client func(*grpc.ClientConn) (Client, error)) (Nodes, error) {
 	listeners, addrs, err := s.listen()
 	if err != nil {
 		return nil, err
@@ -66,20 +79,19 @@ func startGRPC(s Setup, client func(*grpc.ClientConn) (Client, error)) (Nodes, e
 	}
 	n := &grpcNodes{client: client}
 	for _, l := range listeners {
-		server := grpc.NewServer(
+		server := grpc.NewServer(append([]grpc.ServerOption{
 			grpc.NumStreamWorkers(uint32(runtime.NumCPU())),
-			grpc.ForceServerCodecV2(grpcCodec{}),
 			grpc.MaxRecvMsgSize(grpcLimit),
 			grpc.Creds(serverTLS),
-		)
-		server.RegisterService(&grpcService, nil)
+		}, use.server...)...)
+		use.register(server)
 		n.servers = append(n.servers, server)
 		go server.Serve(l)
 	}
 	n.links = newLinks(func(_, to int) (*grpc.ClientConn, error) {
 		return grpc.NewClient(s.via(addrs[to]),
 			grpc.WithTransportCredentials(clientTLS),
-			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(grpcCodec{}), grpc.MaxCallRecvMsgSize(grpcLimit)))
+			grpc.WithDefaultCallOptions(append([]grpc.CallOption{grpc.MaxCallRecvMsgSize(grpcLimit)}, use.calls...)...))
 	})
 	return n, nil
 }

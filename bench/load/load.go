@@ -31,6 +31,8 @@ const (
 	SlowStreams Kind = "slow streams"
 	// Beside is Paced beside Bulk, and Bulk alone before that.
 	Beside Kind = "beside"
+	// Crowd is Paced beside Calls with CrowdSize bytes.
+	Crowd Kind = "crowd"
 )
 
 // Spec says what a load is like.
@@ -51,6 +53,8 @@ type Spec struct {
 
 	Bulk     int  // bytes of a large request
 	BulkDown bool // the answer is large instead
+
+	CrowdSize int // bytes
 }
 
 // Result is what a load has done. The zero value of a field is also that of a load which does not
@@ -70,6 +74,7 @@ type Result struct {
 	Late                      uint64        // calls that began later than they were due
 
 	Bulk, BulkAlone float64 // bytes a second of large requests
+	CrowdCalls      float64 // calls a second of the crowd
 
 	Samples []Sample // of Paced, if Timed
 }
@@ -124,6 +129,8 @@ func Run(n Nodes, s Spec, began func()) (Result, error) {
 		err = r.slowStreams()
 	case Beside:
 		err = r.beside()
+	case Crowd:
+		err = r.crowd()
 	default:
 		err = fmt.Errorf("no load is named %q", s.Kind)
 	}
@@ -163,6 +170,14 @@ func (r *run) client() (contender.Asker, error) {
 		return nil, errors.New("its clients are no Askers")
 	}
 	return a, a.Echo(randomBytes(1))
+}
+
+// urgent returns the client whose calls pass others, where the contender has one, or else c.
+func urgent(c contender.Asker) contender.Asker {
+	if u, ok := c.(contender.Urgent); ok {
+		return u.Urgent()
+	}
+	return c
 }
 
 // request returns what one caller sends.

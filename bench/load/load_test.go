@@ -148,3 +148,13 @@ func TestBeside(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+func TestCrowd(t *testing.T) {
+	r, err := runFake(t, &fake{takes: 100 * time.Millisecond}, Spec{Kind: Crowd, Rate: 10, Size: 10, Time: time.Second, Callers: 20, CrowdSize: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.CrowdCalls < 150 || r.CrowdCalls > 250 || r.Done < 9 || r.Done > 11 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -124,8 +124,8 @@ func (r *run) beside() error {
 	if r.result.BulkAlone, err = r.bulk(c, r.Time, leastBulk); err != nil {
 		return err
 	}
-	request := r.request()
-	p := newPacer(r.Rate, r.failed, func() error { return r.call(c, request) })
+	small, request := urgent(c), r.request()
+	p := newPacer(r.Rate, r.failed, func() error { return r.call(small, request) })
 	var stuck, failed error
 	err = r.during(func() {
 		go func() {
@@ -138,6 +138,33 @@ func (r *run) beside() error {
 	r.result.Done, r.result.Late = uint64(len(p.times)), p.late.Load()
 	r.result.times(p.times)
 	return errors.Join(err, stuck, failed)
+}
+
+// crowd measures small calls while many callers make others.
+func (r *run) crowd() error {
+	c, err := r.client()
+	if err != nil {
+		return err
+	}
+	w := r.newWorkers()
+	var callers sync.WaitGroup
+	for i := range w.all {
+		callers.Go(func() {
+			request := randomBytes(r.CrowdSize)
+			w.repeat(&w.all[i], func() error { return c.Echo(request) })
+		})
+	}
+	time.Sleep(r.Warm)
+	small, request := urgent(c), r.request()
+	p := newPacer(r.Rate, r.failed, func() error { return r.call(small, request) })
+	var stuck error
+	before := sum(w.counts())
+	err = r.during(func() { stuck = r.paceFor(p, r.Time) })
+	r.result.CrowdCalls = float64(sum(w.counts())-before) / r.result.Seconds()
+	w.stopped.Store(true)
+	r.result.Done, r.result.Late = uint64(len(p.times)), p.late.Load()
+	r.result.times(p.times)
+	return errors.Join(err, stuck, wait(&callers))
 }
 
 // leastBulk is how many large requests are measured at least.

@@ -16,7 +16,6 @@ import (
 type Report struct {
 	Machine  Machine
 	Command  string // that makes the report
-	Rounds   int    // at most
 	Plotted  bool   // the plots of its sections are beside the report
 	Sections []Section
 }
@@ -65,16 +64,12 @@ func (r *Report) writeHow(b *strings.Builder) {
 	if m.Busy() {
 		b.WriteString("**The machine was busy with other things. These figures are good for a first look only.**\n\n")
 	}
-	turns := rounds(r.Rounds)
-	if n := r.slowest(); n < r.Rounds {
-		turns += fmt.Sprintf(" (%d where one takes long)", n)
-	}
 	fmt.Fprintf(b, `Both ends run in one process and talk over loopback, unless the section says otherwise. All contenders get the same payloads and the
-same number of callers in the same run. They take turns: %s, each in a different order, with new nodes every time.
+same number of callers in the same run. They take turns, in rounds that each section counts, each in a different order, with new nodes every time.
 A figure is the median of the rounds. The ratio in parentheses is the median of the rounds' ratios to %s, unless the section says
 otherwise. Less is better, but for what is done in a second. Every echo is compared with what was sent.
 
-`, turns, r.baseline())
+`, r.baseline())
 }
 
 // plotsOf returns the plots of a section that are beside the report.
@@ -97,22 +92,25 @@ func (r *Report) baseline() string {
 	return "`limit`"
 }
 
-// slowest returns the fewest rounds of a section.
-func (r *Report) slowest() int {
-	n := r.Rounds
-	for _, s := range r.Sections {
-		if s.Rounds > 0 {
-			n = min(n, s.Rounds)
+// rounds says in how many rounds a section was measured.
+func (s Section) rounds() string {
+	least, most := math.MaxInt, 0
+	for _, res := range s.Results {
+		for _, series := range res.Series {
+			if n := len(series.Rounds); n > 0 {
+				least, most = min(least, n), max(most, n)
+			}
 		}
 	}
-	return n
-}
-
-func rounds(n int) string {
-	if n == 1 {
-		return "one round"
+	switch {
+	case most == 0:
+		return "No rounds."
+	case most == 1:
+		return "One round."
+	case least < most:
+		return fmt.Sprintf("%d to %d rounds.", least, most)
 	}
-	return fmt.Sprintf("%d rounds", n)
+	return fmt.Sprintf("%d rounds.", most)
 }
 
 // write writes a table with a line for each contender. All cases give their
@@ -121,7 +119,7 @@ func (s Section) write(b *strings.Builder, plots []Plot) {
 	if len(s.Results) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "## %s\n\n%s\n\n", s.Title, s.Text)
+	fmt.Fprintf(b, "## %s\n\n%s %s\n\n", s.Title, strings.TrimSpace(s.Text), s.rounds())
 	for _, p := range plots {
 		fmt.Fprintf(b, "![%s](%s)\n\n", p.Alt, p.File)
 	}

@@ -36,7 +36,6 @@ func example() *Report {
 			Versions: map[string]string{"google.golang.org/grpc": "v1.2.3"},
 		},
 		Command: "gridbench -x",
-		Rounds:  3,
 		Plotted: true,
 		Sections: []Section{{
 			Section: scenario.Section{
@@ -58,9 +57,8 @@ func TestMarkdown(t *testing.T) {
 		"# Benchmarks\n",
 		"`gridbench -x`",
 		"a CPU, 2 cores, an OS, go1.26, GOMAXPROCS=2",
-		"3 rounds",
 		"![Calls per second of each contender](benchmarks.svg)",
-		"## Echo\n\nAbout it.\n",
+		"## Echo\n\nAbout it. 3 rounds.\n",
 		"| | 2 callers, ns | 16 callers, ns | allocations |\n|---|---:|---:|---:|\n",
 		"| limit | 1,000 (1.00×) | 500 (1.00×) | 0 |\n",
 		"| grid | 1,500 (1.50×) | 1,000 (2.00×) | 2.5 |\n",
@@ -98,7 +96,7 @@ func TestTables(t *testing.T) {
 	}
 	const want = `## Title
 
-Text.
+Text. One round.
 
 Times:
 

@@ -16,7 +16,9 @@ func echoSection() Section {
 		Text: "Callers on one node call another as fast as answers come. The time is per call: the time of all calls divided " +
 			"by their number.",
 	}
-	all := names(func(c contender.Contender) bool { return c.Name != pollingName }) // that is for few callers
+	all := names(func(c contender.Contender) bool { // those are for few callers, and for several kinds of calls
+		return c.Name != pollingName && c.Name != highName
+	})
 	for _, callers := range []int{2, 16, 64} {
 		s.Cases = append(s.Cases, echoCase(callers, false, all))
 	}

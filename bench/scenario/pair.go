@@ -55,7 +55,7 @@ func pairSections(o Options) []Section {
 	for _, kind := range []link.Kind{link.Relay, link.Kernel} {
 		all = append(all, besideSection(o, kind))
 	}
-	all = append(all, slowSection(o), computeSection(o))
+	all = append(all, crowdSection(o), slowSection(o), computeSection(o))
 	return append(append(all, farSections(o)...), outageSection(o))
 }
 
@@ -88,7 +88,7 @@ func callersSection(o Options) Section {
 		Title: "Callers in two processes",
 		Text: pairText + "Callers of the one call the other as fast as answers come, with 512 bytes each way. drpc opens a connection for each " +
 			"call that runs, and is left out where those would be too many.",
-		Tables: append(callTables(), Table{Title: "Calls of the caller with the fewest / the most", Columns: []int{3, 4}}),
+		Tables: append(callTables(), fewestAndMost),
 	}
 	counts := []int{1, 2, 4, 16, 64, 256, 1_000, 10_000}
 	if o.Small {
@@ -109,6 +109,8 @@ const slowRounds = 3
 
 // manyCallers is how many are too many for a connection each.
 const manyCallers = 1_000
+
+var fewestAndMost = Table{Title: "Calls of the caller with the fewest / the most", Columns: []int{3, 4}}
 
 func callTables() []Table {
 	return []Table{
@@ -141,12 +143,16 @@ func sizesSection(o Options) Section {
 	s := Section{
 		Name:   "sizes",
 		Title:  "Larger messages in two processes",
-		Text:   pairText + "Callers get back what they send.",
-		Tables: callTables(),
+		Text:   pairText + "Callers get back what they send. 10,000 of 32 KiB are more than grid's Limits.MaxRequestBytes, 256 MiB by default: it refuses the rest.",
+		Tables: append(callTables(), fewestAndMost),
 	}
 	type load struct{ callers, size int }
-	for _, l := range some(o, load{16, 4_000}, load{10_000, 4_000}, load{16, 32 << 10}, load{1_000, 32 << 10}, load{16, 64 << 10}, load{16, 1 << 20}) {
-		s.Cases = append(s.Cases, callsCase(number(l.callers, "caller")+", "+sizeName(l.size), l.callers, l.size))
+	for _, l := range some(o, load{16, 4_000}, load{64, 4_000}, load{10_000, 4_000}, load{64, 32 << 10}, load{10_000, 32 << 10}, load{16, 64 << 10}, load{16, 1 << 20}) {
+		c := callsCase(number(l.callers, "caller")+", "+sizeName(l.size), l.callers, l.size)
+		if l.callers >= manyCallers {
+			c.pair.spec.Time = 5 * time.Second
+		}
+		s.Cases = append(s.Cases, c)
 	}
 	return s
 }
@@ -412,12 +418,12 @@ func besideSection(o Options, kind link.Kind) Section {
 }
 
 func besideCase(kind link.Kind, rate float64, size int, down bool) Case {
-	direction, contenders := "up", without("drpc") // which opens another connection for the small calls
+	direction, contenders := "up", withHigh(without("drpc")) // which opens another connection for the small calls
 	if down {
 		direction = "down"
 	}
 	if size > 1 {
-		contenders = without("drpc", "ttrpc", "nats") // whose messages are smaller
+		contenders = withHigh(without("drpc", "ttrpc", "nats")) // whose messages are smaller
 	}
 	return Case{
 		Name:       fmt.Sprintf("%s, %d MiB %s", rateName(rate), size, direction),

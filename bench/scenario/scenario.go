@@ -157,6 +157,8 @@ const (
 	gridName  = "grid"
 
 	pollingName = "grid polling"
+	// highName is grid, whose small calls pass others.
+	highName = "grid high"
 )
 
 // Before is the name of the grid of another program, Options.Before.
@@ -169,7 +171,7 @@ var callColumns = []Column{{"time", "ns"}, {"allocations", ""}}
 
 // Sections returns what is measured, in the order of the report.
 func Sections(o Options) []Section {
-	return append(pairSections(o),
+	return append(append(pairSections(o), protobufSections()...),
 		echoSection(), secureSection(), meshSection(o),
 		streamSection(), secureStreamSection(), shortStreamSection(),
 		largeSection(), mixedSection(), idleSection(o), meshMemorySection(o),

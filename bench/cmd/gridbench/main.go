@@ -54,7 +54,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	runtime.GOMAXPROCS(c.Procs)
 	all := scenario.Sections(c.Options)
-	r := report.Report{Command: c.command, Rounds: c.Rounds}
+	r := report.Report{Command: c.command}
 	if c.results != "" {
 		if err := r.Load(c.results, all); err != nil {
 			return err
@@ -146,6 +146,10 @@ func parse(args []string, stderr io.Writer) (c config, err error) {
 		c.out = filepath.Join("..", "docs")
 	}
 	c.command = "go run ./cmd/gridbench"
+	if c.results != "" {
+		c.command += " -results FILE"
+		return c, nil // some sections at a time, by other flags
+	}
 	f.Visit(func(set *flag.Flag) {
 		if !slices.Contains([]string{"before", "out", "results"}, set.Name) { // files of this machine
 			c.command += " -" + set.Name
