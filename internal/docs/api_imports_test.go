@@ -24,7 +24,7 @@ var testOnly = map[string][]string{
 
 func TestProgramsGetNoTestPackages(t *testing.T) {
 	// One line for each package: its name, and what it imports.
-	out, err := exec.Command(goCommand(t), "list", "-deps", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", ".", "./pubsub", "./debugz").Output()
+	out, err := exec.Command(goCommand(t), "list", "-deps", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", ".", "./pubsub", "./debugz", "./discovery").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,9 +61,13 @@ type logLine struct {
 // logLinesOf returns the lines that the library logs, by message.
 func logLinesOf(t *testing.T) map[string]logLine {
 	t.Helper()
-	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
+	var files []string
+	for _, pattern := range []string{"*.go", "discovery/*.go"} {
+		some, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, some...)
 	}
 	lines := make(map[string]logLine)
 	fset := token.NewFileSet()

@@ -15,15 +15,15 @@ func TestSecurityNamesTestsThatThereAre(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commands := regexp.MustCompile("`go test -run '?([^' ]+)'? ([^`]+)`").FindAllStringSubmatch(string(text), -1)
+	commands := regexp.MustCompile("`go test (?:-C (\\S+) )?-run '?([^' ]+)'? ([^`]+)`").FindAllStringSubmatch(string(text), -1)
 	if len(commands) < 10 {
 		t.Fatalf("only %d commands found", len(commands))
 	}
 	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 	for _, command := range commands {
 		var names []string
-		for dir := range strings.FieldsSeq(command[2]) {
-			files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+		for dir := range strings.FieldsSeq(command[3]) {
+			files, err := filepath.Glob(filepath.Join(command[1], dir, "*_test.go"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -37,7 +37,7 @@ func TestSecurityNamesTestsThatThereAre(t *testing.T) {
 				}
 			}
 		}
-		for part := range strings.SplitSeq(command[1], `\|`) { // as a table of Markdown has it
+		for part := range strings.SplitSeq(command[2], `\|`) { // as a table of Markdown has it
 			if !strings.Contains(strings.Join(names, " "), part) {
 				t.Errorf("%s: no test has %s in its name", command[0], part)
 			}
