@@ -7,8 +7,8 @@ DURATION ?= 1m
 TOOL      = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 GOLANGCI  = $(GO) tool -modfile=$(CURDIR)/internal/tools/lint/go.mod golangci-lint
 
-# The library, and the modules under contrib, which are kept in the same state.
-MODULES = . $(patsubst %/go.mod,%,$(wildcard contrib/*/go.mod))
+# The library, and the tool and the modules under contrib, which are kept in the same state.
+MODULES = . $(patsubst %/go.mod,%,$(wildcard cmd/*/go.mod contrib/*/go.mod))
 # $(call each,command) runs a command in each of them.
 each = @set -e; for mod in $(MODULES); do echo "--- $$mod: $(1)"; (cd $$mod && $(1)); done
 
@@ -20,7 +20,7 @@ help: ## list the targets
 
 .PHONY: demo
 demo: ## run four nodes in one process that call each other
-	$(GO) run ./cmd/gridctl demo
+	$(GO) run -C cmd/gridctl . demo
 
 .PHONY: test
 test: ## run the tests
@@ -28,7 +28,7 @@ test: ## run the tests
 
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler on Linux)
-	$(call each,$(GO) test -race ./...)
+	$(call each,$(GO) test -race -timeout 20m ./...)
 
 .PHONY: sim
 sim: ## run the simulation with SEEDS seeds, or with SEED=n alone
@@ -39,7 +39,7 @@ sim: ## run the simulation with SEEDS seeds, or with SEED=n alone
 soak: ## put random load on real sockets and cut them, for DURATION (1m), under the race detector where it can be built
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && race= && \
 		if [ "$$($(GO) env CGO_ENABLED)" = 1 ]; then race=-race; else echo 'without the race detector: no C compiler'; fi && \
-		$(GO) build $$race -o "$$tmp/gridctl" ./cmd/gridctl && "$$tmp/gridctl" soak -duration $(DURATION) $(SOAKFLAGS)
+		$(GO) build -C cmd/gridctl $$race -o "$$tmp/gridctl" . && "$$tmp/gridctl" soak -duration $(DURATION) $(SOAKFLAGS)
 
 .PHONY: test-netns
 test-netns: ## make the network between nodes in network namespaces fail (needs Linux, root and iproute2)
@@ -49,8 +49,34 @@ test-netns: ## make the network between nodes in network namespaces fail (needs 
 test-proxies: ## shut nodes down behind haproxy, nginx, caddy and Apache (installs them with apt-get, as root)
 	cd test/proxies && $(GO) test -count=1 -timeout 5m -v .
 
+.PHONY: test-wireshark
+test-wireshark: ## compare the dissector for Wireshark with the messages of testdata (installs tshark with apt-get, as root)
+	cd test/wireshark && $(GO) test -count=1 -timeout 5m -v .
+
+.PHONY: test-discovery
+test-discovery: ## let nodes find each other with dnsmasq and etcd, which fail (installs them with apt-get, as root)
+	cd test/discovery && $(GO) test -count=1 -timeout 5m -v .
+	cd contrib/gridetcd && $(GO) test -count=1 -timeout 5m -v .
+	cd cmd/gridctl && $(GO) test -count=1 -timeout 5m -v -run Etcd .
+
+.PHONY: test-scale
+test-scale: ## let a grid of processes grow and shrink under load, with dnsmasq and by gossip (network namespaces need Linux and root)
+	cd test/scale && $(GO) test -count=1 -timeout 5m -v .
+
+.PHONY: test-metrics
+test-metrics: ## let the alerts of gridprom fire in a Prometheus that scrapes nodes (fetches it with apt-get, as root)
+	cd test/metrics && $(GO) test -count=1 -timeout 10m -v .
+
+.PHONY: test-compat
+test-compat: ## let nodes of this state of the library work with those of earlier ones (needs their commits)
+	cd test/compat && $(GO) test -count=1 -timeout 5m -v .
+
+.PHONY: test-deploy
+test-deploy: ## read the files of deploy as the programs do that they are for, and start the nodes they describe
+	cd test/deploy && $(GO) test -count=1 -timeout 5m -v .
+
 .PHONY: mutants
-mutants: ## plant each bug of testdata/mutants and see whether the simulation catches it
+mutants: ## plant each bug of testdata/mutants, also of the modules under contrib, and see whether it is caught
 	.ci/mutants
 
 .PHONY: fuzz
@@ -63,7 +89,7 @@ bench: ## compare with other libraries for hours, and write docs/benchmarks.md (
 
 .PHONY: generate
 generate: ## write the generated files again
-	$(GO) generate ./...
+	$(call each,$(GO) generate ./...)
 
 .PHONY: cycles
 cycles: ## check that the files of the library need only layers below their own (CYCLESFLAGS='-cuts 10 -dots -refs': in detail)
@@ -91,6 +117,14 @@ fmt: ## format all Go files as gofumpt does
 .PHONY: vuln
 vuln: ## look for known vulnerabilities (needs the database on vuln.go.dev)
 	.ci/vulncheck
+
+.PHONY: release
+release: ## make the commit and the tags of VERSION (v0.2.0) in this repository, and push nothing
+	$(GO) run -C internal/tools ./release $(VERSION)
+
+.PHONY: release-check
+release-check: ## try whether a version could be released, and got by users
+	$(GO) run -C internal/tools ./release -check v0.999.$$(date +%s)
 
 .PHONY: ci
 ci: ## run all checks that a change has to pass
