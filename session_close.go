@@ -21,9 +21,9 @@ import (
 
 const (
 	// shutdownGrace is how long a shutdown leaves for the goodbye if its context is over, or
-	// nearly.
+	// nearly, and how long a peer that still sends has to read the goodbye of an aborted session.
 	shutdownGrace = time.Second
-	// abortGrace bounds the goodbye to a peer that is probably gone, and the goodbye of Close.
+	// abortGrace bounds the goodbye to a peer that is silent, and the goodbye of Close.
 	abortGrace = 100 * time.Millisecond
 	// lingerQuiet is the silence after which nothing of the peer's is assumed to be on its way
 	// anymore.
@@ -91,7 +91,21 @@ func (s *session) abort(reason error, word string) {
 	s.aborted.Store(true)
 	s.abandon()
 	s.batch.CloseAfterFlush(s.closeFrame(ws.StatusPolicyViolation, word))
-	time.AfterFunc(abortGrace, func() { s.end(reason) })
+	s.endOnceSilent(reason, time.Now().Add(shutdownGrace))
+}
+
+// endOnceSilent ends an aborted session as soon as nothing has come from the peer for a while. Until
+// then it is not gone, and closing a socket that still receives would destroy the goodbye. A peer
+// that never falls silent has until latest to read it: the session that replaces this one waits.
+func (s *session) endOnceSilent(reason error, latest time.Time) {
+	_, before := s.frames.Received()
+	time.AfterFunc(abortGrace, func() {
+		if _, now := s.frames.Received(); now == before || isClosed(s.closed) || time.Now().After(latest) {
+			s.end(reason)
+			return
+		}
+		s.endOnceSilent(reason, latest)
+	})
 }
 
 // peerLeaves records that the peer will close the connection: its close frame is right behind.
