@@ -64,18 +64,35 @@ func (p *process) signal(t *testing.T, s os.Signal) {
 // fault makes the node do something wrong, or flood a peer.
 func (p *process) fault(t *testing.T, f fault, flood string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
-		p.name()+"/fault?"+url.Values{"fault": {string(f)}, "flood": {flood}}.Encode(), nil)
-	if err != nil {
+	if err := p.post(t.Context(), "/fault", url.Values{"fault": {string(f)}, "flood": {flood}}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// reaches waits until a peer has answered a call of the node.
+func (p *process) reaches(t *testing.T, peer string) {
+	t.Helper()
+	eventually(t, "reached", func(ctx context.Context) error {
+		return p.post(ctx, "/call", url.Values{"peer": {peer}})
+	})
+}
+
+func (p *process) post(ctx context.Context, path string, values url.Values) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.name()+path+"?"+values.Encode(), nil)
+	if err != nil {
+		return err
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %v", resp.Status, err)
+	if err := resp.Body.Close(); err != nil {
+		return err
 	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", r.URL, resp.Status)
+	}
+	return nil
 }
 
 // Whatever goes wrong at one of three nodes, its alert fires, and no longer than that.
@@ -150,7 +167,11 @@ func TestAlertsFire(t *testing.T) {
 		{
 			"a node does not read",
 			map[string]string{"alertname": "GridSendQueueFull", "instance": here.addresses[0], "peer": bad.name()},
-			func(t *testing.T) { here.fault(t, none, bad.name()); bad.signal(t, syscall.SIGSTOP) },
+			func(t *testing.T) {
+				here.reaches(t, bad.name()) // else there is no queue
+				here.fault(t, none, bad.name())
+				bad.signal(t, syscall.SIGSTOP)
+			},
 			func(t *testing.T) { bad.signal(t, syscall.SIGCONT); here.fault(t, none, "") },
 		},
 	} {

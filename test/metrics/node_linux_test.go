@@ -85,8 +85,15 @@ func (n *faultyNode) start(addresses []string) error {
 	mux.Handle(grid.RoutePath, m.Handler())
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/fault", func(_ http.ResponseWriter, r *http.Request) {
+		n.mu.Lock() // so that nothing is cut any more once this has returned
+		defer n.mu.Unlock()
 		n.fault.Store(fault(r.FormValue("fault")))
 		n.flood.Store(r.FormValue("flood"))
+	})
+	mux.HandleFunc("/call", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := m.Connection(r.FormValue("peer")).Call(r.Context(), "test.Echo", nil); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
 	})
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addresses[0])
 	if err != nil {
@@ -151,16 +158,21 @@ func (n *faultyNode) dial(ctx context.Context, network, address string) (net.Con
 
 func (n *faultyNode) cut() {
 	for range time.Tick(time.Second / 3) {
-		if n.fault.Load() != cutting {
-			continue
-		}
-		n.mu.Lock()
-		for _, c := range n.conns {
-			if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-				fmt.Fprintln(os.Stderr, err)
-			}
-		}
-		n.conns = nil
-		n.mu.Unlock()
+		n.cutAll()
 	}
+}
+
+// cutAll cuts the connections that this node has dialed, if that is its fault now.
+func (n *faultyNode) cutAll() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fault.Load() != cutting {
+		return
+	}
+	for _, c := range n.conns {
+		if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	n.conns = nil
 }
