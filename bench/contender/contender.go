@@ -98,7 +98,7 @@ func All() []Contender {
 	return []Contender{
 		limitContender, tcpContender,
 		gridRaw, gridHigh, gridPolling, gridTyped,
-		grpcUnary, grpcStreaming, grpcProtobuf, gridProtobuf, gridMessages, gridMethods, drpcPool, drpcStreaming, ttrpcContender, netRPC, natsContender,
+		grpcUnary, grpcStreaming, grpcProtobuf, gridProtobuf, gridProtobufPolling, gridMessages, gridMethods, drpcPool, drpcStreaming, ttrpcContender, netRPC, natsContender,
 		yamuxContender, smuxContender, http1, h2c,
 	}
 }

@@ -2,6 +2,7 @@ package contender
 
 import (
 	"context"
+	"time"
 
 	"github.com/gridmesh/grid"
 	"github.com/gridmesh/grid/contrib/gridgrpc"
@@ -33,13 +34,23 @@ var gridProtobuf = Contender{
 	TLS:     true,
 	Shared:  true,
 	Apart:   true,
-	Start: func(s Setup) (Nodes, error) {
-		register := func(m *grid.Manager, _ Setup) error {
-			pb.RegisterBenchmarkServiceServer(gridgrpc.NewServer(m), protobufServer{})
-			return nil
-		}
-		return startGrid(s, 0, register, func(c *grid.Connection) Client { return newProtobufClient(gridgrpc.NewClient(c)) })
-	},
+	Start:   func(s Setup) (Nodes, error) { return startGridProtobuf(s, 0) },
+}
+
+var gridProtobufPolling = Contender{
+	Name:   "gridgrpc polling",
+	About:  "the code of grpc protobuf over this library, with ManagerOptions.BusyPoll of 200 µs",
+	Shared: true,
+	Apart:  true,
+	Start:  func(s Setup) (Nodes, error) { return startGridProtobuf(s, busyPoll) },
+}
+
+func startGridProtobuf(s Setup, poll time.Duration) (Nodes, error) {
+	register := func(m *grid.Manager, _ Setup) error {
+		pb.RegisterBenchmarkServiceServer(gridgrpc.NewServer(m), protobufServer{})
+		return nil
+	}
+	return startGrid(s, poll, register, func(c *grid.Connection) Client { return newProtobufClient(gridgrpc.NewClient(c)) })
 }
 
 // protobufServer performs the task that is the body of a request; one with FillServerId is an echo.

@@ -17,7 +17,7 @@ func echoSection() Section {
 			"by their number.",
 	}
 	all := names(func(c contender.Contender) bool { // those are for few callers, and for several kinds of calls
-		return c.Name != pollingName && c.Name != highName
+		return c.Name != pollingName && c.Name != protobufPollingName && c.Name != highName
 	})
 	for _, callers := range []int{2, 16, 64} {
 		s.Cases = append(s.Cases, echoCase(callers, false, all))

@@ -173,12 +173,8 @@ func placesSection(o Options) Section {
 	}
 	for _, place := range some(o, pair.Apart, pair.Together, pair.Anywhere) {
 		for _, callers := range some(o, 1, 2, 4) {
-			name := string(place)
-			if place == pair.Anywhere {
-				name = "as the kernel decides"
-			}
 			s.Cases = append(s.Cases, Case{
-				Name:       number(callers, "caller") + ", " + name,
+				Name:       number(callers, "caller") + ", " + placeName(place),
 				Columns:    []Column{{"p50", ""}, {"p99", ""}, {"calls/s", ""}, {"CPU", ""}},
 				Contenders: append([]string{pollingName}, unary...),
 				Baseline:   limitName,
@@ -193,6 +189,13 @@ func placesSection(o Options) Section {
 		}
 	}
 	return s
+}
+
+func placeName(place pair.Place) string {
+	if place == pair.Anywhere {
+		return "as the kernel decides"
+	}
+	return string(place)
 }
 
 func openSection(o Options) Section {

@@ -1,6 +1,8 @@
 package scenario
 
 import (
+	"slices"
+
 	"github.com/gridmesh/grid/bench/load"
 	"github.com/gridmesh/grid/bench/pair"
 )
@@ -8,6 +10,9 @@ import (
 // protobufNames are gRPC and grid with the same generated code, and grid with the same messages and with
 // others.
 var protobufNames = []string{"grpc protobuf", "gridgrpc", "gridpb", "grid methods"}
+
+// loneNames are those of a lone caller, for which polling pays.
+var loneNames = slices.Insert(slices.Clone(protobufNames), 2, protobufPollingName)
 
 // protobufSections compare gRPC with gRPC's generated code over grid.
 func protobufSections() []Section {
@@ -24,6 +29,20 @@ func protobufSections() []Section {
 		c := callsCase(number(n, "caller"), n, small)
 		c.Contenders, c.Baseline = protobufNames, protobufNames[0]
 		calls.Cases = append(calls.Cases, c)
+	}
+	lone := Section{
+		Name:  "protobuf-lone",
+		Title: "A lone caller of gRPC over gRPC and over grid",
+		Text: text + ", each way. The processes run apart, on a core each; together, on one core; or where the kernel decides. " +
+			"The nodes of gridgrpc polling look for input instead of waiting.",
+		Tables: callTables(),
+		Able:   pair.AblePlaces,
+	}
+	for _, place := range []pair.Place{pair.Apart, pair.Together, pair.Anywhere} {
+		c := callsCase(placeName(place), 1, small)
+		c.Contenders, c.Baseline = loneNames, protobufNames[0]
+		c.pair.config.Place = place
+		lone.Cases = append(lone.Cases, c)
 	}
 	streams := Section{
 		Name:  "protobuf-streams",
@@ -49,5 +68,5 @@ func protobufSections() []Section {
 			},
 		})
 	}
-	return []Section{calls, streams}
+	return []Section{calls, lone, streams}
 }

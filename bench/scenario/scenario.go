@@ -156,7 +156,8 @@ const (
 	tcpName   = "tcp"
 	gridName  = "grid"
 
-	pollingName = "grid polling"
+	pollingName         = "grid polling"
+	protobufPollingName = "gridgrpc polling"
 	// highName is grid, whose small calls pass others.
 	highName = "grid high"
 )
