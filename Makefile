@@ -1,7 +1,7 @@
 # Needs Go and make. `make help` lists the targets.
 
 GO       ?= go
-FUZZTIME ?= 20s
+FUZZTIME ?= 10s
 SEEDS    ?= 2000
 DURATION ?= 1m
 TOOL      = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
@@ -80,7 +80,7 @@ mutants: ## plant each bug of testdata/mutants, also of the modules under contri
 	.ci/mutants
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME each (20s)
+fuzz: ## run every fuzz target for FUZZTIME each (10s)
 	FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 .PHONY: bench
