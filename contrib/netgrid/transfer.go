@@ -160,7 +160,7 @@ func (t *tally) sendAll(ctx context.Context, s stream, r io.Reader) error {
 	buf := newReadBuffer()
 	defer func() { grid.PutByteBuffer(buf) }()
 	for {
-		n, err := io.ReadFull(r, buf)
+		n, err := fill(r, buf)
 		if n > 0 {
 			t.add(buf[:n])
 			if err := s.send(ctx, buf[:n]); err != nil {
@@ -170,7 +170,7 @@ func (t *tally) sendAll(ctx context.Context, s stream, r io.Reader) error {
 		switch err {
 		case nil:
 			buf = grown(buf)
-		case io.EOF, io.ErrUnexpectedEOF:
+		case io.EOF:
 			if t.size >= 0 && t.bytes != t.size {
 				err = fmt.Errorf("%w: there are %d bytes in place of %d", ErrCorrupt, t.bytes, t.size)
 				return t.giveUp(ctx, s, verdictFailed, err)
@@ -181,6 +181,17 @@ func (t *tally) sendAll(ctx context.Context, s stream, r io.Reader) error {
 			return t.giveUp(ctx, s, verdictFailed, err)
 		}
 	}
+}
+
+// fill reads until buf is full or r ends. Unlike io.ReadFull, it tells io.EOF of r from its
+// io.ErrUnexpectedEOF, with which a body or an archive that was cut short ends.
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var more int
+		more, err = r.Read(buf[n:])
+		n += more
+	}
+	return n, err
 }
 
 // giveUp tells the other end why there is no more, and returns the error.

@@ -346,6 +346,7 @@ func TestADownloadFailsWithWhatWentWrong(t *testing.T) {
 		{"the handler fails", func() io.Reader { return nil }, own, io.Discard, nil, nil, "out of paper"},
 		{"there is nothing", func() io.Reader { return nil }, nil, io.Discard, nil, nil, "nothing to download"},
 		{"the reader fails", func() io.Reader { return io.MultiReader(big(), iotest.ErrReader(own)) }, nil, io.Discard, nil, nil, "out of paper"},
+		{"the reader was cut short", func() io.Reader { return io.MultiReader(big(), iotest.ErrReader(io.ErrUnexpectedEOF)) }, nil, io.Discard, nil, nil, "unexpected EOF"},
 		{"the writer fails", big, nil, &limitedWriter{1000, own}, nil, own, "out of paper"},
 		{"the writer takes less", big, nil, &limitedWriter{1000, nil}, nil, io.ErrShortWrite, ""},
 		{"what is there cannot be read", big, nil, io.Discard, iotest.ErrReader(own), own, "there already"},
