@@ -34,7 +34,8 @@ type clientStream struct {
 	received bool  // RecvMsg has had a message
 	end      error // how the stream ended; io.EOF if without an error
 
-	finish sync.Once // tells the options
+	finish sync.Once   // tells the options
+	forget func() bool // the end of ctx, if somebody wants to be told; may be nil
 }
 
 // newStream opens a stream, behind all interceptors.
@@ -56,7 +57,7 @@ func (c *Client) newStream(ctx context.Context, desc *grpc.StreamDesc, method st
 		return nil, err
 	}
 	if o.onFinish { // which are called also where nobody reads to the end
-		context.AfterFunc(ctx, func() {
+		s.forget = context.AfterFunc(ctx, func() {
 			s.finish.Do(func() { s.o.callOnFinish(status.FromContextError(ctx.Err()).Err()) })
 		})
 	}
@@ -216,6 +217,9 @@ func (s *clientStream) ended(err error) {
 func (s *clientStream) finished(err error) {
 	if len(s.o.all) == 0 {
 		return
+	}
+	if s.forget != nil {
+		s.forget()
 	}
 	s.finish.Do(func() {
 		if err == io.EOF {

@@ -140,6 +140,39 @@ func TestStreamsThatEndLeaveNothing(t *testing.T) {
 	}
 }
 
+// TestAStreamThatEndsForgetsItsOptions wants that also where its context does not end.
+func TestAStreamThatEndsForgetsItsOptions(t *testing.T) {
+	p := newPair(t)
+	testpb.RegisterTestServiceServer(NewServer(p.server), returning(func(context.Context) error { return nil }))
+	client := testpb.NewTestServiceClient(NewClient(p.conn))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	forgotten := make(chan struct{})
+	func() {
+		kept := new([64]int)
+		runtime.AddCleanup(kept, func(done chan struct{}) { close(done) }, forgotten)
+		st, err := client.StreamingOutputCall(ctx, new(testpb.StreamingOutputCallRequest), grpc.OnFinish(func(error) { kept[0]++ }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = st.Recv()
+		}
+		if err != io.EOF {
+			t.Fatal(err)
+		}
+	}()
+	testkit.Eventually(t, "the options to be forgotten", func() bool {
+		runtime.GC()
+		select {
+		case <-forgotten:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
 // wantNothingOpen waits until no call is open at either node, and no more goroutines run than before.
 func (p pair) wantNothingOpen(t *testing.T, goroutines int) {
 	t.Helper()
