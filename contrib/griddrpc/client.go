@@ -1,6 +1,7 @@
 package griddrpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -62,25 +63,39 @@ func (c *Conn) NewStream(ctx context.Context, rpc string, _ drpc.Encoding) (drpc
 	if c.closed.Err() != nil {
 		return nil, errClosed
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	raw, err := c.conn.OpenStream(outgoing(ctx), methodName(rpc), nil)
 	if err != nil {
-		err = errorOf(ctx, err)
-		cancel()
-		return nil, err
+		return nil, errorOf(ctx, err)
 	}
-	return &clientStream{ctx: ctx, cancel: cancel, raw: raw}, nil
+	return &clientStream{ctx, raw}, nil
 }
 
 // clientStream is a stream at its caller. One goroutine may receive while others send.
 type clientStream struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	raw    *grid.Stream
+	ctx context.Context // the caller's
+	raw *grid.Stream
 }
 
 // Context returns the context of the stream, which ends when the stream has ended.
-func (s *clientStream) Context() context.Context { return s.ctx }
+func (s *clientStream) Context() context.Context { return streamContext{s.ctx, s.raw} }
+
+// streamContext ends with a stream. A context made with context.WithCancel would stay in that of the
+// caller where nobody notices the end, such as that of a stream whose only answer was received.
+type streamContext struct {
+	context.Context // the caller's
+	raw             *grid.Stream
+}
+
+func (c streamContext) Done() <-chan struct{} { return c.raw.Done() }
+
+func (c streamContext) Err() error {
+	select {
+	case <-c.raw.Done():
+		return cmp.Or(c.Context.Err(), context.Canceled)
+	default:
+		return nil
+	}
+}
 
 // MsgSend sends a message. It returns io.EOF if the stream has ended: MsgRecv has the reason.
 func (s *clientStream) MsgSend(msg drpc.Message, enc drpc.Encoding) error {
@@ -106,17 +121,10 @@ func (s *clientStream) MsgRecv(msg drpc.Message, enc drpc.Encoding) error {
 	switch err {
 	case nil:
 		return decode(b, msg, enc)
-	case io.EOF:
-		select {
-		case <-s.raw.Done():
-			s.cancel()
-		default: // the handler may go on receiving
-		}
+	case io.EOF: // the handler may go on receiving
 		return err
 	}
-	err = errorOf(s.ctx, err)
-	s.cancel()
-	return err
+	return errorOf(s.ctx, err)
 }
 
 // CloseSend ends the handler's input.
@@ -127,6 +135,6 @@ func (s *clientStream) CloseSend() error {
 
 // Close ends the stream. If the handler has not returned, its context is canceled.
 func (s *clientStream) Close() error {
-	s.cancel()
+	s.raw.Cancel(nil)
 	return nil
 }

@@ -166,6 +166,7 @@ func TestCallsOfAllKinds(t *testing.T) {
 		if m, err := input.CloseAndRecv(); err != nil || m.GetNumber() != 200 {
 			t.Errorf("got %v, %v", m, err)
 		}
+		<-input.Context().Done() // though nobody has received io.EOF
 		check(t, input.Close())
 
 		duplex, err := client.Duplex(t.Context())
