@@ -127,7 +127,18 @@ func (r *Runner) Stats() Stats {
 // Run sets the hosts of m to what s finds, until ctx or m ends. Nobody else should set them
 // meanwhile. Until s has found something, they are those of ManagerOptions.Hosts. Run returns when
 // s.Watch has returned; the hosts stay as they are. A Runner runs once.
-func (r *Runner) Run(ctx context.Context, m *grid.Manager, s Source) { r.run(ctx, m, s) }
+func (r *Runner) Run(ctx context.Context, m *grid.Manager, s Source) {
+	var living sync.WaitGroup
+	defer living.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	living.Go(func() {
+		for range m.Events(ctx) { // until m ends
+		}
+		cancel()
+	})
+	r.run(ctx, m, s)
+}
 
 // node is what a Runner needs of a Manager.
 type node interface {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -389,6 +390,28 @@ func TestRunEndsWithTheManager(t *testing.T) {
 			t.Errorf("%d failures", failures)
 		}
 	})
+}
+
+// It does so also where nothing changes: the source is to know that the node has gone.
+func TestRunEndsWithAManagerWhoseHostsStay(t *testing.T) {
+	m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
+		Local: local, AuthRequest: func(*http.Request) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	done := make(chan struct{})
+	s := newFakeSource()
+	go func() {
+		Run(t.Context(), m, s)
+		close(done)
+	}()
+	s.found <- []string{local}
+	if err := m.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-done
 }
 
 func TestFailuresAreLoggedOnceAMinute(t *testing.T) {
