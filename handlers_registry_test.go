@@ -78,6 +78,8 @@ func TestASubrouteKnowsTheRouteToEachHandler(t *testing.T) {
 func TestOptionsThatAreWrongAreExplained(t *testing.T) {
 	for name, want := range map[string]string{
 		"10.0.0.1:1":            `"10.0.0.1:1" does not start with http:// or https://`,
+		"http://\xff:1":         `"http://\xff:1": not UTF-8`,
+		"http://a\u200b:1":      `"http://a\u200b:1": '\u200b' cannot be printed`,
 		"ftp://10.0.0.1:1":      `"ftp://10.0.0.1:1" does not start with http:// or https://`,
 		"http://10.0.0.1:0":     `"http://10.0.0.1:0" has no port from 1 to 65535`,
 		"http://10.0.0.1:99999": `"http://10.0.0.1:99999" has no port from 1 to 65535`,

@@ -265,6 +265,9 @@ func checkHost(name string) error {
 	if !strings.HasPrefix(name, "http://") && !strings.HasPrefix(name, "https://") {
 		return fmt.Errorf("%q does not start with http:// or https://", name)
 	}
+	if err := checkPrintable(name); err != nil { // which logs, metrics and pages show
+		return fmt.Errorf("%q: %w", name, err)
+	}
 	u, err := url.Parse(name)
 	if err != nil {
 		return fmt.Errorf("%q is not a URL: %w", name, err)
