@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 )
 
 // VerifyPeerCertificate is a ManagerOptions.VerifyPeer for mutual TLS. The peer's client
@@ -13,13 +14,13 @@ import (
 // with tls.Config.ClientAuth = tls.RequireAndVerifyClientCert; a peer without a verified one is
 // rejected.
 //
+// The name of a guest must be as certificates have it: in lower case, without a dot at the end, and
+// without brackets. Otherwise one certificate would be good for many names.
+//
 // A certificate does not name a port, so nodes on one host, and nodes that share a certificate or a
 // wildcard, are not told apart.
 func VerifyPeerCertificate(r *http.Request, host string) error {
-	u, err := url.Parse(host)
-	if isGuest(host) {
-		u, err = &url.URL{Host: host}, nil
-	}
+	name, err := certifiedName(host)
 	switch {
 	case err != nil:
 		return err
@@ -30,8 +31,23 @@ func VerifyPeerCertificate(r *http.Request, host string) error {
 	case len(r.TLS.VerifiedChains) == 0:
 		return errors.New("client certificate not verified: set ClientAuth of this server's tls.Config to tls.RequireAndVerifyClientCert")
 	}
-	if err := r.TLS.VerifiedChains[0][0].VerifyHostname(u.Hostname()); err != nil {
+	if err := r.TLS.VerifiedChains[0][0].VerifyHostname(name); err != nil {
 		return fmt.Errorf("client certificate: %w", err)
 	}
 	return nil
+}
+
+// certifiedName returns what a certificate must be valid for.
+func certifiedName(host string) (string, error) {
+	if !isGuest(host) {
+		u, err := url.Parse(host)
+		if err != nil {
+			return "", err
+		}
+		return u.Hostname(), nil
+	}
+	if strings.ToLower(host) != host || strings.HasSuffix(host, ".") || strings.ContainsAny(host, "[]") {
+		return "", fmt.Errorf("%q is not how a certificate spells a name", host)
+	}
+	return host, nil
 }
