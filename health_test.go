@@ -44,6 +44,34 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// A node that waits for its last calls takes no others, and is not ready.
+func TestHealthOfANodeThatShutsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startPipes(t, 2, nil)
+		n := c.nodes[0]
+		leave := make(chan struct{})
+		err := n.RegisterSingleHandler(testSingle, func([]byte) ([]byte, *RemoteErr) {
+			<-leave
+			return nil, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go c.conn(1, 0).Request(t.Context(), testSingle, nil)
+		synctest.Wait()
+		done := make(chan error)
+		go func() { done <- n.Shutdown(t.Context()) }()
+		synctest.Wait()
+		if h := n.Health(t.Context()); !h.Shutdown || h.Quorum() {
+			t.Errorf("%+v", h)
+		}
+		close(leave)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A peer that is connected and silent is not reachable, and Health returns with its context.
 func TestHealthOfSilentPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

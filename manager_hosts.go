@@ -161,7 +161,10 @@ func (m *Manager) forgetHost(c *Connection) {
 }
 
 // seal keeps hosts and guests from coming, and returns the connections of which something may run.
-func (m *Manager) seal() []*Connection { return append(m.sealHosts(), m.guests.seal()...) }
+func (m *Manager) seal() []*Connection {
+	m.node.ending.Store(true)
+	return append(m.sealHosts(), m.guests.seal()...)
+}
 
 // sealHosts keeps the hosts from being changed anymore.
 func (m *Manager) sealHosts() []*Connection {

@@ -34,6 +34,7 @@ type node struct {
 	guestComings   logLimit // of any guest, as those of a Connection
 	guestOverloads logLimit
 	guestIgnored   logLimit
+	guestTwins     logLimit
 
 	panics         logLimit // of handlers and observers, which peers can cause
 	callbackPanics logLimit // of callbacks that decide about requests, which strangers can cause
@@ -41,6 +42,7 @@ type node struct {
 	ctx    context.Context // ends with the Manager
 	cancel context.CancelFunc
 	work   sync.WaitGroup // what goWork has started
+	ending atomic.Bool    // Shutdown or Close was called
 
 	mu      sync.Mutex  // Protects following.
 	closing bool        // no more goroutines are started
@@ -57,6 +59,7 @@ func newNode(ctx context.Context, o ManagerOptions) *node {
 		guestComings:   newBurst(),
 		guestOverloads: newBurst(),
 		guestIgnored:   newBurst(),
+		guestTwins:     newBurst(),
 	}
 	n.says = newBulletin(n.Version, n.Labels, n.Limits.WriteTimeout)
 	n.log = n.lines.logger(slog.New(visibleLog{n.Logger.Handler()}))
