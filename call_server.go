@@ -60,7 +60,7 @@ func (cs *callServer) handle(m *message, now time.Time) {
 		cs.refuseLeaving(m)
 		return
 	}
-	size, over := cs.admitted(m, &cs.requestQuota)
+	size, over := cs.admitted(m, cs.requestQuota)
 	if over != limitNone {
 		cs.active.leave()
 		cs.overloaded(m, h.target, over)

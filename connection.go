@@ -49,7 +49,7 @@ type Connection struct {
 	comings    *logLimit // sessions that came up, and that ended unseen
 	dialFails  logLimit  // attempts to connect that failed
 	rejections logLimit  // in the handshake, of nodes that claim to be the peer
-	twins      logLimit  // processes with the peer's name
+	twins      *logLimit // processes with the peer's name
 	absences   logLimit  // of a peer that should dial
 
 	mu      sync.Mutex // Protects following.
@@ -96,13 +96,12 @@ func newConnection(n *node, remote string, before *Connection, handlers *atomic.
 	c.nextID, c.lastPong = &c.NextID, &c.LastPong
 	c.traffic, c.toldIn, c.toldOut = new(traffic), n.toldIn, n.toldOut
 	c.active, c.traces = newActivity(), n.TraceTo
-	c.comings, c.overloads, c.ignored = &logLimit{lines: comingLines}, new(logLimit), new(logLimit)
+	c.comings, c.overloads, c.ignored, c.twins = &logLimit{lines: comingLines}, new(logLimit), new(logLimit), new(logLimit)
 	if isGuest(remote) { // there may be very many, each of which comes again and again
 		c.recent = &n.guestErrors
-		c.comings, c.overloads, c.ignored = &n.guestComings, &n.guestOverloads, &n.guestIgnored
+		c.comings, c.overloads, c.ignored, c.twins = &n.guestComings, &n.guestOverloads, &n.guestIgnored, &n.guestTwins
 	}
-	c.requestQuota.init(limitRequests, c.limits.MaxRequests, limitRequestBytes, c.limits.MaxRequestBytes)
-	c.streamQuota.init(limitStreams, c.limits.MaxStreams, limitStreamBytes, c.limits.MaxStreamBytes)
+	c.charge(newQuotas(c.limits))
 	return c
 }
 
@@ -349,7 +348,12 @@ func (c *Connection) begin(s *session, confirm func() error) error {
 	}
 	if older != nil {
 		older.abort(errReplaced, errReplaced.Error())
-		<-older.finished
+		select {
+		case <-older.finished:
+		case <-s.closed: // by shutdown, which must not wait for the other one's goodbye
+			older.end(errLocalClose)
+			<-older.finished
+		}
 	}
 	if confirm != nil {
 		if err := confirm(); err != nil {
@@ -461,6 +465,7 @@ func (c *Connection) shutdown(ctx context.Context, grace time.Duration) bool {
 	}
 	if c.current.Load() != s && !s.ran.Load() {
 		s.end(errLocalClose) // not started
+		<-s.finished
 		return true
 	}
 	return s.shutdown(ctx, grace)

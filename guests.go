@@ -24,6 +24,7 @@ type guests struct {
 	mu      sync.Mutex // Protects following.
 	sealed  bool       // no more come
 	byName  map[string]*guest
+	names   map[string]*guestName  // of those that are there and of those that are leaving
 	leaving map[*Connection]*guest // guests that are gone or removed, as long as anything of them runs
 	past    *pastStats             // of connections of which nothing runs anymore
 	tell    []func(*Connection)    // of guests that connect
@@ -37,9 +38,16 @@ type guest struct {
 	over  bool // it left, and its calls are over; a session that was about to start may still hold it
 }
 
+// guestName is a name with which guests have come. Those whose handlers still run share the quotas with
+// the one that is there: a guest that comes back is the same peer.
+type guestName struct {
+	quotas *quotas
+	guests int
+}
+
 func (g *guests) init(n *node, newConnection func(name string) *Connection) {
 	g.node, g.make, g.most, g.past = n, newConnection, n.Limits.MaxGuests, new(pastStats)
-	g.byName, g.leaving = make(map[string]*guest), make(map[*Connection]*guest)
+	g.byName, g.names, g.leaving = make(map[string]*guest), make(map[string]*guestName), make(map[*Connection]*guest)
 }
 
 // hold returns the connection to a guest, which is there until letGo.
@@ -51,10 +59,17 @@ func (g *guests) hold(name string) (*Connection, error) {
 	}
 	one := g.byName[name]
 	if one == nil {
-		if len(g.byName) >= g.most {
-			return nil, fmt.Errorf("%s: there are %d already (Limits.MaxGuests)", guestRefused, g.most)
+		known := g.names[name]
+		if known == nil {
+			if len(g.names) >= g.most {
+				return nil, fmt.Errorf("%s: there are %d already (Limits.MaxGuests)", guestRefused, g.most)
+			}
+			known = &guestName{quotas: newQuotas(&g.node.Limits)}
+			g.names[name] = known
 		}
+		known.guests++
 		one = &guest{conn: g.make(name)}
+		one.conn.charge(known.quotas)
 		one.conn.arrived = g.arrived
 		g.byName[name] = one
 	}
@@ -140,6 +155,10 @@ func (g *guests) sumUp(one *guest) {
 	}
 	c := one.conn
 	delete(g.leaving, c)
+	known := g.names[c.Remote]
+	if known.guests--; known.guests == 0 {
+		delete(g.names, c.Remote)
+	}
 	g.past = g.past.with(c.Stats(), c.served.all(), c.called.all())
 }
 

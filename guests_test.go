@@ -384,6 +384,66 @@ func TestTooManyGuests(t *testing.T) {
 	})
 }
 
+// Handlers that go on count for the guest that comes back, and for MaxGuests.
+func TestAGuestThatComesBackIsTheSamePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inn(t, func(o *ManagerOptions) {
+			o.Limits.MaxGuests, o.Limits.MaxRequests, o.Limits.MaxStreams = 1, 2, 1
+		})
+		server := c.nodes[0]
+		leave := make(chan struct{})
+		err := errors.Join(
+			server.RegisterSingleHandler(testSingle, func([]byte) ([]byte, *RemoteErr) {
+				<-leave
+				return nil, nil
+			}),
+			server.HandleStream("endless", func(context.Context, *RawStream) error {
+				<-leave
+				return nil
+			}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const requests = 2
+		for round := range 3 {
+			guest, _ := c.visit(t, "agent", server, nil)
+			conn := guest.Connection(server.host)
+			results := make(chan error, requests)
+			for range requests {
+				go func() {
+					_, err := conn.Request(t.Context(), testSingle, nil)
+					results <- err
+				}()
+			}
+			st, err := conn.OpenStream(t.Context(), "endless", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if round == 0 {
+				guest.Close()
+			} else if err := st.Err(); !errors.Is(err, ErrOverloaded) {
+				t.Errorf("round %d: a stream got %v", round, err)
+			}
+			for range requests {
+				if err := <-results; errors.Is(err, ErrOverloaded) != (round > 0) {
+					t.Errorf("round %d: a request got %v", round, err)
+				}
+			}
+			guest.Close()
+			synctest.Wait()
+		}
+		if resp := c.knock(t, server).introduce(t, "other"); resp.Accepted {
+			t.Error("another one got the place of what still runs")
+		}
+		close(leave)
+		synctest.Wait()
+		if resp := c.knock(t, server).introduce(t, "other"); !resp.Accepted {
+			t.Errorf("nothing runs anymore: %s", resp.RejectedReason)
+		}
+	})
+}
+
 // Names of hosts have a colon, those of guests have none. So nobody is both.
 func TestNamesOfGuests(t *testing.T) {
 	good := ManagerOptions{Local: "agent"}
@@ -884,6 +944,26 @@ func TestGuestsCannotFillTheLog(t *testing.T) {
 		}
 		if errs := server.RecentErrors(); len(errs) != 1+recentRejected || !slices.ContainsFunc(errs, func(e RecentError) bool { return e.Text == "what counts" }) {
 			t.Errorf("%d recent errors: %v", len(errs), errs)
+		}
+	})
+}
+
+// Nor can two that have one name.
+func TestTwinsOfGuestsCannotFillTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inn(t, nil)
+		server := c.nodes[0]
+		const pairs = 200
+		for i := range pairs {
+			name := fmt.Sprint("agent", i)
+			one, _ := c.visit(t, name, server, nil)
+			other := c.join(t, name, server, nil)
+			synctest.Wait()
+			one.Close()
+			other.Close()
+		}
+		if n := server.log.count("two processes with one name"); n == 0 || n > burstLines {
+			t.Errorf("%d lines of %d pairs", n, pairs)
 		}
 	})
 }

@@ -75,7 +75,8 @@ type Limits struct {
 	MaxHandshakes int
 	// MaxGuests is the number of guests that may be connected: 16,384. See
 	// ManagerOptions.AcceptGuest. One more is rejected. Each is a peer that may hold as much as the
-	// other limits allow. At most 1,048,576.
+	// other limits allow. One that is gone counts until its handlers have returned. At most
+	// 1,048,576.
 	MaxGuests int
 
 	// MaxRequests is the number of requests of one peer that may run here concurrently: 65,536. A

@@ -23,8 +23,8 @@ type link struct {
 	caller        RemoteClient  // the peer, as handlers see it
 
 	active       activity
-	requestQuota quota        // the peer's requests that run here
-	streamQuota  quota        // the peer's streams that run here, and the bytes of all streams
+	requestQuota *quota       // the peer's requests that run here
+	streamQuota  *quota       // the peer's streams that run here, and the bytes of all streams
 	grown        atomic.Int64 // bytes by which the windows of streams have grown
 
 	address  atomic.Pointer[string] // of the peer on the network, or when it was there last; nil before that
@@ -48,6 +48,9 @@ type link struct {
 	overloads *logLimit                            // refusals
 	ignored   *logLimit                            // operations of the peer
 }
+
+// charge sets the quotas of the peer. Nothing of it runs yet.
+func (l *link) charge(q *quotas) { l.requestQuota, l.streamQuota = &q.requests, &q.streams }
 
 // newMuxID numbers a call or stream of this node.
 func (l *link) newMuxID() uint64 { return atomic.AddUint64(l.nextID, 1) }

@@ -40,7 +40,7 @@ var errNobodyDials = errors.New("nobody dials a guest")
 // long as that is there. If f is given more than once, all of them are called.
 //
 // A guest is there until its connection is lost. Then, or when it was removed, the Connection is of
-// no more use: calls fail with ErrDisconnected, and from the end of its last call on with ErrRemoved.
+// no more use: calls that run then fail with ErrDisconnected, later ones with ErrRemoved.
 // A guest that comes back gets another Connection, unless the loss had not been noticed: then f is
 // called again with the same.
 func (m *Manager) OnGuest(f func(guest *Connection)) {

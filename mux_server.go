@@ -71,7 +71,7 @@ func (x *muxes) accept(msg *message, now time.Time) {
 		x.refuse(msg, string(x.active.why()))
 		return
 	}
-	size, over := x.admitted(msg, &x.streamQuota)
+	size, over := x.admitted(msg, x.streamQuota)
 	if over != limitNone {
 		x.active.leave()
 		x.overloaded(msg, h.target, over)

@@ -357,8 +357,8 @@ func TestAPeerThatReadsNothing(t *testing.T) {
 					if queued := s.batch.Queued(); queued > l.MaxQueuedBytes+l.MaxQueuedControlBytes+l.MaxMessageSize {
 						t.Fatalf("%d bytes are queued", queued)
 					}
-					checkQuota(t, "requests", &conn.requestQuota)
-					checkQuota(t, "streams", &conn.streamQuota)
+					checkQuota(t, "requests", conn.requestQuota)
+					checkQuota(t, "streams", conn.streamQuota)
 				}
 			}
 			if !race.Enabled && most > worstCase(l) {

@@ -30,7 +30,8 @@ var limitNames = [limitCount]string{
 }
 
 // quota bounds how many requests, or streams, of a peer run here at once, and the bytes they hold.
-// It belongs to the Connection, because handlers may outlive the session that started them.
+// It belongs to the Connection, because handlers may outlive the session that started them; guests of
+// the same name have it together.
 //
 // Both counts share one word, so that a request costs one atomic operation when it comes and one
 // when it goes.
@@ -38,6 +39,16 @@ type quota struct {
 	used          atomic.Int64 // number << quotaShift | bytes
 	most, maxHeld int64
 	number, bytes limit // what they are called
+}
+
+// quotas are those of a peer.
+type quotas struct{ requests, streams quota }
+
+func newQuotas(l *Limits) *quotas {
+	q := new(quotas)
+	q.requests.init(limitRequests, l.MaxRequests, limitRequestBytes, l.MaxRequestBytes)
+	q.streams.init(limitStreams, l.MaxStreams, limitStreamBytes, l.MaxStreamBytes)
+	return q
 }
 
 const (

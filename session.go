@@ -65,9 +65,10 @@ type session struct {
 	pinged  time.Time // when the last one was sent; the janitor's alone
 	janitor janitor
 
-	announced atomic.Bool // in the log
-	ran       atomic.Bool // run has begun
-	aborted   atomic.Bool // abort was called: further input is useless
+	announced atomic.Bool   // in the log
+	ran       atomic.Bool   // run has begun
+	aborted   atomic.Bool   // abort was called: further input is useless
+	dropped   atomic.Uint64 // bytes of input, after frames has ended
 
 	ending   sync.Mutex    // Protects following.
 	reason   error         // why the session ends, as first set; nil while it lasts

@@ -98,9 +98,9 @@ func (s *session) abort(reason error, word string) {
 // then it is not gone, and closing a socket that still receives would destroy the goodbye. A peer
 // that never falls silent has until latest to read it: the session that replaces this one waits.
 func (s *session) endOnceSilent(reason error, latest time.Time) {
-	_, before := s.frames.Received()
+	before := s.received()
 	time.AfterFunc(abortGrace, func() {
-		if _, now := s.frames.Received(); now == before || isClosed(s.closed) || time.Now().After(latest) {
+		if s.received() == before || isClosed(s.closed) || time.Now().After(latest) {
 			s.end(reason)
 			return
 		}
@@ -108,11 +108,20 @@ func (s *session) endOnceSilent(reason error, latest time.Time) {
 	})
 }
 
+// received returns how many bytes have come.
+func (s *session) received() uint64 {
+	_, n := s.frames.Received()
+	return n + s.dropped.Load()
+}
+
 // peerLeaves records that the peer will close the connection: its close frame is right behind.
 // Nothing new is sent to it.
 func (s *session) peerLeaves() {
 	s.leaving = true
 	s.lost(s, errGoodbye)
+	if s.poll != nil {
+		s.poll.expects = false // polls would take the deadline away
+	}
 	rawSocket(s.socket).SetReadDeadline(time.Now().Add(s.limits.WriteTimeout))
 }
 
@@ -252,7 +261,8 @@ func (s *session) drain(quiet, atMost time.Duration) drained {
 		if socket.SetReadDeadline(until) != nil {
 			return drainEnd
 		}
-		_, err := socket.Read(b[:cap(b)])
+		n, err := socket.Read(b[:cap(b)])
+		s.dropped.Add(uint64(n))
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && quiet < atMost:
 			return drainQuiet

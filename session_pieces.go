@@ -131,14 +131,14 @@ func (s *session) beginAssembly(m *message, now time.Time) (p *partial, part []b
 // wants reports whether somebody waits for a message whose first piece has come, and enters it into
 // the quota. If it is refused, the peer is told so at once, and not when all of it has come.
 func (s *session) wants(m *message, now time.Time) (bool, error) {
-	quota := &s.requestQuota
+	quota := s.requestQuota
 	switch m.Op {
 	case OpResponse:
 		return s.callClient.waits(m.MuxID), nil
 	case OpMuxClientMsg, OpMuxServerMsg:
 		return s.muxes.receiveFirst(m, now), nil
 	case OpConnectMux:
-		quota = &s.streamQuota
+		quota = s.streamQuota
 	case OpRequest:
 	default:
 		return false, fmt.Errorf("%w of %v", errPieces, m.Op)

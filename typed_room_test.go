@@ -199,7 +199,7 @@ func TestDecodedValuesCountInTheQuotas(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			conn, quota := c.conn(1, 0), &c.conn(0, 1).requestQuota
+			conn, quota := c.conn(1, 0), c.conn(0, 1).requestQuota
 			call := func(m *MSS) error {
 				_, err := h.Call(t.Context(), conn, m)
 				return err
@@ -222,10 +222,10 @@ func TestDecodedValuesCountInTheQuotas(t *testing.T) {
 					return err
 				}
 			case "payload":
-				quota = &c.conn(0, 1).streamQuota
+				quota = c.conn(0, 1).streamQuota
 				call = func(m *MSS) error { m.Set("wait", "x"); return open(m, nil) }
 			case "input":
-				quota = &c.conn(0, 1).streamQuota
+				quota = c.conn(0, 1).streamQuota
 				call = func(m *MSS) error { return open(NewMSS(), m) }
 			}
 			// 2,000 pairs of 10,000 bytes take 170,000 in memory, and count for 230,000.
