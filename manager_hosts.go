@@ -162,7 +162,7 @@ func (m *Manager) forgetHost(c *Connection) {
 
 // seal keeps hosts and guests from coming, and returns the connections of which something may run.
 func (m *Manager) seal() []*Connection {
-	m.node.ending.Store(true)
+	m.node.ends()
 	return append(m.sealHosts(), m.guests.seal()...)
 }
 
