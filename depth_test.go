@@ -324,6 +324,7 @@ func TestNestedValuesTakeNoStackOfHandlers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	runtime.GC()                                     // new goroutines start with stacks as they were used at the last one
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection shrinks stacks
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -394,59 +394,67 @@ func TestHandlersKnowTheirCallerAndRoute(t *testing.T) {
 }
 
 func TestRequestsEndWithTheirContext(t *testing.T) {
-	c := startCluster(t, 2, nil)
-	entered, release := make(chan struct{}, 1), make(chan struct{})
-	c.handle(t, func(context.Context, []byte) ([]byte, error) {
-		entered <- struct{}{}
-		<-release // whatever the context says
-		return nil, nil
-	})
-	defer close(release)
-	conn := c.conn(0, 1)
 	impatience := errors.New("no patience")
-
-	t.Run("a canceled context gives its cause at once", func(t *testing.T) {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		result := make(chan error, 1)
-		go func() {
-			_, err := conn.Request(ctx, testSingle, nil)
-			result <- err
-		}()
-		<-entered
-		cancel(impatience)
-		if err := <-result; err != impatience {
-			t.Errorf("got %v", err)
-		}
-	})
-	t.Run("a deadline gives DeadlineExceeded", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		defer cancel()
-		if _, err := conn.Request(ctx, testSingle, nil); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v", err)
-		}
-		<-entered
-	})
-	t.Run("a deadline with a cause gives the cause", func(t *testing.T) {
-		ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, impatience)
-		defer cancel()
-		if _, err := conn.Request(ctx, testSingle, nil); err != impatience {
-			t.Errorf("got %v", err)
-		}
-		<-entered
-	})
-	t.Run("a context that is over sends nothing", func(t *testing.T) {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		cancel(impatience)
-		if _, err := conn.Request(ctx, testSingle, nil); err != impatience {
-			t.Errorf("a request got %v", err)
-		}
-		select {
-		case <-entered:
-			t.Error("the handler ran")
-		default:
-		}
-	})
-	eventually(t, "no call to wait", func() bool { return conn.active.running.Load() == 0 })
+	for name, test := range map[string]func(t *testing.T, conn *Connection, entered <-chan struct{}){
+		"a canceled context gives its cause at once": func(t *testing.T, conn *Connection, entered <-chan struct{}) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			result := make(chan error, 1)
+			go func() {
+				_, err := conn.Request(ctx, testSingle, nil)
+				result <- err
+			}()
+			<-entered
+			cancel(impatience)
+			if err := <-result; err != impatience {
+				t.Errorf("got %v", err)
+			}
+		},
+		"a deadline gives DeadlineExceeded": func(t *testing.T, conn *Connection, entered <-chan struct{}) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			if _, err := conn.Request(ctx, testSingle, nil); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+			<-entered
+		},
+		"a deadline with a cause gives the cause": func(t *testing.T, conn *Connection, entered <-chan struct{}) {
+			ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, impatience)
+			defer cancel()
+			if _, err := conn.Request(ctx, testSingle, nil); err != impatience {
+				t.Errorf("got %v", err)
+			}
+			<-entered
+		},
+		"a context that is over sends nothing": func(t *testing.T, conn *Connection, entered <-chan struct{}) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(impatience)
+			if _, err := conn.Request(ctx, testSingle, nil); err != impatience {
+				t.Errorf("a request got %v", err)
+			}
+			synctest.Wait()
+			select {
+			case <-entered:
+				t.Error("the handler ran")
+			default:
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // where no deadline passes before a request is sent
+				c := startPipes(t, 2, nil)
+				entered, release := make(chan struct{}, 1), make(chan struct{})
+				defer close(release)
+				c.handle(t, func(context.Context, []byte) ([]byte, error) {
+					entered <- struct{}{}
+					<-release // whatever the context says
+					return nil, nil
+				})
+				conn := c.conn(0, 1)
+				test(t, conn, entered)
+				eventually(t, "no call to wait", func() bool { return conn.active.running.Load() == 0 })
+			})
+		})
+	}
 }
 
 func TestAHandlersContextFollowsItsCaller(t *testing.T) {

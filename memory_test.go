@@ -62,7 +62,8 @@ func TestAnIdleStreamIsSmall(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	noHeap, noStacks, none := inUse()
+	eventually(t, "the handshake to end", func() bool { return len(ownGoroutines()) == perConnection })
+	noHeap, noStacks, _ := inUse()
 	var open []*Stream
 	for range streams {
 		st, err := c.conn(0, 1).NewStream(ctx, testStream, nil)
@@ -71,8 +72,8 @@ func TestAnIdleStreamIsSmall(t *testing.T) {
 		}
 		open = append(open, st)
 	}
-	eventually(t, "the streams", func() bool { return len(ownGoroutines())-none == 3*streams }, func() string {
-		return fmt.Sprintf("%d goroutines for %d streams", len(ownGoroutines())-none, streams)
+	eventually(t, "the streams", func() bool { return len(ownGoroutines()) == perConnection+3*streams }, func() string {
+		return fmt.Sprintf("%d goroutines for %d streams", len(ownGoroutines())-perConnection, streams)
 	})
 	heap, stacks, _ := inUse()
 	runtime.KeepAlive(open)

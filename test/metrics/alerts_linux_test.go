@@ -69,6 +69,12 @@ func (p *process) fault(t *testing.T, f fault, flood string) {
 	}
 }
 
+// serves waits until the node answers.
+func (p *process) serves(t *testing.T) {
+	t.Helper()
+	eventually(t, "serving", func(ctx context.Context) error { return p.post(ctx, "/fault", nil) })
+}
+
 // reaches waits until a peer has answered a call of the node.
 func (p *process) reaches(t *testing.T, peer string) {
 	t.Helper()
@@ -188,6 +194,7 @@ func TestAlertsFire(t *testing.T) {
 		}
 		if test.end == nil {
 			bad.start(t)
+			bad.serves(t) // an alert ends also where a scrape fails
 			s.waitFor(t, test.want, false)
 		}
 		wants = append(wants, test.want)

@@ -122,7 +122,7 @@ func leave(t *testing.T, p proxy, leaves int) {
 // startNode starts the node that stays.
 func startNode(t *testing.T, own, peer, front string) *grid.Manager {
 	t.Helper()
-	m, l, err := newNode(own, peer, front)
+	m, l, err := newNode(own, peer, front, func() {}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,14 +130,13 @@ func startNode(t *testing.T, own, peer, front string) *grid.Manager {
 		m.Close()
 		l.Close()
 	})
-	if err := register(m, func() {}, nil); err != nil {
-		t.Fatal(err)
-	}
 	return m
 }
 
-// newNode starts a node that reaches its peer by way of a proxy.
-func newNode(own, peer, front string) (*grid.Manager, net.Listener, error) {
+// newNode starts a node that reaches its peer by way of a proxy. Its handlers begin, and go on once
+// released.
+func newNode(own, peer, front string, begun func(), released <-chan struct{}) (*grid.Manager, net.Listener, error) {
+	ready := make(chan struct{})
 	l, err := net.Listen("tcp", own)
 	if err != nil {
 		return nil, nil, err
@@ -149,12 +148,17 @@ func newNode(own, peer, front string) (*grid.Manager, net.Listener, error) {
 		Dialer: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, front)
 		},
-		Logger: slog.New(slog.DiscardHandler),
-		Limits: grid.Limits{MaxRequests: 2 * requests},
+		BlockConnect: ready,
+		Logger:       slog.New(slog.DiscardHandler),
+		Limits:       grid.Limits{MaxRequests: 2 * requests},
 	})
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := register(m, begun, released); err != nil {
+		return nil, nil, err
+	}
+	close(ready)
 	mux := http.NewServeMux()
 	mux.Handle(grid.RoutePath, m.Handler())
 	go http.Serve(l, mux)
@@ -229,14 +233,9 @@ func (c *child) expect(t *testing.T, want string) {
 func leaver() {
 	var own, peer, front string
 	fmt.Sscan(os.Getenv("GRID_LEAVER"), &own, &peer, &front)
-	m, _, err := newNode(own, peer, front)
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
 	var running atomic.Int64
 	released := make(chan struct{})
-	err = register(m, func() {
+	m, _, err := newNode(own, peer, front, func() {
 		if running.Add(1) == requests+streams {
 			fmt.Println("begun")
 		}
