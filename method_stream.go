@@ -66,9 +66,10 @@ func (m *StreamMethod[Req, Out]) Handle(node *Manager, handle func(ctx context.C
 	})
 }
 
-// Call returns the method's answers to req, as an iterator that opens the stream. An error is the last
-// element, with a nil value: those of Connection.OpenStream and of Stream.Results, among them the
-// handler's; and those of encoding and decoding, wrapped. Leaving the loop cancels the stream.
+// Call returns the method's answers to req, as an iterator that opens the stream and lasts until the
+// handler has returned. An error is the last element, with a nil value: those of Connection.OpenStream
+// and of Stream.Results, among them the handler's; and those of encoding and decoding, wrapped. Leaving
+// the loop cancels the stream.
 func (m *StreamMethod[Req, Out]) Call(ctx context.Context, c Opener, req *Req) iter.Seq2[*Out, error] {
 	return func(yield func(*Out, error) bool) {
 		payload, err := m.reqs.encode(req)
@@ -82,7 +83,8 @@ func (m *StreamMethod[Req, Out]) Call(ctx context.Context, c Opener, req *Req) i
 			yield(nil, err)
 			return
 		}
-		(&ClientStream[Req, Out]{raw, nil, &m.outs}).All()(yield)
+		_ = raw.CloseSend() // the request is all there is: a handler may wait for the end of its input
+		iterate(func(next func(*Out) error) error { return resultsOf(raw, &m.outs, next) })(yield)
 	}
 }
 
@@ -128,4 +130,16 @@ func sendOver[T any](raw interface{ Send(b []byte) error }, f *form[T], v *T) er
 		return err
 	}
 	return nil
+}
+
+// resultsOf is Stream.Results for values: it lasts until the handler has returned, even if that has
+// ended its messages before.
+func resultsOf[T any](raw *Stream, f *form[T], next func(*T) error) error {
+	return raw.Results(func(b []byte) error {
+		v, err := f.decode(b, raw.room())
+		if err != nil {
+			return err
+		}
+		return next(v)
+	})
 }

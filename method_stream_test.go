@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // words yields values of an MSS each.
@@ -401,4 +404,65 @@ func TestMessagesOfMethodsAreBounded(t *testing.T) {
 		t.Errorf("a list that takes too much memory: %v, %v", got, err)
 	}
 	c.waitIdle(t)
+}
+
+// A handler may end its messages before it returns. The call has its error all the same, and leaves no
+// stream behind.
+func TestCallsLastUntilTheHandlerHasReturned(t *testing.T) {
+	noLuck := errors.New("no luck")
+	for name, result := range map[string]error{"without an error": nil, "with one": noLuck} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := startPipes(t, 2, nil)
+				conn, there := c.conn(0, 1), c.nodes[1].Manager
+				watch := NewStreamMethod[MSS, MSS]("half.Watch")
+				count := NewUploadMethod[MSS, MSS]("half.Count")
+				silent := NewUploadMethod[MSS, MSS]("half.Silent")
+				handle := func(messages int) func(ctx context.Context, st *RawStream) error {
+					return func(_ context.Context, st *RawStream) error {
+						for range messages {
+							if err := st.Send(msgpMSS(t, &MSS{"word": "a"})); err != nil {
+								t.Error(err)
+							}
+						}
+						st.CloseSend()
+						if _, err := recvAll(st); err != io.EOF {
+							t.Errorf("the handler's input ended with %v", err)
+						}
+						time.Sleep(time.Second)
+						return result
+					}
+				}
+				err := errors.Join(
+					there.HandleStream(watch.Name(), handle(2)),
+					there.HandleStream(count.Name(), handle(1)),
+					there.HandleStream(silent.Name(), handle(0)),
+				)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []error
+				for v, err := range watch.Call(t.Context(), conn, nil) {
+					if (v == nil) != (err != nil) {
+						t.Errorf("got %v and %v", v, err)
+					}
+					got = append(got, err)
+				}
+				want := []error{nil, nil, result}
+				if result == nil {
+					want = want[:2]
+				}
+				if fmt.Sprint(got) != fmt.Sprint(want) {
+					t.Errorf("the stream brought %v, want %v", got, want)
+				}
+				if resp, err := count.Call(t.Context(), conn, words("a", "b")); fmt.Sprint(err) != fmt.Sprint(result) || (resp == nil) != (err != nil) {
+					t.Errorf("the upload returned %v, %v", resp, err)
+				}
+				if resp, err := silent.Call(t.Context(), conn, words("a")); resp != nil || fmt.Sprint(err) != fmt.Sprint(cmp.Or(result, errNoResponse)) {
+					t.Errorf("the upload without a response returned %v, %v", resp, err)
+				}
+				c.idleAfter(t, 0)
+			})
+		})
+	}
 }

@@ -3,7 +3,6 @@ package grid
 import (
 	"context"
 	"errors"
-	"io"
 	"iter"
 )
 
@@ -71,7 +70,6 @@ func (m *UploadMethod[In, Resp]) Call(ctx context.Context, c Opener, values iter
 		return nil, err
 	}
 	defer raw.Cancel(errResultsLeft) // also after a panic of values; an ended stream has ended
-	st := &ClientStream[In, Resp]{raw, &m.ins, &m.resps}
 	for v := range values {
 		b, err := m.ins.encode(v)
 		if err != nil {
@@ -82,26 +80,30 @@ func (m *UploadMethod[In, Resp]) Call(ctx context.Context, c Opener, values iter
 			if !raw.over() {
 				return nil, err // and the handler must not take what it has for all
 			}
-			break // Recv says why
+			break // the result says why
 		}
 	}
-	_ = raw.CloseSend() // Recv says what has ended the stream
-	resp, err := st.Recv()
+	_ = raw.CloseSend() // the result says what has ended the stream
+	return m.result(raw)
+}
+
+// result returns the only value that the handler sends before it returns.
+func (m *UploadMethod[In, Resp]) result(raw *Stream) (*Resp, error) {
+	var resp *Resp
+	err := resultsOf(raw, &m.resps, func(v *Resp) error {
+		if resp != nil {
+			return errResponses
+		}
+		resp = v
+		return nil
+	})
 	switch {
-	case err == io.EOF:
-		return nil, errNoResponse
 	case err != nil:
 		return nil, err
+	case resp == nil:
+		return nil, errNoResponse
 	}
-	switch b, err := raw.Recv(); err {
-	case io.EOF:
-		return resp, nil
-	case nil:
-		PutByteBuffer(b)
-		return nil, errResponses
-	default:
-		return nil, err
-	}
+	return resp, nil
 }
 
 // HandledBy is like that of Method.
