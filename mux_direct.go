@@ -81,20 +81,15 @@ func (m *muxServer) conclusion() error {
 // called by several goroutines. It gives up once also is closed, and with errCanceled once giveUp
 // is.
 func (m *muxServer) send(b []byte, also, giveUp <-chan struct{}) error {
-	msg := message{Payload: b}
-	if err := m.fits(&msg); err != nil {
+	if err := m.fits(&message{Payload: b}); err != nil {
 		return err
 	}
 	cost := m.cost(len(b))
 	if err := m.out.enter(cost, m.ctx.Done(), also, giveUp); err != nil {
 		return err
 	}
-	msg.metadata = m.answerHeader(m.answer)
-	if err := m.transmit(msg, giveUp); err != nil {
-		if err == errCanceled {
-			if msg.metadata != nil {
-				m.answer.returnHeader()
-			}
+	if err := m.transmitHeaded(b, giveUp); err != nil {
+		if err == errCanceled || errors.Is(err, ErrMessageTooLarge) { // the stream goes on
 			m.out.refund(cost)
 			m.out.leave()
 			return err
@@ -110,6 +105,20 @@ func (m *muxServer) send(b []byte, also, giveUp <-chan struct{}) error {
 	defer m.out.leave() // an observer may end the goroutine
 	m.observed.sent(len(b))
 	return nil
+}
+
+// transmitHeaded is transmit for a message of the handler, of which the first takes the header along.
+// One that the header makes too large is not sent: it fails alone, as any other that is too large.
+func (m *muxServer) transmitHeaded(b []byte, giveUp <-chan struct{}) error {
+	msg := message{Payload: b, metadata: m.answerHeader(m.answer)}
+	err := m.fits(&msg)
+	if err == nil {
+		err = m.transmit(msg, giveUp)
+	}
+	if err != nil && msg.metadata != nil {
+		m.answer.returnHeader() // to the next message
+	}
+	return err
 }
 
 // sendHeader is SendHeader for a handler with ctx. A peer that does not know of headers ahead of the

@@ -307,6 +307,42 @@ func TestSendHeaderGivesUpWithItsContext(t *testing.T) {
 	})
 }
 
+// A message that is too large only together with the header fails alone, and leaves the header to the
+// next one.
+func TestAHeaderMayMakeAMessageTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startPipes(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxMessageSize = 64 << 10 })
+		large := make([]byte, 64<<10-maxOverhead)
+		c.raw(t, func(ctx context.Context, st *RawStream) error {
+			if err := st.SetHeader(Metadata{"a": {"b"}}); err != nil {
+				t.Error(err)
+			}
+			for range 3 { // which would take all credit
+				if err := st.Send(large); !errors.Is(err, ErrMessageTooLarge) {
+					t.Errorf("the first message, with the header: %v", err)
+				}
+			}
+			if err := st.SetHeader(Metadata{"c": {"d"}}); err != nil {
+				t.Errorf("SetHeader after a message that was not sent: %v", err)
+			}
+			for _, b := range [][]byte{[]byte("small"), large} {
+				if err := st.SendCopy(ctx, b); err != nil {
+					t.Error(err)
+				}
+			}
+			return nil
+		})
+		st := c.mustOpenRaw(t.Context(), t)
+		recvWant(t, st, "small")
+		recvWant(t, st, string(large))
+		recvEnds(t, st, io.EOF)
+		if got := st.Header(); !sameMetadata(got, Metadata{"a": {"b"}, "c": {"d"}}) {
+			t.Errorf("the header is %v", got)
+		}
+		c.idleAfter(t, 0)
+	})
+}
+
 // Whoever is first, the header or a message: no header is lost, or comes behind a message.
 func TestAHeaderAndMessagesMayBeSentAtOnce(t *testing.T) {
 	c := startCluster(t, 2, nil)
