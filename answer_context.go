@@ -144,9 +144,9 @@ func (s *answerSide) add(md Metadata, most int) error {
 // headerDue reports whether SendHeader waits for the header to be sent.
 func (s *answerState) headerDue() bool { return s.sent.Load()&(headerSent|headerFixed) == headerFixed }
 
-// takeHeader returns the encoded header, once; nil if nothing is set. From then on it cannot be set
-// anymore. It comes before the look at what is set, and SetHeader looks for it after it has set
-// something up to be seen: no header that SetHeader took is left behind.
+// takeHeader returns the encoded header, nil if nothing is set, to the first who asks. From then on it
+// cannot be set anymore. It comes before the look at what is set, and SetHeader looks for it after it
+// has set something up to be seen: no header that SetHeader took is left behind.
 func (s *answerState) takeHeader() (header []byte, first bool) {
 	if s.sent.Or(headerSent)&headerSent != 0 {
 		return nil, false

@@ -186,13 +186,13 @@ func (a *agreement) detailed(m *message, failure error, header, trailer []byte) 
 }
 
 // answerHeader returns what the first message of a stream carries beside its payload; nil for nothing,
-// and for any later message.
-func (a *agreement) answerHeader(s *answerState) []byte {
-	header, _ := s.takeHeader()
-	if header == nil {
-		return nil
+// and for any later message. first is that of takeHeader.
+func (a *agreement) answerHeader(s *answerState) (metadata []byte, first bool) {
+	header, first := s.takeHeader()
+	if header != nil {
+		metadata = (&answerPart{header: header}).encode()
 	}
-	return (&answerPart{header: header}).encode()
+	return metadata, first
 }
 
 // errorText returns the text of an error as a payload, in a message with as many bytes of metadata,

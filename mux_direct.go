@@ -110,13 +110,14 @@ func (m *muxServer) send(b []byte, also, giveUp <-chan struct{}) error {
 // transmitHeaded is transmit for a message of the handler, of which the first takes the header along.
 // One that the header makes too large is not sent: it fails alone, as any other that is too large.
 func (m *muxServer) transmitHeaded(b []byte, giveUp <-chan struct{}) error {
-	msg := message{Payload: b, metadata: m.answerHeader(m.answer)}
+	header, first := m.answerHeader(m.answer)
+	msg := message{Payload: b, metadata: header}
 	err := m.fits(&msg)
 	if err == nil {
 		err = m.transmit(msg, giveUp)
 	}
-	if err != nil && msg.metadata != nil {
-		m.answer.returnHeader() // to the next message
+	if err != nil && first {
+		m.answer.returnHeader() // also if nothing was set: now it may be
 	}
 	return err
 }

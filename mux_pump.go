@@ -320,7 +320,8 @@ func (p *streamPump[In, Out]) send(v Out) (sent bool) {
 		return false
 	}
 	p.budget -= p.cost(len(b))
-	if err = p.transmit(message{Payload: b, metadata: p.answerHeader(p.answer)}, nil); err == nil {
+	header, _ := p.answerHeader(p.answer)
+	if err = p.transmit(message{Payload: b, metadata: header}, nil); err == nil {
 		p.observed.sent(len(b))
 	}
 	PutByteBuffer(b)

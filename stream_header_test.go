@@ -246,21 +246,59 @@ func TestAHeaderComesOnceAndFirst(t *testing.T) {
 	}
 }
 
+// startUnread starts a node for a peer that does not read, so that what the node sends to it has no room.
+func startUnread(t *testing.T) (*cluster, *fakePeer) {
+	t.Helper()
+	c := newPipes(1)
+	n, host := startForFake(t, c, func(o *ManagerOptions) {
+		o.Limits = Limits{MaxQueuedBytes: 4 << 10, WriteTimeout: time.Hour, PeerTimeout: time.Hour}
+	})
+	err := n.HandleStream("fill", func(_ context.Context, st *RawStream) error {
+		for range 10 {
+			st.Send(make([]byte, 1<<10))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := c.knock(t, n)
+	p.introduceAs(t, host, nativeFeatures)
+	if err := n.Connection(host).WaitForConnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.openNamed(t, 1001, "fill")
+	return c, p
+}
+
+// openNamed opens a stream to a method.
+func (p *fakePeer) openNamed(t *testing.T, id uint64, name string) {
+	t.Helper()
+	to, err := calledMethods.to(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.send(t, message{MuxID: id, Op: OpConnectMux, Seq: 1 << 20, Handler: HandlerNamed, subroute: &to.id})
+	synctest.Wait()
+}
+
+// nextOf reads until a message of a stream comes, besides that it is accepted.
+func (p *fakePeer) nextOf(t *testing.T, id uint64) message {
+	t.Helper()
+	for {
+		if m := p.next(t); m.MuxID == id && m.Op != OpAckMux {
+			return m
+		}
+	}
+}
+
 // A handler that gives up sending its header, because there is no room, sends it with its first message.
 func TestSendHeaderGivesUpWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newPipes(1)
-		n, host := startForFake(t, c, func(o *ManagerOptions) {
-			o.Limits = Limits{MaxQueuedBytes: 4 << 10, WriteTimeout: time.Hour, PeerTimeout: time.Hour}
-		})
+		c, p := startUnread(t)
 		errEnough := errors.New("enough")
 		gaveUp := make(chan error, 1)
-		err := errors.Join(n.HandleStream("fill", func(_ context.Context, st *RawStream) error {
-			for range 10 {
-				st.Send(make([]byte, 1<<10))
-			}
-			return nil
-		}), n.HandleStream("soup.Eat", func(ctx context.Context, st *RawStream) error {
+		err := c.nodes[0].HandleStream("soup.Eat", func(ctx context.Context, st *RawStream) error {
 			ctx, cancel := context.WithTimeoutCause(ctx, time.Second, errEnough)
 			defer cancel()
 			gaveUp <- SendHeader(ctx, Metadata{"a": {"b"}})
@@ -268,43 +306,80 @@ func TestSendHeaderGivesUpWithItsContext(t *testing.T) {
 				t.Errorf("SetHeader: %v", err)
 			}
 			return st.Send([]byte("hi"))
-		}))
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := c.knock(t, n)
-		p.introduceAs(t, host, nativeFeatures)
-		if err := n.Connection(host).WaitForConnect(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		open := func(id uint64, name string) {
-			to, err := calledMethods.to(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			p.send(t, message{MuxID: id, Op: OpConnectMux, Seq: 1 << 20, Handler: HandlerNamed, subroute: &to.id})
-			synctest.Wait() // nobody reads
-		}
-		open(1001, "fill")
-		open(1003, "soup.Eat")
+		p.openNamed(t, 1003, "soup.Eat")
 		if err := <-gaveUp; err != errEnough {
 			t.Errorf("SendHeader: %v", err)
 		}
-		for {
-			m := p.next(t)
-			if m.MuxID != 1003 || m.Op == OpAckMux {
-				continue
-			}
-			part, err := several.readAnswerPart(m.metadata)
-			if md, _ := decodeMetadata(part.header); m.Op != OpMuxServerMsg || string(m.Payload) != "hi" || err != nil || md.Get("a") != "b" {
-				t.Errorf("the node sent %v %q with %v, %v", m.Op, m.Payload, md, err)
-			}
-			break
+		m := p.nextOf(t, 1003)
+		part, err := several.readAnswerPart(m.metadata)
+		if md, _ := decodeMetadata(part.header); m.Op != OpMuxServerMsg || string(m.Payload) != "hi" || err != nil || md.Get("a") != "b" {
+			t.Errorf("the node sent %v %q with %v, %v", m.Op, m.Payload, md, err)
 		}
 		p.socket.Close()
-		n.Close()
+		c.nodes[0].Close()
 		synctest.Wait()
 	})
+}
+
+// A message that was not sent leaves the header as it was, also one that is still empty: more can be set,
+// and be sent ahead.
+func TestAMessageGivenUpLeavesTheHeaderOpen(t *testing.T) {
+	for name, before := range map[string]Metadata{"nothing set": nil, "something set": {"a": {"b"}}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := startUnread(t)
+				errEnough := errors.New("enough")
+				sent := make(chan struct{})
+				err := c.nodes[0].HandleStream("soup.Eat", func(ctx context.Context, st *RawStream) error {
+					defer close(sent)
+					if before != nil {
+						if err := st.SetHeader(before); err != nil {
+							t.Error(err)
+						}
+					}
+					ctx, cancel := context.WithTimeoutCause(ctx, time.Second, errEnough)
+					defer cancel()
+					if err := st.SendCopy(ctx, []byte("hi")); err != errEnough {
+						t.Errorf("SendCopy: %v", err)
+					}
+					if err := st.SetHeader(Metadata{"c": {"d"}}); err != nil {
+						t.Errorf("SetHeader: %v", err)
+					}
+					if err := st.SendHeader(nil); err != nil {
+						t.Errorf("SendHeader: %v", err)
+					}
+					return st.Send([]byte("hi"))
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.openNamed(t, 1003, "soup.Eat")
+				time.Sleep(2 * time.Second) // nobody reads
+				header := p.nextOf(t, 1003)
+				part, err := several.readAnswerPart(header.metadata)
+				md, _ := decodeMetadata(part.header)
+				want := before.Clone()
+				if want == nil {
+					want = Metadata{}
+				}
+				want["c"] = []string{"d"}
+				if header.Op != OpMuxServerHeader || err != nil || !sameMetadata(md, want) {
+					t.Errorf("the node sent %v with %v, %v, want %v", header.Op, md, err, want)
+				}
+				if m := p.nextOf(t, 1003); m.Op != OpMuxServerMsg || m.metadata != nil {
+					t.Errorf("then the node sent %v with %q", m.Op, m.metadata)
+				}
+				<-sent
+				p.socket.Close()
+				c.nodes[0].Close()
+				synctest.Wait()
+			})
+		})
+	}
 }
 
 // A message that is too large only together with the header fails alone, and leaves the header to the
