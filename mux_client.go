@@ -106,7 +106,7 @@ func (x *muxes) open(ctx context.Context, h *streamHandler, to target, payload [
 	if !x.clients.put(m.id, m) {
 		return x.unopened(ctx, to, ErrDisconnected)
 	}
-	if err := m.out.send(ctx.Done(), m.done, open); err != nil {
+	if err := m.out.send(ctx.Done(), m.done, nil, open); err != nil {
 		m.abort(sendError(ctx, err))
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -538,7 +538,7 @@ func (m *muxClient) send(b []byte, giveUp <-chan struct{}) error {
 	if err := m.out.enter(cost, m.done, nil, giveUp); err != nil {
 		return err
 	}
-	if err := m.out.send(giveUp, m.done, msg); err != nil {
+	if err := m.out.send(giveUp, m.done, nil, msg); err != nil {
 		if err == errCanceled {
 			m.out.refund(cost)
 		} else {

@@ -69,7 +69,7 @@ func (m *muxServer) conclusion() error {
 	}
 	if m.out.last(!m.has(featureStreams), m.ctx.Done()) {
 		header, trailer := m.answer.takeEnd()
-		if m.transmit(m.last(header, trailer), nil) == nil {
+		if m.transmit(m.last(header, trailer), nil, nil) == nil {
 			return nil
 		}
 	}
@@ -88,15 +88,13 @@ func (m *muxServer) send(b []byte, also, giveUp <-chan struct{}) error {
 	if err := m.out.enter(cost, m.ctx.Done(), also, giveUp); err != nil {
 		return err
 	}
-	if err := m.transmitHeaded(b, giveUp); err != nil {
+	if err := m.transmitHeaded(b, also, giveUp); err != nil {
+		m.out.refund(cost)
+		m.out.leave()
 		if err == errCanceled || errors.Is(err, ErrMessageTooLarge) { // the stream goes on
-			m.out.refund(cost)
-			m.out.leave()
 			return err
 		}
-		m.out.leave()
-		<-m.ctx.Done()
-		return errSendOver
+		return m.awaitOver(also)
 	}
 	if m.observed == nil {
 		m.out.leave()
@@ -109,17 +107,26 @@ func (m *muxServer) send(b []byte, also, giveUp <-chan struct{}) error {
 
 // transmitHeaded is transmit for a message of the handler, of which the first takes the header along.
 // One that the header makes too large is not sent: it fails alone, as any other that is too large.
-func (m *muxServer) transmitHeaded(b []byte, giveUp <-chan struct{}) error {
+func (m *muxServer) transmitHeaded(b []byte, also, giveUp <-chan struct{}) error {
 	header, first := m.answerHeader(m.answer)
 	msg := message{Payload: b, metadata: header}
 	err := m.fits(&msg)
 	if err == nil {
-		err = m.transmit(msg, giveUp)
+		err = m.transmit(msg, also, giveUp)
 	}
 	if err != nil && first {
 		m.answer.returnHeader() // also if nothing was set: now it may be
 	}
 	return err
+}
+
+// awaitOver waits for what the failure of a message announces.
+func (m *muxServer) awaitOver(also <-chan struct{}) error {
+	select {
+	case <-m.ctx.Done():
+	case <-also:
+	}
+	return errSendOver
 }
 
 // sendHeader is SendHeader for a handler with ctx. A peer that does not know of headers ahead of the
@@ -161,7 +168,7 @@ func (m *muxServer) transmitHeader(giveUp <-chan struct{}) error {
 		return nil
 	}
 	msg := message{MuxID: m.id, Op: OpMuxServerHeader, metadata: (&answerPart{header: header}).encode()}
-	err := m.out.send(giveUp, m.ctx.Done(), msg)
+	err := m.out.send(giveUp, m.ctx.Done(), nil, msg)
 	if err == errCanceled {
 		m.answer.returnHeader()
 	}

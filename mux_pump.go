@@ -321,7 +321,7 @@ func (p *streamPump[In, Out]) send(v Out) (sent bool) {
 	}
 	p.budget -= p.cost(len(b))
 	header, _ := p.answerHeader(p.answer)
-	if err = p.transmit(message{Payload: b, metadata: header}, nil); err == nil {
+	if err = p.transmit(message{Payload: b, metadata: header}, nil, nil); err == nil {
 		p.observed.sent(len(b))
 	}
 	PutByteBuffer(b)
@@ -331,7 +331,7 @@ func (p *streamPump[In, Out]) send(v Out) (sent bool) {
 // finish sends the end of the stream.
 func (p *streamPump[In, Out]) finish() {
 	header, trailer := p.answer.takeEnd()
-	p.endSent = p.transmit(p.last(header, trailer), nil) == nil // a caller of the original is owed no more for the credit it costs
+	p.endSent = p.transmit(p.last(header, trailer), nil, nil) == nil // a caller of the original is owed no more for the credit it costs
 }
 
 // tellReturned tells the caller, once, that the handler has returned. Otherwise a caller that sends
@@ -343,5 +343,5 @@ func (p *streamPump[In, Out]) tellReturned() {
 	p.told = true
 	msg := p.last(nil, nil)
 	msg.MuxID, msg.Op = p.id, OpUnblockClMux
-	_ = p.out.send(p.ctx.Done(), nil, msg) // what ends the wait ends the stream
+	_ = p.out.send(p.ctx.Done(), nil, nil, msg) // what ends the wait ends the stream
 }

@@ -280,10 +280,10 @@ func (m *muxServer) last(header, trailer []byte) message {
 }
 
 // transmit sends a message of the handler, without a look at credit. If it fails, the stream or the
-// session ends, but for errCanceled once giveUp is closed.
-func (m *muxServer) transmit(msg message, giveUp <-chan struct{}) error {
+// session ends, or also is closed; but for errCanceled once giveUp is.
+func (m *muxServer) transmit(msg message, also, giveUp <-chan struct{}) error {
 	msg.MuxID, msg.Op = m.id, OpMuxServerMsg
-	err := m.out.send(giveUp, m.ctx.Done(), msg)
+	err := m.out.send(giveUp, m.ctx.Done(), also, msg)
 	if errors.Is(err, ErrMessageTooLarge) {
 		m.fail(&libraryError{ErrMessageTooLarge, err.Error()})
 	}

@@ -109,11 +109,11 @@ type outbox struct {
 	out chan error             // receives the outcome of a wait; made for the first
 }
 
-// send sends m, waiting for room until cancel or over is closed; then it fails with errCanceled or
-// errMuxDone. It also fails with ErrClosed of the batch, with errMuxDone after the final message of
+// send sends m, waiting for room until cancel, or over or also is closed; then it fails with errCanceled
+// or errMuxDone. It also fails with ErrClosed of the batch, with errMuxDone after the final message of
 // the stream, with errPast once the deadline has passed, and with ErrMessageTooLarge. The caller
 // owns the payload again on return.
-func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
+func (o *outbox) send(cancel, over, also <-chan struct{}, m message) error {
 	if err := o.s.fits(&m); err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (o *outbox) send(cancel, over <-chan struct{}, m message) error {
 		o.ending(&m)
 		return o.s.append(slot, &m, o.q)
 	case batch.ErrQueued:
-		return o.wait(cancel, over)
+		return o.wait(cancel, over, also)
 	default:
 		return err
 	}
@@ -147,13 +147,15 @@ func (o *outbox) ending(m *message) {
 }
 
 // wait waits until the message is encoded.
-func (o *outbox) wait(cancel, over <-chan struct{}) error {
+func (o *outbox) wait(cancel, over, also <-chan struct{}) error {
 	err := errCanceled
 	select {
 	case err := <-o.out:
 		return err
 	case <-cancel:
 	case <-over:
+		err = errMuxDone
+	case <-also:
 		err = errMuxDone
 	}
 	if o.withdraw(o.s) {

@@ -247,11 +247,12 @@ func TestAHeaderComesOnceAndFirst(t *testing.T) {
 }
 
 // startUnread starts a node for a peer that does not read, so that what the node sends to it has no room.
-func startUnread(t *testing.T) (*cluster, *fakePeer) {
+func startUnread(t *testing.T, interceptors ...Interceptor) (*cluster, *fakePeer) {
 	t.Helper()
 	c := newPipes(1)
 	n, host := startForFake(t, c, func(o *ManagerOptions) {
 		o.Limits = Limits{MaxQueuedBytes: 4 << 10, WriteTimeout: time.Hour, PeerTimeout: time.Hour}
+		o.Interceptors = interceptors
 	})
 	err := n.HandleStream("fill", func(_ context.Context, st *RawStream) error {
 		for range 10 {

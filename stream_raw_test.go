@@ -764,6 +764,56 @@ func TestAnInterceptorsContextEndsRecvAndSend(t *testing.T) {
 	}
 }
 
+// hurried gives handlers of streams less time than their callers have.
+func hurried(d time.Duration, cause error) Interceptor {
+	return Interceptor{ServerStream: func(ctx context.Context, _ *StreamInfo, payload []byte, next ServeStreamFunc) error {
+		ctx, cancel := context.WithTimeoutCause(ctx, d, cause)
+		defer cancel()
+		return next(ctx, payload)
+	}}
+}
+
+// Also while a message has credit and waits for room.
+func TestAnInterceptorsContextEndsSendWithoutRoom(t *testing.T) {
+	errEnough := errors.New("enough")
+	for name, send := range map[string]func(ctx context.Context, st *RawStream) error{
+		"Send":     func(_ context.Context, st *RawStream) error { return st.Send([]byte("hi")) },
+		"SendCopy": func(_ context.Context, st *RawStream) error { return st.SendCopy(context.Background(), []byte("hi")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := startUnread(t, hurried(time.Second, errEnough))
+				ended := make(chan error, 1)
+				err := c.nodes[0].HandleStream("soup.Eat", func(ctx context.Context, st *RawStream) error {
+					err := send(ctx, st)
+					ended <- err
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.openNamed(t, 1003, "soup.Eat")
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				select {
+				case err := <-ended:
+					if err != errEnough {
+						t.Errorf("got %v", err)
+					}
+				default:
+					t.Error("it waits for room")
+				}
+				if m := p.nextOf(t, 1003); m.Flags&FlagPayloadIsErr == 0 || string(m.Payload) != errEnough.Error() {
+					t.Errorf("the node sent %v %v %q", m.Op, m.Flags, m.Payload)
+				}
+				p.socket.Close()
+				c.nodes[0].Close()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
 func TestAMessageOverTheLimitFailsAlone(t *testing.T) {
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxMessageSize = 64 << 10 })
 	large := make([]byte, 64<<10)
