@@ -84,6 +84,9 @@ func (m *muxServer) send(b []byte, also, giveUp <-chan struct{}) error {
 	if err := m.fits(&message{Payload: b}); err != nil {
 		return err
 	}
+	if isClosed(also) { // who never has to wait would not see it, and go on forever
+		return errSendOver
+	}
 	cost := m.cost(len(b))
 	if err := m.out.enter(cost, m.ctx.Done(), also, giveUp); err != nil {
 		return err
@@ -186,6 +189,9 @@ func (m *muxServer) sendEnd() {
 // next waits for the caller's next message. It fails with io.EOF once there are no more, with
 // errSendOver once the stream has ended or also is closed, and with errCanceled once giveUp is.
 func (m *muxServer) next(also, giveUp <-chan struct{}) ([]byte, error) {
+	if isClosed(also) { // as for send
+		return nil, errSendOver
+	}
 	b, more := m.quick()
 	for !more {
 		var grant int

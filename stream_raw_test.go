@@ -814,6 +814,42 @@ func TestAnInterceptorsContextEndsSendWithoutRoom(t *testing.T) {
 	}
 }
 
+// Also if nothing ever has to be waited for.
+func TestAnInterceptorsContextEndsABusyStream(t *testing.T) {
+	errEnough := errors.New("enough")
+	for name, step := range map[string]func(st *RawStream) error{
+		"Recv":        func(st *RawStream) error { _, err := st.Recv(); return err },
+		"RecvContext": func(st *RawStream) error { _, err := st.RecvContext(context.Background()); return err },
+		"Send":        func(st *RawStream) error { return st.Send([]byte("hi")) },
+		"SendCopy":    func(st *RawStream) error { return st.SendCopy(context.Background(), []byte("hi")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := startPipes(t, 2, func(_ int, o *ManagerOptions) {
+					o.Interceptors = []Interceptor{hurried(time.Second, errEnough)}
+				})
+				c.raw(t, func(_ context.Context, st *RawStream) error {
+					for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(10 * time.Millisecond) {
+						if err := step(st); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				start := time.Now()
+				st := c.mustOpenRaw(t.Context(), t)
+				var sender sync.WaitGroup
+				sender.Go(func() { _ = fill(st.Send) })
+				if _, err := recvAll(st); errorText(err) != errEnough.Error() || time.Since(start) > 2*time.Second {
+					t.Errorf("the stream ended after %v with %v", time.Since(start), err)
+				}
+				sender.Wait()
+				c.idleAfter(t, 0)
+			})
+		})
+	}
+}
+
 func TestAMessageOverTheLimitFailsAlone(t *testing.T) {
 	c := startCluster(t, 2, func(_ int, o *ManagerOptions) { o.Limits.MaxMessageSize = 64 << 10 })
 	large := make([]byte, 64<<10)
