@@ -63,13 +63,22 @@ func pastDeadline(ctx context.Context) error {
 // cutShort is what has ended ctx; nil where it lasts. A deadline that has passed counts, as the
 // context is a moment behind it: who was stopped by the deadline may be faster than the timer.
 func cutShort(ctx context.Context) error {
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	}
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+	case isCutShort(ctx):
 		return pastDeadline(ctx)
 	}
 	return nil
+}
+
+// isCutShort reports whether cutShort has an error to return, for which that may have to wait.
+func isCutShort(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return true
+	}
+	deadline, ok := ctx.Deadline()
+	return ok && !time.Now().Before(deadline)
 }
 
 // whole is the result of a handler whose context an interceptor may have replaced: an error where

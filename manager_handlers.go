@@ -122,6 +122,7 @@ func (m *Manager) registerRaw(to target, handle func(ctx context.Context, st *Ra
 		if ctx == nil { // of an interceptor
 			st.ctx = mux.ctx
 		}
+		mux.out.owner = st // which alone ends the messages
 		return handle(ctx, st)
 	}
 	return m.registerStream(&streamHandler{

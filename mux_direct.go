@@ -178,14 +178,6 @@ func (m *muxServer) transmitHeader(giveUp <-chan struct{}) error {
 	return err
 }
 
-// sendEnd is part of endSender: it tells the caller that the handler sends no more messages. To a node
-// that does not know of that, only the return of the handler says so.
-func (m *muxServer) sendEnd() {
-	if m.has(featureHalves) {
-		m.advise(message{MuxID: m.id, Op: OpMuxServerEnd}, &m.sent)
-	}
-}
-
 // next waits for the caller's next message. It fails with io.EOF once there are no more, with
 // errSendOver once the stream has ended or also is closed, and with errCanceled once giveUp is.
 func (m *muxServer) next(also, giveUp <-chan struct{}) ([]byte, error) {

@@ -90,7 +90,7 @@ func (x *muxes) accept(msg *message, now time.Time) {
 	}
 	m.takeIn(msg)
 	m.sent.lane = max(msg.lane, handlers.priority(msg.Handler, msg.subroute).lane())
-	m.out.s, m.out.q, m.out.end, m.out.owner = x.sender, &m.sent, m, m
+	m.out.s, m.out.q, m.out.end = x.sender, &m.sent, m
 	grant := x.grantHere(&m.inflow) // others may end the stream once it is in the table
 	m.ctx, m.stop, m.answer = x.handlerContext(h.labels, msg.deadline(now), h.subroute(), msg, m, &x.agreement)
 	if !x.servers.put(m.id, m) {

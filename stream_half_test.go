@@ -54,6 +54,53 @@ func TestStreamsHaveHeadersAndTrailers(t *testing.T) {
 	}
 }
 
+// A handler that is cut short and ends its messages, as with a deferred CloseSend, has not sent all of
+// them: its caller gets the reason, and no io.EOF.
+func TestTheEndOfMessagesThatWereCutShortIsNoEnd(t *testing.T) {
+	errEnough := errors.New("enough")
+	for name, test := range map[string]struct {
+		interceptors []Interceptor
+		timeout      time.Duration
+		want         error
+	}{
+		"by an interceptor": {[]Interceptor{hurried(time.Second, errEnough)}, time.Minute, RemoteErr(errEnough.Error())},
+		"by its deadline":   {nil, time.Second, context.DeadlineExceeded},
+	} {
+		for how, wait := range map[string]func(st *RawStream){
+			"and looks at its context": func(st *RawStream) { <-st.Context().Done() },
+			"and looks at the clock": func(st *RawStream) {
+				deadline, _ := st.Context().Deadline()
+				time.Sleep(time.Until(deadline))
+			},
+			"and fails to send": func(st *RawStream) { _ = fill(st.Send) },
+		} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := startPipes(t, 2, func(_ int, o *ManagerOptions) { o.Interceptors = test.interceptors })
+					c.raw(t, func(ctx context.Context, st *RawStream) error {
+						if err := st.Send([]byte("half of it")); err != nil {
+							t.Error(err)
+						}
+						wait(st)
+						st.CloseSend()
+						time.Sleep(time.Second)
+						return context.Cause(ctx)
+					})
+					deadline := time.Now().Add(test.timeout)
+					late, cancel := context.WithDeadline(t.Context(), deadline.Add(100*time.Millisecond))
+					defer cancel()
+					st := c.mustOpenRaw(lateContext{late, deadline}, t)
+					time.Sleep(time.Second + 50*time.Millisecond)
+					if _, err := recvAll(st); !errors.Is(err, test.want) {
+						t.Errorf("the stream ended with %v, want %v", err, test.want)
+					}
+					c.idleAfter(t, 2*time.Second)
+				})
+			})
+		}
+	}
+}
+
 // Whatever a handler's side sends behind the end of its messages ends the stream, and nothing else.
 func TestNothingComesBehindTheEndOfAHandlersMessages(t *testing.T) {
 	end := message{Op: OpMuxServerEnd}

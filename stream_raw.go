@@ -79,8 +79,18 @@ func (st *RawStream) SetTrailer(md Metadata) error { return SetTrailer(st.mux.ct
 // returned nil. The handler may go on receiving; what it returns still reaches the caller. CloseSend
 // does not wait. It may be called again, and concurrently with Send, which fails from then on.
 //
-// A node that does not know of that, such as one of the original, learns it when the handler returns.
+// A node that does not know of that, such as one of the original, learns it when the handler returns. So
+// does any once the handler's context has ended: a caller must not take what was cut short for all.
 func (st *RawStream) CloseSend() { st.mux.closeSend() }
+
+// sendEnd is part of endSender: it tells the caller that the handler sends no more messages, unless that
+// is because it was cut short.
+func (st *RawStream) sendEnd() {
+	m := st.mux
+	if m.has(featureHalves) && !isCutShort(m.ctx) && !isCutShort(st.ctx) {
+		m.advise(message{MuxID: m.id, Op: OpMuxServerEnd}, &m.sent)
+	}
+}
 
 // Done returns a channel that is closed when the stream has ended before the handler has returned:
 // the caller has given up or the connection is lost. It is that of the handler's context.
