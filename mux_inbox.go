@@ -144,9 +144,13 @@ func (i *inbox) dropReady() {
 	}
 }
 
-// waiting returns the bytes of the messages waiting for the consumer.
+// waiting returns the bytes of the messages waiting for the consumer. What is left of a stream that has
+// ended counts no more, as ending it would free nothing.
 func (i *inbox) waiting() int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.ended {
+		return 0
+	}
 	return i.queue.bytes + i.lent
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -46,6 +47,50 @@ func TestMessagesThatAreReadyAreNotTakenYet(t *testing.T) {
 		})
 		if err != errEnough {
 			t.Errorf("got %v", err)
+		}
+		c.idleAfter(t, 0)
+	})
+}
+
+// What is left to read of a stream that has ended does not count, and so does not make that stream the
+// one to end when streams hold too much.
+func TestAStreamThatHasEndedWeighsNothing(t *testing.T) {
+	const messages = 20
+	synctest.Test(t, func(t *testing.T) {
+		c := startPipes(t, 2, nil)
+		gate := make(chan struct{})
+		c.raw(t, func(_ context.Context, st *RawStream) error {
+			for range messages {
+				st.Send(make([]byte, 1000))
+			}
+			<-gate
+			return nil
+		})
+		heavy := c.mustOpenRaw(t.Context(), t)
+		for range 5 { // so that the heaviest is not looked for again each time
+			c.mustOpenRaw(t.Context(), t)
+		}
+		if _, err := heavy.Recv(); err != nil { // gets others ready, too
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		x := heavy.mux.muxes
+		x.heaviest.get(x.streams)
+		close(gate)
+		synctest.Wait()
+		if got := heavy.mux.waiting(); got != 0 {
+			t.Errorf("%d bytes of an ended stream wait", got)
+		}
+		x.streamQuota.hold(int(x.streamQuota.maxHeld))
+		if x.hold(&weight{looks: new(int)}, 1) {
+			t.Error("there is room where nothing can be ended")
+		}
+		x.streamQuota.free(int(x.streamQuota.maxHeld))
+		if n := c.conn(0, 1).Stats().Refused.MaxStreamBytes; n != 0 {
+			t.Errorf("%d streams were refused", n)
+		}
+		if all, err := recvAll(heavy); err != io.EOF || len(all) != messages-1 {
+			t.Errorf("%d messages were left to read, and %v", len(all), err)
 		}
 		c.idleAfter(t, 0)
 	})
