@@ -97,7 +97,7 @@ func (m *muxServer) send(b []byte, also, giveUp <-chan struct{}) error {
 		if err == errCanceled || errors.Is(err, ErrMessageTooLarge) { // the stream goes on
 			return err
 		}
-		return m.awaitOver(also)
+		return m.awaitOver(also, giveUp)
 	}
 	if m.observed == nil {
 		m.out.leave()
@@ -123,11 +123,14 @@ func (m *muxServer) transmitHeaded(b []byte, also, giveUp <-chan struct{}) error
 	return err
 }
 
-// awaitOver waits for what the failure of a message announces.
-func (m *muxServer) awaitOver(also <-chan struct{}) error {
+// awaitOver waits for what the failure of a message announces: the end of the stream, which may take a
+// while in a shutdown.
+func (m *muxServer) awaitOver(also, giveUp <-chan struct{}) error {
 	select {
 	case <-m.ctx.Done():
 	case <-also:
+	case <-giveUp:
+		return errCanceled
 	}
 	return errSendOver
 }
@@ -152,14 +155,13 @@ func (m *muxServer) sendHeader(ctx context.Context, md Metadata) error {
 	}
 	err = m.transmitHeader(ctx.Done())
 	m.out.leave()
-	switch err {
-	case nil:
-		return nil
-	case errCanceled:
+	if err != nil && err != errCanceled {
+		err = m.awaitOver(nil, ctx.Done())
+	}
+	if err == errCanceled {
 		return contextCause(ctx)
 	}
-	<-m.ctx.Done() // the stream or the session ends
-	return m.why(ctx, errSendOver)
+	return m.why(ctx, err)
 }
 
 // transmitHeader sends the header by itself, unless a message has taken it along. It belongs to whose

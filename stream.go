@@ -97,23 +97,27 @@ func (st *Stream) Send(b []byte) (err error) {
 	case st.mux == nil || st.mux.inCapacity == 0: // or one that an application has made
 		return errNoInput
 	}
-	err = st.sent(st.mux.send(b, nil))
+	err = st.sent(st.mux.send(b, nil), nil)
 	if err == nil {
 		PutByteBuffer(b)
 	}
 	return err
 }
 
-// sent returns what Send returns, given the outcome of sending.
-func (st *Stream) sent(err error) error {
+// sent returns what Send returns, given the outcome of sending; and errCanceled once giveUp is closed.
+func (st *Stream) sent(err error, giveUp <-chan struct{}) error {
 	switch {
 	case err != errSendOver && err != errSendClosed:
 		return err
 	case st.mux.takesNone():
 		return errNoInput
 	case err == errSendOver:
-		<-st.mux.done // which is about to be closed
-		return st.sendError()
+		select {
+		case <-st.mux.done: // which is about to be closed; in a shutdown, a while later
+			return st.sendError()
+		case <-giveUp:
+			return errCanceled
+		}
 	}
 	return errRequestsEnded
 }

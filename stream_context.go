@@ -30,7 +30,7 @@ func (st *Stream) SendCopy(ctx context.Context, b []byte) error {
 	case st.mux.inCapacity == 0:
 		return errNoInput
 	}
-	return gaveUp(ctx, st.sent(st.mux.send(b, ctx.Done())))
+	return gaveUp(ctx, st.sent(st.mux.send(b, ctx.Done()), ctx.Done()))
 }
 
 // WaitForHeader waits until Header returns all that it ever will: until the handler has sent its header,

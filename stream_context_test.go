@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // patient is either end of a stream.
@@ -154,6 +155,64 @@ func TestSendCopyGivesUpWithoutTheMessage(t *testing.T) {
 		if err := one.SendCopy(t.Context(), buffer); err == nil {
 			t.Error("SendCopy sends behind the end")
 		}
+	})
+}
+
+// A session that shuts down takes no more messages a while before its streams end. Nobody waits for that
+// who has given up.
+func TestSendCopyGivesUpInAShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newPipes(1)
+		n, host := startForFake(t, c, func(o *ManagerOptions) {
+			o.Limits = Limits{WriteTimeout: time.Hour, PeerTimeout: time.Hour}
+		})
+		handled := make(chan *RawStream)
+		err := n.HandleStream("soup.Eat", func(ctx context.Context, st *RawStream) error {
+			handled <- st
+			<-ctx.Done()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := c.knock(t, n)
+		p.introduceAs(t, host, nativeFeatures)
+		conn := n.Connection(host)
+		if err := conn.WaitForConnect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		st, err := conn.OpenStream(t.Context(), "soup.Eat", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.send(t, message{MuxID: p.next(t).MuxID, Op: OpAckMux, DeadlineMS: 1 << 20})
+		p.openNamed(t, 1003, "soup.Eat")
+		raw := <-handled
+		p.openNamed(t, 1005, "soup.Eat")
+		other := <-handled
+		for range 10 { // nobody reads
+			if err := raw.Send(make([]byte, 10<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		conn.current.Load().batch.CloseAfterFlush(nil)
+		errEnough := errors.New("enough")
+		for name, send := range map[string]func(ctx context.Context) error{
+			"a caller's message":  func(ctx context.Context) error { return st.SendCopy(ctx, []byte("hi")) },
+			"a handler's message": func(ctx context.Context) error { return raw.SendCopy(ctx, []byte("hi")) },
+			"a handler's header":  func(ctx context.Context) error { return other.mux.sendHeader(ctx, nil) },
+		} {
+			start := time.Now()
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errEnough)
+			if err := send(ctx); err != errEnough || time.Since(start) != time.Second {
+				t.Errorf("%s: %v after %v", name, err, time.Since(start))
+			}
+			cancel()
+		}
+		p.socket.Close()
+		n.Close()
+		synctest.Wait()
 	})
 }
 
