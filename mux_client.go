@@ -368,10 +368,15 @@ var errLateHeader = errors.New("grid: the header of the stream's handler came tw
 func (m *muxClient) header() Metadata  { return m.answer.Header() }
 func (m *muxClient) trailer() Metadata { return m.answer.Trailer() }
 
-// take keeps metadata of the handler, each of which may be nil.
+// take keeps metadata of the handler, each of which may be nil. Once the stream has ended, the caller may
+// have made another call, whose answer is wanted in the same place.
 func (m *muxClient) take(header, trailer []byte) {
 	m.answer.take(header, trailer)
-	m.wanted.take(header, trailer)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.ended {
+		m.wanted.take(header, trailer)
+	}
 }
 
 // waitForHeader waits until the header is known. It returns false if giveUp is closed before that.

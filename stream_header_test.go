@@ -472,3 +472,29 @@ func TestAHeaderAndMessagesMayBeSentAtOnce(t *testing.T) {
 	}
 	c.waitIdle(t)
 }
+
+// What comes for a stream that has just ended is not taken for the answer to the next call with the
+// same context.
+func TestAnAnswerIsOfTheLastStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startPipes(t, 2, nil)
+		c.raw(t, echoRaw)
+		ctx, answer := WithAnswerMetadata(t.Context())
+		first := c.mustOpenRaw(ctx, t)
+		first.Cancel(nil)
+		second := c.mustOpenRaw(ctx, t)
+		md, err := Metadata{"a": {"b"}}.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		part := (&answerPart{header: md, trailer: md}).encode()
+		first.mux.deliver(&message{Op: OpMuxServerMsg, Flags: FlagEOF, metadata: part}, time.Now()) // the reader was faster
+		first.mux.headerCame(&message{Op: OpMuxServerHeader, metadata: part})
+		if answer.Header() != nil || answer.Trailer() != nil {
+			t.Errorf("header %v, trailer %v", answer.Header(), answer.Trailer())
+		}
+		_ = second.CloseSend()
+		recvEnds(t, second, io.EOF)
+		c.idleAfter(t, 0)
+	})
+}
