@@ -2,6 +2,7 @@ package grid
 
 import (
 	"context"
+	"io"
 	"iter"
 )
 
@@ -83,7 +84,6 @@ func (m *StreamMethod[Req, Out]) Call(ctx context.Context, c Opener, req *Req) i
 			yield(nil, err)
 			return
 		}
-		_ = raw.CloseSend() // the request is all there is: a handler may wait for the end of its input
 		iterate(func(next func(*Out) error) error { return resultsOf(raw, &m.outs, next) })(yield)
 	}
 }
@@ -135,11 +135,24 @@ func sendOver[T any](raw interface{ Send(b []byte) error }, f *form[T], v *T) er
 // resultsOf is Stream.Results for values: it lasts until the handler has returned, even if that has
 // ended its messages before.
 func resultsOf[T any](raw *Stream, f *form[T], next func(*T) error) error {
-	return raw.Results(func(b []byte) error {
-		v, err := f.decode(b, raw.room())
-		if err != nil {
+	defer raw.Cancel(errResultsLeft) // also after a panic of next; an ended stream has ended
+	for {
+		b, err := raw.Recv()
+		switch {
+		case err == io.EOF:
+			_ = raw.CloseSend() // a handler that has not returned may wait for that
+			<-raw.Done()
+			return raw.Err()
+		case err != nil:
 			return err
 		}
-		return next(v)
-	})
+		v, err := f.decode(b, raw.room())
+		if err == nil {
+			err = next(v)
+		}
+		if err != nil {
+			raw.Cancel(err)
+			return err
+		}
+	}
 }
