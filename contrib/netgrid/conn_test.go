@@ -505,12 +505,19 @@ func TestShutdownWaitsForConns(t *testing.T) {
 	go func() { done <- g.Managers[1].Shutdown(context.Background()) }()
 	testkit.Eventually(t, "the beginning of the shutdown", func() bool {
 		c, err := netgrid.Dial(t.Context(), between(g, 0, 1), "test")
-		if err == nil {
-			c.Close()
-		} else if !errors.Is(err, grid.ErrShutdown) {
+		if err != nil {
+			if !errors.Is(err, grid.ErrShutdown) {
+				t.Fatal(err)
+			}
+			return true
+		}
+		other, err := l.Accept()
+		if err != nil {
 			t.Fatal(err)
 		}
-		return err != nil
+		c.Close()
+		other.Close() // else the shutdown waits for it too
+		return false
 	})
 	if _, err := a.Write([]byte("still")); err != nil {
 		t.Error(err)
