@@ -412,8 +412,19 @@ func TestADeadlineThatIsMovedLetsTheConnGoOn(t *testing.T) {
 func TestAWriteThatRunsIntoItsDeadlineSaysWhatIsWritten(t *testing.T) {
 	ends(t, func(t *testing.T, a, b *netgrid.Conn) {
 		want := noise(64 << 20) // more than any window
+		var n int
+		var err error
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			n, err = a.Write(want)
+		}()
+		first := make([]byte, 1)
+		if _, err := io.ReadFull(b, first); err != nil { // so that the deadline finds something written
+			t.Fatal(err)
+		}
 		a.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		n, err := a.Write(want)
+		<-written
 		if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n == len(want) {
 			t.Fatalf("Write: %d, %v", n, err)
 		}
@@ -424,7 +435,8 @@ func TestAWriteThatRunsIntoItsDeadlineSaysWhatIsWritten(t *testing.T) {
 			}
 			a.Close()
 		}()
-		got, err := io.ReadAll(b)
+		rest, err := io.ReadAll(b)
+		got := append(first, rest...)
 		if err != nil || !bytes.Equal(got, append(want[:n:n], "end"...)) {
 			t.Errorf("read %d bytes, %v; %d were written before the deadline", len(got), err, n)
 		}
