@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// heardAhead is how many chunks a relay has passed on before they are understood. With more of them,
-// some are left out: the nodes do not wait.
+// heardAhead is how many chunks a relay passes on before they are understood. With more of them, some
+// are left out: the nodes do not wait.
 const heardAhead = 1024
 
 // Relay stands in front of a node: it passes on what comes to a listener, to an address, and back, and
@@ -104,16 +104,16 @@ func (r *relay) copy(to, from net.Conn, h *half) {
 	for {
 		n, err := from.Read(b)
 		if n > 0 {
-			at := time.Now()
-			if _, err := to.Write(b[:n]); err != nil {
-				from.Close()
-				return
-			}
+			// It is heard before it is passed on: else the answer to it may be heard first.
 			select {
-			case r.heard <- chunk{h, at, bytes.Clone(b[:n]), lost}:
+			case r.heard <- chunk{h, time.Now(), bytes.Clone(b[:n]), lost}:
 				lost = 0
 			default:
 				lost += n
+			}
+			if _, err := to.Write(b[:n]); err != nil {
+				from.Close()
+				return
 			}
 		}
 		if err != nil {
