@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,32 +35,30 @@ func Relay(ctx context.Context, l net.Listener, to string, o Options) (Summary, 
 	}
 	cancel()
 	stop()
+	r.sum.Connections = int(r.connections.Load())
 	return r.sum, r.err
 }
 
 // relay is a Relay that runs. The factory is the caller's goroutine's alone.
 type relay struct {
 	*factory
-	to      string
-	heard   chan chunk
-	running sync.WaitGroup // everybody who sends to heard
+	to          string
+	heard       chan chunk
+	running     sync.WaitGroup // everybody who sends to heard
+	connections atomic.Int64   // for the sum; heard has no room for them while the output is blocked
 }
 
 // chunk is what was read at once from one side of a connection.
 type chunk struct {
 	half *half
 	at   time.Time
-	data []byte // nil as the connection begins
-	lost int    // bytes before it that were left out
+	data []byte
+	lost int // bytes before it that were left out
 }
 
 // tell has its half read the chunk.
 func (c *chunk) tell() {
 	h := c.half
-	if c.data == nil {
-		h.sum.Connections++
-		return
-	}
 	h.sum.Packets++
 	if c.lost > 0 {
 		h.lose(c.at, c.lost)
@@ -90,7 +89,7 @@ func (r *relay) pass(ctx context.Context, from net.Conn) {
 	here, there := from.RemoteAddr().String(), to.RemoteAddr().String()
 	c.halves[0] = half{conversation: c, from: here, to: there}
 	c.halves[1] = half{conversation: c, from: there, to: here}
-	r.heard <- chunk{half: &c.halves[0]}
+	r.connections.Add(1)
 	var both sync.WaitGroup
 	both.Go(func() { r.copy(to, from, &c.halves[0]) })
 	both.Go(func() { r.copy(from, to, &c.halves[1]) })

@@ -130,3 +130,35 @@ func TestRelayLeavesOutWhatIsTooMuch(t *testing.T) {
 	}
 	t.Logf("%d gaps", missing)
 }
+
+// Nor does it hold up those who connect when the relay has no room left for what it hears.
+func TestRelayLetsOthersConnectWhileItsReaderIsBlocked(t *testing.T) {
+	blocked := make(chan struct{})
+	conn, result := relayed(t, Options{Each: func(*Line) error {
+		<-blocked
+		return nil
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range heardAhead { // each is two chunks
+		if _, err := conn.Call(ctx, "echo", []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late, err := grid.Join(ctx, conn.Remote, grid.ManagerOptions{Local: "late", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	second := late.Connection(conn.Remote)
+	if err := second.WaitForConnect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Call(ctx, "echo", []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	close(blocked)
+	if sum, err := result(); err != nil || sum.Connections != 2 {
+		t.Errorf("%+v, %v", sum, err)
+	}
+}
