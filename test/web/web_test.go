@@ -21,13 +21,17 @@ import (
 	"github.com/gorilla/handlers"
 	"github.com/gorilla/mux"
 	"github.com/gridmesh/grid"
+	"github.com/gridmesh/grid/internal/testkit"
 	"github.com/labstack/echo/v5"
 	echomiddleware "github.com/labstack/echo/v5/middleware"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 )
 
 const (
-	patience      = 20 * time.Second
+	patience = 20 * time.Second
+	// serverTimeout is each timeout of the servers and of the middleware. It leaves a busy machine the
+	// time for an upgrade, and none of them has a hold on what is upgraded.
+	serverTimeout = time.Second
 	handlerEcho   = grid.HandlerUserFirst
 	handlerCount  = grid.HandlerUserFirst + 1
 	countMessages = 100
@@ -44,7 +48,7 @@ var servers = map[string]func(m *grid.Manager) http.Handler{
 		r := chi.NewRouter()
 		logger := chimiddleware.RequestLogger(&chimiddleware.DefaultLogFormatter{Logger: log.New(io.Discard, "", 0)})
 		r.Use(chimiddleware.RequestID, chimiddleware.ClientIPFromRemoteAddr, logger, chimiddleware.Recoverer, chimiddleware.Compress(5),
-			chimiddleware.Timeout(time.Second), chimiddleware.Heartbeat("/ping"), chimiddleware.Throttle(100))
+			chimiddleware.Timeout(serverTimeout), chimiddleware.Heartbeat("/ping"), chimiddleware.Throttle(100))
 		r.Handle(grid.RoutePath, m.Handler())
 		return r
 	},
@@ -53,7 +57,7 @@ var servers = map[string]func(m *grid.Manager) http.Handler{
 		e.Logger = slog.New(slog.DiscardHandler)
 		e.Use(echomiddleware.RequestLogger(), echomiddleware.Recover(), echomiddleware.Gzip(), echomiddleware.Secure(),
 			echomiddleware.RequestID(), echomiddleware.BodyDump(func(*echo.Context, []byte, []byte, error) {}),
-			echomiddleware.ContextTimeout(time.Second), echomiddleware.BodyLimit(1<<20))
+			echomiddleware.ContextTimeout(serverTimeout), echomiddleware.BodyLimit(1<<20))
 		e.Any(grid.RoutePath, echo.WrapHandler(m.Handler()))
 		return e
 	},
@@ -150,10 +154,10 @@ func startPair(t *testing.T, serve func(*grid.Manager) http.Handler) (nodes [2]*
 		server := &http.Server{
 			Handler:           serve(n.Manager),
 			ErrorLog:          log.New(n.serverLog, "", 0),
-			ReadHeaderTimeout: 100 * time.Millisecond, // none of them has a hold on what is upgraded
-			ReadTimeout:       100 * time.Millisecond,
-			WriteTimeout:      100 * time.Millisecond,
-			IdleTimeout:       100 * time.Millisecond,
+			ReadHeaderTimeout: serverTimeout,
+			ReadTimeout:       serverTimeout,
+			WriteTimeout:      serverTimeout,
+			IdleTimeout:       serverTimeout,
 		}
 		done := make(chan struct{})
 		go func() { defer close(done); server.Serve(listeners[i]) }()
@@ -199,6 +203,10 @@ func TestNodesConnectBehindRoutersAndMiddleware(t *testing.T) {
 				if err := conn.WaitForConnect(ctx); err != nil {
 					t.Fatalf("%v: %s\n%s", err, conn.Stats().LastError, nodes[1-i].log)
 				}
+				testkit.Eventually(t, "the timeouts to pass", func() bool {
+					s := conn.Stats()
+					return s.State == grid.StateConnected && time.Since(s.Since) > serverTimeout
+				}, func() string { return nodes[0].log.String() + nodes[1].log.String() })
 				for size := 0; size < 1<<20; size = 2*size + 1000 {
 					b, err := conn.Request(ctx, handlerEcho, make([]byte, size))
 					if err != nil || len(b) != size {
