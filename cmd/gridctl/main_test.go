@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gridmesh/grid/internal/testkit"
 )
 
 // patience bounds how long a test waits for something that must happen.
@@ -260,28 +260,8 @@ func until(t *testing.T, what string, condition func() bool) {
 func freeHosts(t *testing.T, scheme string, n int) []string {
 	t.Helper()
 	var hosts []string
-	for len(hosts) < n {
-		host := fmt.Sprintf("127.0.0.1:%d", nextPort())
-		l, err := net.Listen("tcp", host)
-		if err != nil {
-			continue
-		}
-		l.Close()
-		hosts = append(hosts, scheme+"://"+host)
+	for range n {
+		hosts = append(hosts, scheme+"://"+testkit.FreeAddress(t))
 	}
 	return hosts
 }
-
-// nextPort returns a port below those that systems give to clients, another
-// one each time and, most likely, in each process.
-var nextPort = func() func() int {
-	const first, ports = 20000, 12000
-	var mu sync.Mutex
-	port := os.Getpid() * 97 % ports
-	return func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		port = (port + 1) % ports
-		return first + port
-	}
-}()

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -76,15 +78,35 @@ func Listen(t *testing.T) (l net.Listener, name string) {
 }
 
 // FreeAddress returns an address on loopback where nobody listens, for a process that is about to.
+// Nobody gets its port by chance meanwhile: systems give away higher ones.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range ports {
+		address := fmt.Sprintf("127.0.0.1:%d", nextPort())
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
+
+// FreeAddress has this many ports, from the first on.
+const firstPort, ports = 20000, 12000
+
+// nextPort returns a port below those that systems give to clients and to those who do not mind,
+// another one each time and, most likely, in each process.
+var nextPort = func() func() int {
+	var mu sync.Mutex
+	port := os.Getpid() * 97 % ports
+	return func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		port = (port + 1) % ports
+		return firstPort + port
+	}
+}()
 
 // Serve serves h on l until the test ends, when it closes the server and waits for its end. The
 // server logs to log.
