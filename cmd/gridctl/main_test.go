@@ -107,9 +107,6 @@ func TestDemoSucceeds(t *testing.T) {
 	if code := p.wait(t); code != exitOK {
 		t.Fatalf("exit code %d\n%s%s", code, p.stdout.String(), p.stderr.String())
 	}
-	if took := p.took(); took > 15*time.Second {
-		t.Errorf("it took %v", took)
-	}
 	for _, want := range []string{
 		"6 connections", "12 requests with bytes", "12 requests with typed values", "1,000 messages",
 		"MANY CALLS SHARE ONE WIRE", "calls worked again after", "none of which failed", "A -> B", "D -> C", "none lost",
@@ -145,14 +142,13 @@ type process struct {
 	cmd            *exec.Cmd
 	args           []string
 	stdout, stderr output
-	started, ended time.Time
 	done           chan struct{} // closed when it has ended
 }
 
 // start starts gridctl as a process of its own. The end of the test kills it.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(program, args...), args: args, started: time.Now(), done: make(chan struct{})}
+	p := &process{cmd: exec.Command(program, args...), args: args, done: make(chan struct{})}
 	p.stdout.changed, p.stderr.changed = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {
@@ -160,7 +156,6 @@ func start(t *testing.T, args ...string) *process {
 	}
 	go func() {
 		p.cmd.Wait()
-		p.ended = time.Now()
 		close(p.done)
 	}()
 	t.Cleanup(func() {
@@ -210,8 +205,6 @@ func (p *process) wait(t *testing.T) int {
 		return 0
 	}
 }
-
-func (p *process) took() time.Duration { return p.ended.Sub(p.started) }
 
 func (p *process) signal(t *testing.T, s os.Signal) {
 	t.Helper()
