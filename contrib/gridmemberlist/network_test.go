@@ -47,6 +47,12 @@ func acceptGossip(_ *http.Request, name string) error {
 // startMember starts a node that joins others.
 func startMember(t *testing.T, edit func(*grid.ManagerOptions), join ...string) *member {
 	t.Helper()
+	return startMemberWith(t, quick, edit, join...)
+}
+
+// startMemberWith starts a node whose gossip has the Config that config returns for a log.
+func startMemberWith(t *testing.T, config func(io.Writer) *memberlist.Config, edit func(*grid.ManagerOptions), join ...string) *member {
+	t.Helper()
 	l, _ := testkit.Listen(t)
 	var options grid.ManagerOptions
 	later := lazySource{make(chan *Source, 1)}
@@ -62,7 +68,7 @@ func startMember(t *testing.T, edit func(*grid.ManagerOptions), join ...string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	later.later <- &Source{Config: quick(n.gossip), Network: network, Join: join}
+	later.later <- &Source{Config: config(n.gossip), Network: network, Join: join}
 	return n
 }
 
@@ -73,6 +79,13 @@ func quick(w io.Writer) *memberlist.Config {
 	c.PushPullInterval = 500 * time.Millisecond // so that what was lost comes soon
 	c.TCPTimeout = 2 * time.Second
 	c.Logger = log.New(w, "", 0)
+	return c
+}
+
+// patient is a Config that suspects nobody who can be dialed within seconds.
+func patient(w io.Writer) *memberlist.Config {
+	c := quick(w)
+	c.ProbeInterval = 3 * time.Second // less ProbeTimeout, it is the time for that
 	return c
 }
 
@@ -180,8 +193,8 @@ func TestALostConnectionMakesNobodyDead(t *testing.T) {
 			return nil
 		}
 	}
-	a := startMember(t, onlyGuests)
-	b := startMember(t, onlyGuests, a.HostName())
+	a := startMemberWith(t, patient, onlyGuests)
+	b := startMemberWith(t, patient, onlyGuests, a.HostName())
 	for _, n := range []*member{a, b} {
 		const alive = "Was able to connect to"
 		n.gossip.Wait(t, alive, alive, alive)
