@@ -118,9 +118,8 @@ func TestManyGuests(t *testing.T) {
 		t.Skip("takes some seconds")
 	}
 	n := *manyGuests
-	l, url := listen(t)
-	address := l.Addr().String()
-	l.Close()
+	address := testkit.FreeAddress(t)
+	url := "http://" + address
 	server := startPart(t, "server "+address)
 	before := server.ask(t, "memory")
 	for first := 0; first < n; first += guestsPerProcess {

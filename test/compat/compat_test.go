@@ -19,7 +19,7 @@ func TestTwoNodes(t *testing.T) {
 			for _, dials := range []string{"now", "the other"} {
 				t.Run(other.name+", "+scheme+", "+dials+" dials", func(t *testing.T) {
 					t.Parallel()
-					one, two := address(t, scheme), address(t, scheme)
+					one, two := scheme+"://"+testkit.FreeAddress(t), scheme+"://"+testkit.FreeAddress(t)
 					if testkit.Dials(one, two) != (dials == "now") {
 						one, two = two, one
 					}
@@ -47,7 +47,7 @@ func TestRollingUpgrade(t *testing.T) {
 			t.Parallel()
 			var hosts []string
 			for range 3 {
-				hosts = append(hosts, address(t, "http"))
+				hosts = append(hosts, "http://"+testkit.FreeAddress(t))
 			}
 			nodes := make([]*node, len(hosts))
 			begin := func(i int, v version) {
@@ -76,7 +76,7 @@ func TestAGuestIsTurnedAway(t *testing.T) {
 			if slices.Contains(before.has, "guests") {
 				t.Skip("it knows of guests")
 			}
-			host := address(t, "http")
+			host := "http://"+testkit.FreeAddress(t)
 			n := start(t, before, config{Local: host, Hosts: []string{host}, MaxMessage: maxMessage})
 			guest := start(t, versions[0], config{Local: "guest", Hosts: []string{host}, Guest: true, MaxMessage: maxMessage})
 			guest.log.Wait(t, "takes no guests")

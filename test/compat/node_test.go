@@ -171,17 +171,6 @@ func shutDown(t *testing.T, n *node, others ...*node) {
 	}
 }
 
-// address returns one that no one listens at, of which the name has the scheme.
-func address(t *testing.T, scheme string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return scheme + "://" + l.Addr().String()
-}
-
 // certificate writes a certificate for all nodes, and its key.
 func certificate(t *testing.T) (cert, key string) {
 	t.Helper()
