@@ -24,8 +24,12 @@ import (
 // member is a node that gossips over its grid.
 type member struct {
 	*testnode.Discovering
-	gossip *testkit.LogLines
+	network *Network
+	gossip  *testkit.LogLines
 }
+
+// silence keeps the node from telling the others anything more, such as that it leaves.
+func (n *member) silence() { n.network.wire.Load().Shutdown() }
 
 // lazySource is a Source that needs the Manager whose hosts it finds.
 type lazySource struct{ later chan *Source }
@@ -64,11 +68,11 @@ func startMemberWith(t *testing.T, config func(io.Writer) *memberlist.Config, ed
 		}
 		options = *o
 	})
-	network, err := NewNetwork(n.Manager, options)
-	if err != nil {
+	var err error
+	if n.network, err = NewNetwork(n.Manager, options); err != nil {
 		t.Fatal(err)
 	}
-	later.later <- &Source{Config: config(n.gossip), Network: network, Join: join}
+	later.later <- &Source{Config: config(n.gossip), Network: n.network, Join: join}
 	return n
 }
 
@@ -146,6 +150,7 @@ func TestAGridGossipsOverItself(t *testing.T) {
 		}
 		d.Stop() // tells the others
 		d.Close()
+		e.silence()
 		e.Close() // without a word
 		mesh(t, a, b, c)
 		said := a.gossip.String() + b.gossip.String() + c.gossip.String()
