@@ -81,6 +81,7 @@ func quick(w io.Writer) *memberlist.Config {
 	c := memberlist.DefaultLocalConfig()
 	c.ProbeInterval, c.ProbeTimeout, c.GossipInterval = 500*time.Millisecond, 200*time.Millisecond, 20*time.Millisecond
 	c.PushPullInterval = 500 * time.Millisecond // so that what was lost comes soon
+	c.GossipNodes, c.RetransmitMult = 5, 8      // so that each tells all, and nobody misses who leaves
 	c.TCPTimeout = 2 * time.Second
 	c.Logger = log.New(w, "", 0)
 	return c
@@ -150,6 +151,7 @@ func TestAGridGossipsOverItself(t *testing.T) {
 		}
 		d.Stop() // tells the others
 		d.Close()
+		mesh(t, a, b, c, e)
 		e.silence()
 		e.Close() // without a word
 		mesh(t, a, b, c)
