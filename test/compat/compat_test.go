@@ -76,7 +76,7 @@ func TestAGuestIsTurnedAway(t *testing.T) {
 			if slices.Contains(before.has, "guests") {
 				t.Skip("it knows of guests")
 			}
-			host := "http://"+testkit.FreeAddress(t)
+			host := "http://" + testkit.FreeAddress(t)
 			n := start(t, before, config{Local: host, Hosts: []string{host}, MaxMessage: maxMessage})
 			guest := start(t, versions[0], config{Local: "guest", Hosts: []string{host}, Guest: true, MaxMessage: maxMessage})
 			guest.log.Wait(t, "takes no guests")
