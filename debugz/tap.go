@@ -14,12 +14,14 @@ import (
 
 // Bounds of what is watched.
 const (
-	maxTaps   = 8
-	tapBuffer = 4096 // traces that wait for a look
-	tapBatch  = 512  // traces of a look
-	tapIdle   = 10 * time.Second
-	tapWait   = time.Second           // for the first trace
-	tapGather = 20 * time.Millisecond // for more
+	maxTaps = 8
+	// maxTapText is the length of what says which calls to watch, in bytes.
+	maxTapText = 1 << 10
+	tapBuffer  = 4096 // traces that wait for a look
+	tapBatch   = 512  // traces of a look
+	tapIdle    = 10 * time.Second
+	tapWait    = time.Second           // for the first trace
+	tapGather  = 20 * time.Millisecond // for more
 )
 
 // taps are those who watch the calls of a node. They look again and again, by requests, rather than
@@ -74,6 +76,9 @@ func (t *taps) look(ctx context.Context, caller string, r *tapRequest) (*Tapped,
 
 // get returns a tap, which it may have to begin.
 func (t *taps) get(key tapKey, o *TapOptions) (*tap, error) {
+	if n := len(o.Handler) + len(o.Peer) + len(key.id); n > maxTapText { // all calls are compared with these
+		return nil, grid.Errorf(grid.InvalidArgument, "%d bytes of patterns and names, at most %d are allowed", n, maxTapText)
+	}
 	if _, err := path.Match(o.Handler, ""); err != nil {
 		return nil, grid.Errorf(grid.InvalidArgument, "%q is no pattern: %w", o.Handler, err)
 	}

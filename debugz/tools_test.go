@@ -98,6 +98,22 @@ func TestToolsAreNotForGuests(t *testing.T) {
 	}
 }
 
+// Every call of a node is compared with what a tap is for.
+func TestTapsAreBounded(t *testing.T) {
+	nodes := startGrid(t, 2)
+	registerTools(t, nodes[1], nil)
+	conn := nodes[0].Connection(nodes[1].HostName())
+	long := strings.Repeat("a", maxTapText)
+	for _, o := range []TapOptions{{Handler: "*" + long}, {Peer: long + "a"}, {Handler: "[a"}} {
+		for _, err := range Tap(t.Context(), conn, o) {
+			if !errors.Is(err, grid.InvalidArgument) {
+				t.Errorf("got %v", err)
+			}
+			break
+		}
+	}
+}
+
 // taking returns the first n traces that a tap has, once it is there.
 func taking(t *testing.T, from, at *grid.Manager, o TapOptions, n int) <-chan []grid.TraceInfo {
 	t.Helper()
