@@ -92,7 +92,9 @@ func TestTheEndOfAContextEndsItsCall(t *testing.T) {
 		close(ended)
 		return nil
 	}, func(t *testing.T, call func(ctx context.Context, opts ...grpc.CallOption) error) {
-		for name, cause := range map[string]error{"no cause": nil, "cause": errors.New("nobody cares")} {
+		for name, cause := range map[string]error{
+			"no cause": nil, "cause": errors.New("nobody cares"), "cause of another call": status.Error(codes.NotFound, "no such key"),
+		} {
 			running, ended = make(chan struct{}), make(chan struct{})
 			ctx, cancel := context.WithCancelCause(t.Context())
 			go func() {
@@ -263,8 +265,18 @@ type token struct {
 	uri    *string
 }
 
-func (c token) GetRequestMetadata(_ context.Context, uri ...string) (map[string]string, error) {
+func (c token) GetRequestMetadata(ctx context.Context, uri ...string) (map[string]string, error) {
 	*c.uri = strings.Join(uri, ",")
+	info, ok := credentials.RequestInfoFromContext(ctx)
+	if !ok || !strings.HasPrefix(info.Method, "/grpc.testing.TestService/") {
+		return nil, fmt.Errorf("the request is %+v", info)
+	}
+	if err := credentials.CheckSecurityLevel(info.AuthInfo, credentials.PrivacyAndIntegrity); err == nil {
+		return nil, errors.New("there is no TLS")
+	}
+	if err := credentials.CheckSecurityLevel(info.AuthInfo, credentials.NoSecurity); err != nil {
+		return nil, err
+	}
 	return map[string]string{"Authorization": "Bearer x"}, c.err
 }
 

@@ -97,6 +97,7 @@ func addCredentials(ctx context.Context, md metadata.MD, c credentials.PerRPCCre
 		return status.Errorf(codes.Unauthenticated, "gridgrpc: cannot send secure credentials to %s without TLS", peer)
 	}
 	service := method[:max(0, strings.LastIndex(method, "/"))]
+	ctx = credentials.NewContextWithRequestInfo(ctx, credentials.RequestInfo{Method: method, AuthInfo: securityOf(peer)})
 	pairs, err := c.GetRequestMetadata(ctx, strings.TrimSuffix(peer, ":443")+service)
 	if err != nil {
 		if st, ok := status.FromError(err); ok && !ofHandlers(st.Code()) {
@@ -112,6 +113,20 @@ func addCredentials(ctx context.Context, md metadata.MD, c credentials.PerRPCCre
 		md[key] = append(md[key], value)
 	}
 	return nil
+}
+
+// security is what credentials are told of a connection.
+type security struct{ credentials.CommonAuthInfo }
+
+// AuthType is part of credentials.AuthInfo.
+func (security) AuthType() string { return "grid" }
+
+func securityOf(peer string) security {
+	level := credentials.NoSecurity
+	if strings.HasPrefix(peer, "https://") {
+		level = credentials.PrivacyAndIntegrity
+	}
+	return security{credentials.CommonAuthInfo{SecurityLevel: level}}
 }
 
 // ofHandlers reports whether only handlers may use a code, not what comes before them.

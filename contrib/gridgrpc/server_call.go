@@ -45,7 +45,7 @@ func (c *serverCall) begin(ctx context.Context, m *method) {
 		subtype, _ := strings.CutPrefix(values[0], contentTypePrefix)
 		var ok bool
 		if c.codec, ok = codecOf(strings.ToLower(subtype)); !ok {
-			logger.Warningf("%s: no codec is registered for the content type %q, using that of protobuf", m.name, values[0])
+			logger.Warningf("%s: no codec is registered for the content type %.64q, using that of protobuf", m.name, values[0])
 		}
 	}
 }

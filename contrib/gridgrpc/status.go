@@ -50,11 +50,15 @@ func statusOf(ctx context.Context, err error) error {
 	if ok && e.Remote {
 		return remoteStatus(e)
 	}
+	ended := ctx.Err()
+	if ended != nil && errors.Is(err, context.Cause(ctx)) { // which may be the status of another call
+		return status.Error(status.FromContextError(ended).Code(), err.Error())
+	}
 	if st, ok := status.FromError(err); ok {
 		return st.Err()
 	}
-	if ctx.Err() != nil { // whatever its cause is
-		return status.Error(status.FromContextError(ctx.Err()).Code(), err.Error())
+	if ended != nil {
+		return status.Error(status.FromContextError(ended).Code(), err.Error())
 	}
 	return status.Error(codes.Code(grid.CodeOf(err)), err.Error())
 }
