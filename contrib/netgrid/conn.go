@@ -106,6 +106,9 @@ func (c *Conn) fetch(p *patience) error {
 		if c.ended != nil {
 			return c.ended
 		}
+		if err := p.Err(); err != nil { // which recv sees only where it has to wait
+			return err
+		}
 		b, err := c.stream.recv(p)
 		if err != nil {
 			if !gaveUp(err) {
@@ -139,7 +142,11 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 	defer c.out.give()
 	for n < len(b) {
 		part := b[n:min(n+messageSize, len(b))]
-		if err := c.stream.send(p, part); err != nil {
+		err := p.Err() // which send sees only where it has to wait
+		if err == nil {
+			err = c.stream.send(p, part)
+		}
+		if err != nil {
 			return n, c.failed("write", err)
 		}
 		n += len(part)
@@ -206,15 +213,16 @@ func grown(buf []byte) []byte {
 const maxEmptyReads = 100
 
 // CloseWrite tells the other end that nothing more is written: once it has read what was, it gets
-// io.EOF. Reading goes on.
+// io.EOF. Reading goes on. A deadline that has passed does not matter, as with TCP. A write that
+// runs is waited for.
 func (c *Conn) CloseWrite() error {
-	switch _, err := c.beginWrite(); {
-	case err == syscall.EPIPE:
-		return nil
-	case err != nil:
+	if err := c.out.takeLate(); err != nil {
 		return c.failed("close", err)
 	}
 	defer c.out.give()
+	if c.halved {
+		return nil
+	}
 	c.halved = true
 	return c.failed("close", c.stream.closeSend())
 }

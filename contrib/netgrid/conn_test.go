@@ -375,6 +375,70 @@ func TestWritesAtTheSameTimeAreNotMixed(t *testing.T) {
 	})
 }
 
+func TestCloseWriteDoesNotMindADeadline(t *testing.T) {
+	ends(t, func(t *testing.T, a, b *netgrid.Conn) {
+		if err := a.SetWriteDeadline(time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.CloseWrite(); err != nil {
+			t.Error(err)
+		}
+		if got, err := io.ReadAll(b); err != nil || len(got) > 0 {
+			t.Errorf("read %q, %v", got, err)
+		}
+		if _, err := b.Write([]byte("answer")); err != nil {
+			t.Error(err)
+		}
+		b.Close()
+		if got, err := io.ReadAll(a); err != nil || string(got) != "answer" {
+			t.Errorf("read %q, %v", got, err)
+		}
+		a.Close()
+		if err := a.CloseWrite(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("CloseWrite after Close: %v", err)
+		}
+	})
+}
+
+// A copy that always finds something to read sees a deadline, and Close, all the same.
+func TestACopyEndsWhileThereIsMore(t *testing.T) {
+	for name, end := range map[string]struct {
+		f    func(c *netgrid.Conn) error
+		want error
+	}{
+		"a deadline": {func(c *netgrid.Conn) error { return c.SetReadDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+		"Close":      {(*netgrid.Conn).Close, net.ErrClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ends(t, func(t *testing.T, a, b *netgrid.Conn) {
+				for range 8 {
+					if _, err := b.Write([]byte("more")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				written := 0
+				_, err := a.WriteTo(writerFunc(func(p []byte) (int, error) {
+					if written++; written == 1 {
+						if err := end.f(a); err != nil {
+							t.Error(err)
+						}
+					}
+					return len(p), nil
+				}))
+				if !errors.Is(err, end.want) || written != 1 {
+					t.Errorf("%v after %d messages", err, written)
+				}
+				a.Close()
+				b.Close()
+			})
+		})
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
 func TestADeadlineThatIsMovedLetsTheConnGoOn(t *testing.T) {
 	ends(t, func(t *testing.T, a, b *netgrid.Conn) {
 		past := time.Unix(1, 0)
@@ -386,7 +450,7 @@ func TestADeadlineThatIsMovedLetsTheConnGoOn(t *testing.T) {
 		}
 		_, readErr := a.Read(make([]byte, 1))
 		_, writeErr := a.Write([]byte("x"))
-		for _, err := range []error{readErr, writeErr, a.CloseWrite()} {
+		for _, err := range []error{readErr, writeErr} {
 			if !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("past the deadline: %v", err)
 			}

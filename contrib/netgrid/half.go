@@ -12,6 +12,7 @@ import (
 type half struct {
 	turn    chan struct{} // holds a token while nobody reads, or writes
 	present atomic.Pointer[patience]
+	over    chan struct{} // closed by close
 
 	mu       sync.Mutex // Protects following, and changes of present.
 	closed   bool
@@ -22,6 +23,7 @@ type half struct {
 func (h *half) init() {
 	h.turn = make(chan struct{}, 1)
 	h.turn <- struct{}{}
+	h.over = make(chan struct{})
 	h.present.Store(newPatience())
 }
 
@@ -42,6 +44,21 @@ func (h *half) take() (*patience, error) {
 		return p, nil
 	case <-p.Done():
 		return nil, p.Err()
+	}
+}
+
+// takeLate is take whatever the deadline is.
+func (h *half) takeLate() error {
+	select {
+	case <-h.over: // also where it is the caller's turn
+		return net.ErrClosed
+	default:
+	}
+	select {
+	case <-h.turn:
+		return nil
+	case <-h.over:
+		return net.ErrClosed
 	}
 }
 
@@ -100,6 +117,7 @@ func (h *half) close() {
 		return
 	}
 	h.closed, h.deadline = true, time.Time{}
+	close(h.over)
 	if h.timer != nil {
 		h.timer.Stop()
 	}

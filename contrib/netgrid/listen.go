@@ -109,12 +109,15 @@ func (p *port) serve(ctx context.Context, s stream) error {
 	caller := grid.GetCaller(ctx).Name
 	in.conn.local, in.conn.remote = addresses(l.addr.Node, l.m.Connection(caller), caller, l.addr.Name)
 	in.conn.leave = func() { close(in.left) }
+	<-in.conn.out.turn // nobody writes before what awaitAccept waits for
 	select {
 	case l.backlog <- in:
 	default:
 		return errFull
 	}
-	if err := s.send(ctx, []byte{}); err != nil { // for awaitAccept
+	err := s.send(ctx, []byte{})
+	in.conn.out.give()
+	if err != nil {
 		in.claim()
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/gridmesh/grid"
@@ -72,6 +73,54 @@ func TestTheContextOfDialDoesNotEndTheConn(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	b.Close()
+	nothingRuns(t, g)
+}
+
+// Who accepts may write, or end its half, before Dial has returned.
+func TestWhoAcceptsMaySpeakFirst(t *testing.T) {
+	g := nodes(t, 2)
+	l := listen(t, g.Managers[1], "test")
+	const dials = 500
+	var accepting sync.WaitGroup
+	for range 4 {
+		accepting.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				if _, err := c.Write([]byte("hello")); err != nil {
+					t.Error(err)
+				}
+				if err := c.(*netgrid.Conn).CloseWrite(); err != nil {
+					t.Error(err)
+				}
+				accepting.Go(func() {
+					_, _ = io.Copy(io.Discard, c)
+					c.Close()
+				})
+			}
+		})
+	}
+	var dialing sync.WaitGroup
+	for range 8 {
+		dialing.Go(func() {
+			for range dials / 8 {
+				c, err := netgrid.Dial(t.Context(), between(g, 0, 1), "test")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got, err := io.ReadAll(c); err != nil || string(got) != "hello" {
+					t.Errorf("%q, %v", got, err)
+				}
+				c.Close()
+			}
+		})
+	}
+	dialing.Wait()
+	l.Close()
+	accepting.Wait()
 	nothingRuns(t, g)
 }
 

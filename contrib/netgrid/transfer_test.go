@@ -204,6 +204,25 @@ func TestAnUploadIsResumedWhereTheLastOneEnded(t *testing.T) {
 	nothingRuns(t, g)
 }
 
+// What could not be read is not there: the handler may take all in its place.
+func TestAnUploadIsWholeWhereItCouldNotBeResumed(t *testing.T) {
+	g := nodes(t, 2)
+	body, own := noise(100<<10), errors.New("out of paper")
+	all := receiver(t, g.Managers[1], func(in *netgrid.Incoming) ([]byte, error) {
+		have := io.MultiReader(bytes.NewReader(body[:1000]), iotest.ErrReader(own))
+		if _, err := in.Resume(have); !errors.Is(err, own) {
+			t.Errorf("Resume: %v", err)
+		}
+		return io.ReadAll(in)
+	})
+	if err := netgrid.Upload(t.Context(), between(g, 0, 1), up, nil, bytes.NewReader(body)); err != nil {
+		t.Error(err)
+	}
+	if it := <-all; it.err != nil || !bytes.Equal(it.body, body) {
+		t.Errorf("got %d bytes of %d, %v", len(it.body), len(body), it.err)
+	}
+}
+
 func TestADownloadIsResumedWhereTheLastOneEnded(t *testing.T) {
 	g := nodes(t, 2)
 	body := noise(3 << 20)

@@ -112,12 +112,13 @@ var (
 // bytes go that are yet to come. They come only if what is there is the beginning of what the
 // uploader has. Otherwise Read returns ErrMismatch, and Upload too.
 //
-// It is called before the first Read, once.
+// It is called before the first Read, once. If have cannot be read, nothing is skipped.
 func (in *Incoming) Resume(have io.Reader) (offset int64, err error) {
 	if in.begun {
 		return 0, errLate
 	}
 	if err := in.tally.addAll(have); err != nil {
+		in.tally = tally{size: in.Size} // a Read then gets all
 		return 0, err
 	}
 	return in.tally.bytes, in.begin()
