@@ -194,6 +194,26 @@ func (s *ClientStream[In, Out]) All() iter.Seq2[*Out, error] {
 	}
 }
 
+// results is Stream.Results for values: it lasts until the handler has returned, even if that has ended
+// its messages before.
+func (s *ClientStream[In, Out]) results(next func(*Out) error) error {
+	defer s.raw.Cancel(errResultsLeft) // also after a panic of next; an ended stream has ended
+	for {
+		v, err := s.Recv()
+		switch {
+		case err == io.EOF:
+			_ = s.raw.CloseSend() // a handler that has not returned may wait for that
+			<-s.raw.Done()
+			return s.raw.Err()
+		case err != nil:
+			return err
+		}
+		if err := next(v); err != nil {
+			return err
+		}
+	}
+}
+
 // Done is that of Stream.
 func (s *ClientStream[In, Out]) Done() <-chan struct{} {
 	if s == nil {

@@ -2,7 +2,6 @@ package grid
 
 import (
 	"context"
-	"io"
 	"iter"
 )
 
@@ -84,7 +83,7 @@ func (m *StreamMethod[Req, Out]) Call(ctx context.Context, c Opener, req *Req) i
 			yield(nil, err)
 			return
 		}
-		iterate(func(next func(*Out) error) error { return resultsOf(raw, &m.outs, next) })(yield)
+		iterate((&ClientStream[Req, Out]{raw, nil, &m.outs}).results)(yield)
 	}
 }
 
@@ -130,29 +129,4 @@ func sendOver[T any](raw interface{ Send(b []byte) error }, f *form[T], v *T) er
 		return err
 	}
 	return nil
-}
-
-// resultsOf is Stream.Results for values: it lasts until the handler has returned, even if that has
-// ended its messages before.
-func resultsOf[T any](raw *Stream, f *form[T], next func(*T) error) error {
-	defer raw.Cancel(errResultsLeft) // also after a panic of next; an ended stream has ended
-	for {
-		b, err := raw.Recv()
-		switch {
-		case err == io.EOF:
-			_ = raw.CloseSend() // a handler that has not returned may wait for that
-			<-raw.Done()
-			return raw.Err()
-		case err != nil:
-			return err
-		}
-		v, err := f.decode(b, raw.room())
-		if err == nil {
-			err = next(v)
-		}
-		if err != nil {
-			raw.Cancel(err)
-			return err
-		}
-	}
 }

@@ -90,7 +90,7 @@ func (m *UploadMethod[In, Resp]) Call(ctx context.Context, c Opener, values iter
 // result returns the only value that the handler sends before it returns.
 func (m *UploadMethod[In, Resp]) result(raw *Stream) (*Resp, error) {
 	var resp *Resp
-	err := resultsOf(raw, &m.resps, func(v *Resp) error {
+	err := (&ClientStream[In, Resp]{raw, &m.ins, &m.resps}).results(func(v *Resp) error {
 		if resp != nil {
 			return errResponses
 		}
