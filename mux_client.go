@@ -568,8 +568,8 @@ func (m *muxClient) closeSend() { m.out.close() }
 // ended ends its messages for that reason, and the handler must not take that for the end of the
 // input.
 func (m *muxClient) sendEnd() {
-	if cause := cutShort(m.ctx); cause != nil {
-		m.cancel(cmp.Or(contextCause(m.ctx), cause))
+	if cutShort(m.ctx) != nil {
+		m.cancel(contextCause(m.ctx))
 		return
 	}
 	if _, over := m.outcome(); !over { // else the peer knows, or learns of it another way
