@@ -73,7 +73,7 @@ type Connection struct {
 
 // newConnection returns the connection of a node to a peer. Nothing runs yet. Another one to the same
 // peer may have to go before; it is nil if there is none.
-func newConnection(n *node, remote string, before *Connection, handlers *atomic.Pointer[registry], i *interceptors) *Connection {
+func newConnection(n *node, remote string, before *Connection, q *quotas, handlers *atomic.Pointer[registry], i *interceptors) *Connection {
 	c := &Connection{
 		Local:        n.Local,
 		Remote:       remote,
@@ -101,7 +101,7 @@ func newConnection(n *node, remote string, before *Connection, handlers *atomic.
 		c.recent = &n.guestErrors
 		c.comings, c.overloads, c.ignored, c.twins = &n.guestComings, &n.guestOverloads, &n.guestIgnored, &n.guestTwins
 	}
-	c.charge(newQuotas(c.limits))
+	c.requestQuota, c.streamQuota = &q.requests, &q.streams
 	return c
 }
 

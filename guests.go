@@ -17,7 +17,7 @@ import (
 // otherwise gets a new one. Nothing has to expire.
 type guests struct {
 	node     *node
-	make     func(name string) *Connection
+	make     func(name string, q *quotas) *Connection
 	most     int
 	rejected atomic.Int64 // handshakes
 
@@ -45,7 +45,7 @@ type guestName struct {
 	guests int
 }
 
-func (g *guests) init(n *node, newConnection func(name string) *Connection) {
+func (g *guests) init(n *node, newConnection func(name string, q *quotas) *Connection) {
 	g.node, g.make, g.most, g.past = n, newConnection, n.Limits.MaxGuests, new(pastStats)
 	g.byName, g.names, g.leaving = make(map[string]*guest), make(map[string]*guestName), make(map[*Connection]*guest)
 }
@@ -68,8 +68,7 @@ func (g *guests) hold(name string) (*Connection, error) {
 			g.names[name] = known
 		}
 		known.guests++
-		one = &guest{conn: g.make(name)}
-		one.conn.charge(known.quotas)
+		one = &guest{conn: g.make(name, known.quotas)}
 		one.conn.arrived = g.arrived
 		g.byName[name] = one
 	}

@@ -49,9 +49,6 @@ type link struct {
 	ignored   *logLimit                            // operations of the peer
 }
 
-// charge sets the quotas of the peer. Nothing of it runs yet.
-func (l *link) charge(q *quotas) { l.requestQuota, l.streamQuota = &q.requests, &q.streams }
-
 // newMuxID numbers a call or stream of this node.
 func (l *link) newMuxID() uint64 { return atomic.AddUint64(l.nextID, 1) }
 

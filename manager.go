@@ -57,7 +57,9 @@ func newManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 		dialer:       dialer{n},
 		interceptors: newInterceptors(o.Interceptors),
 	}
-	m.guests.init(n, func(name string) *Connection { return newConnection(n, name, nil, &m.registry, &m.interceptors) })
+	m.guests.init(n, func(name string, q *quotas) *Connection {
+		return newConnection(n, name, nil, q, &m.registry, &m.interceptors)
+	})
 	m.acceptor.init(n, &m.members, &m.guests)
 	m.registry.Store(new(registry))
 	m.says.open(func() *handlerList { return &m.registry.Load().list })

@@ -62,7 +62,7 @@ func (m *Manager) setHosts(hosts []string) (added, removed []*Connection, err er
 	}
 	old := m.members.Load()
 	next, added, removed := old.with(others, func(host string, before *Connection) *Connection {
-		return newConnection(n, host, before, &m.registry, &m.interceptors)
+		return newConnection(n, host, before, newQuotas(&n.Limits), &m.registry, &m.interceptors)
 	})
 	m.members.Store(next)
 	close(old.changed)
