@@ -75,7 +75,7 @@ func (m *Manager) Health(ctx context.Context) Health {
 		defer cancel()
 		ctx = bound
 	}
-	h := Health{Local: m.node.Local, Shutdown: m.node.refuses(), Draining: m.says.now().draining}
+	h := Health{Local: m.node.Local, Shutdown: m.isSealed() || m.node.over(), Draining: m.says.now().draining}
 	list := m.members.Load().list
 	h.Peers = make([]PeerHealth, len(list))
 	var wg sync.WaitGroup

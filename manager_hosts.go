@@ -161,9 +161,13 @@ func (m *Manager) forgetHost(c *Connection) {
 }
 
 // seal keeps hosts and guests from coming, and returns the connections of which something may run.
-func (m *Manager) seal() []*Connection {
-	m.node.ends()
-	return append(m.sealHosts(), m.guests.seal()...)
+func (m *Manager) seal() []*Connection { return append(m.sealHosts(), m.guests.seal()...) }
+
+// isSealed reports whether the node has begun to end.
+func (m *Manager) isSealed() bool {
+	m.hostsMu.Lock()
+	defer m.hostsMu.Unlock()
+	return m.sealed
 }
 
 // sealHosts keeps the hosts from being changed anymore.

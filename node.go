@@ -42,7 +42,6 @@ type node struct {
 	ctx    context.Context // ends with the Manager
 	cancel context.CancelFunc
 	work   sync.WaitGroup // what goWork has started
-	ending atomic.Bool    // Shutdown or Close was called
 
 	mu      sync.Mutex  // Protects following.
 	closing bool        // no more goroutines are started
@@ -138,12 +137,6 @@ func (n *node) ended() bool {
 
 // changed tells those who watch that a host or the state of a connection has changed. It never waits.
 func (n *node) changed() { n.watchers.tell() }
-
-// ends notes that calls are refused from now on.
-func (n *node) ends() { n.ending.Store(true) }
-
-// refuses reports whether calls are refused because the Manager ends.
-func (n *node) refuses() bool { return n.ending.Load() || n.over() }
 
 // over reports whether the Manager has ended, or is about to.
 func (n *node) over() bool { return n.ctx.Err() != nil }
