@@ -216,7 +216,7 @@ const maxEmptyReads = 100
 // io.EOF. Reading goes on. A deadline that has passed does not matter, as with TCP. A write that
 // runs is waited for.
 func (c *Conn) CloseWrite() error {
-	if err := c.out.takeLate(); err != nil {
+	if _, err := c.out.takeWithin(c.out.life); err != nil {
 		return c.failed("close", err)
 	}
 	defer c.out.give()

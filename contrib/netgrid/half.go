@@ -12,25 +12,26 @@ import (
 type half struct {
 	turn    chan struct{} // holds a token while nobody reads, or writes
 	present atomic.Pointer[patience]
-	over    chan struct{} // closed by close
+	life    *patience // that of close alone
 
 	mu       sync.Mutex // Protects following, and changes of present.
-	closed   bool
-	deadline time.Time // to come; zero for none
+	deadline time.Time  // to come; zero for none
 	timer    *time.Timer
 }
 
 func (h *half) init() {
 	h.turn = make(chan struct{}, 1)
 	h.turn <- struct{}{}
-	h.over = make(chan struct{})
+	h.life = newPatience()
 	h.present.Store(newPatience())
 }
 
 // take waits for the turn of the caller, who gives it back with give. It returns how long he may
 // wait for other things.
-func (h *half) take() (*patience, error) {
-	p := h.present.Load()
+func (h *half) take() (*patience, error) { return h.takeWithin(h.present.Load()) }
+
+// takeWithin is take with another patience: life is for who does not mind a deadline.
+func (h *half) takeWithin(p *patience) (*patience, error) {
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
@@ -47,29 +48,14 @@ func (h *half) take() (*patience, error) {
 	}
 }
 
-// takeLate is take whatever the deadline is.
-func (h *half) takeLate() error {
-	select {
-	case <-h.over: // also where it is the caller's turn
-		return net.ErrClosed
-	default:
-	}
-	select {
-	case <-h.turn:
-		return nil
-	case <-h.over:
-		return net.ErrClosed
-	}
-}
-
 func (h *half) give() { h.turn <- struct{}{} }
 
 // setDeadline ends waits at t, or never if t is zero.
 func (h *half) setDeadline(t time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed {
-		return net.ErrClosed
+	if err := h.life.Err(); err != nil {
+		return err
 	}
 	if h.timer != nil {
 		h.timer.Stop() // if it has fired already, expire sees that its time has not come
@@ -113,11 +99,11 @@ func (h *half) renew() {
 func (h *half) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed {
+	if h.life.Err() != nil {
 		return
 	}
-	h.closed, h.deadline = true, time.Time{}
-	close(h.over)
+	h.life.end(net.ErrClosed)
+	h.deadline = time.Time{}
 	if h.timer != nil {
 		h.timer.Stop()
 	}
