@@ -51,10 +51,8 @@ func statusOf(ctx context.Context, err error) error {
 		return remoteStatus(e)
 	}
 	ended := ctx.Err()
-	if ended != nil && errors.Is(err, context.Cause(ctx)) { // which may be the status of another call
-		return status.Error(status.FromContextError(ended).Code(), err.Error())
-	}
-	if st, ok := status.FromError(err); ok {
+	isCause := ended != nil && errors.Is(err, context.Cause(ctx)) // which may be the status of another call
+	if st, ok := status.FromError(err); ok && !isCause {
 		return st.Err()
 	}
 	if ended != nil {
